@@ -1,0 +1,116 @@
+"""What an analysis is, and the registry that protocols name them by.
+
+An analysis is a frozen dataclass in a file of its own. The file's name is its name in a protocol,
+its fields are the settings that a protocol may give, and `__call__` turns subjects into a labelled
+Dataset. It keeps no state and knows nothing of controls.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import xarray as xr
+
+from scanner import Subject
+
+REGISTRY: dict[str, type["Analysis"]] = {}
+
+
+class AnalysisError(ValueError):
+    """An analysis that cannot be computed on these stimuli; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class Analysis(ABC):
+    """Parameters in fields, work in `__call__`.
+
+    Attributes
+    ----------
+    measures : mapping of str to str
+        The scalar measures that a hypothesis may name, each with what it means. Each is a variable
+        of the result with a dimension ``layer``, and carries the attribute ``chance``: its value
+        where there is no effect.
+    """
+
+    measures: ClassVar[Mapping[str, str]] = {}
+
+    @abstractmethod
+    def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:
+        """Analyse the subjects.
+
+        Parameters
+        ----------
+        *subjects : Subject
+        rng : numpy.random.Generator
+            The only source of randomness.
+
+        Returns
+        -------
+        xarray.Dataset
+            Its layers are independent: the result at a layer is the same when the subject holds
+            that layer alone. The gate relies on it to judge one layer without computing all.
+        """
+
+
+def register(analysis: type[Analysis]) -> type[Analysis]:
+    """Enter an analysis under the name of its file."""
+    name = analysis.__module__.rpartition(".")[2]
+    if name in REGISTRY:
+        raise TypeError(f"two analyses are named '{name}'")
+    REGISTRY[name] = analysis
+    return analysis
+
+
+def read(subject: Subject, site: str, label: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Activations, label codes and label names of a subject.
+
+    Parameters
+    ----------
+    subject : Subject
+    site : str
+        Kind of site.
+    label : str
+        Column of the stimulus table.
+
+    Returns
+    -------
+    x : numpy.ndarray
+        layer x stimulus x unit, float64.
+    codes : numpy.ndarray
+        stimulus, the index of each label in `names`.
+    names : numpy.ndarray
+        The labels, sorted.
+
+    Raises
+    ------
+    AnalysisError
+        If the volume has no such site or label, or the label has fewer than two values.
+    """
+    if site not in subject.volume:
+        raise AnalysisError(
+            f"{subject.name}: no site '{site}' in its volume; "
+            f"recorded are {', '.join(map(str, subject.volume.data_vars))}"
+        )
+    names, codes = np.unique(labels(subject, label), return_inverse=True)
+    if len(names) < 2:
+        raise AnalysisError(f"label '{label}' has one value ('{names[0]}'); two are needed")
+    x = subject.volume[site].transpose("layer", "stimulus", "unit").to_numpy().astype(np.float64)
+    return x, codes, names
+
+
+def labels(subject: Subject, label: str) -> np.ndarray:
+    """The values of a label, one a stimulus, as text.
+
+    Raises
+    ------
+    AnalysisError
+        If the stimuli have no such label.
+    """
+    coordinates = subject.volume.coords
+    if label not in coordinates or coordinates[label].dims != ("stimulus",):
+        known = [str(name) for name, values in coordinates.items() if values.dims == ("stimulus",)]
+        raise AnalysisError(f"stimuli have no label '{label}'; they have {', '.join(known)}")
+    # By way of objects: numpy does not cast its variable-width strings to fixed width.
+    return coordinates[label].to_numpy().astype(object).astype(str)

@@ -1,0 +1,147 @@
+"""Linear decoding of a stimulus label from each layer.
+
+After Alain & Bengio (2016). Ridge regression on the one-hot label, read out by its largest score
+(Hastie, Tibshirani & Friedman 2009, 4.2), in the place of multinomial logistic regression: it is
+solved in closed form, has one setting that is fixed in advance, and needs no tuning on the items.
+Test items *and* test frames are kept out of training. Everything fitted (centring, scaling,
+weights) is fitted on the training part.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import xarray as xr
+from scipy.linalg import cho_factor, cho_solve
+from scipy.stats import rankdata
+
+from analyses.base import Analysis, AnalysisError, labels, read, register
+from analyses.splits import Fold, cross_grouped
+from scanner import Subject
+
+
+@register
+@dataclass(frozen=True)
+class Probe(Analysis):
+    """Decode a label from a site, all layers at once.
+
+    Attributes
+    ----------
+    site : str
+        Kind of site to read.
+    label : str
+        What to decode, a column of the stimulus table.
+    item_folds, frame_folds : int
+        Groups of items and of frames that take turns as the test.
+    penalty : float
+        Ridge penalty, in units of the mean squared length of a training pattern.
+    """
+
+    site: str
+    label: str = "category"
+    item_folds: int = 5
+    frame_folds: int = 2
+    penalty: float = 1.0
+
+    measures: ClassVar[Mapping[str, str]] = {
+        "balanced_accuracy": "mean over categories of the share decoded right",
+        "auc": "area under the ROC curve, one against the rest, mean over categories and folds",
+    }
+
+    def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:
+        """Decode.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``balanced_accuracy`` and ``auc`` (layer), ``recall`` (layer, category): the share of
+            each category's stimuli that was decoded right.
+        """
+        (subject,) = subjects
+        x, codes, names = read(subject, self.site, self.label)
+        try:
+            folds = cross_grouped(
+                labels(subject, "item"),
+                labels(subject, "frame"),
+                codes,
+                item_folds=self.item_folds,
+                frame_folds=self.frame_folds,
+                rng=rng,
+            )
+        except ValueError as error:
+            raise AnalysisError(f"probe of '{self.label}': {error}") from None
+        decoded = [decode(layer, codes, folds, penalty=self.penalty) for layer in x]
+        recall = np.array([recalls(codes, scores.argmax(1), len(names)) for scores in decoded])
+        auc = [np.mean([mean_auc(s[f.test], codes[f.test]) for f in folds]) for s in decoded]
+        return xr.Dataset(
+            {
+                "balanced_accuracy": ("layer", recall.mean(1), {"chance": 1 / len(names)}),
+                "auc": ("layer", np.array(auc), {"chance": 0.5}),
+                "recall": (("layer", "category"), recall),
+            },
+            coords={"layer": subject.volume["layer"].to_numpy(), "category": names},
+        )
+
+
+def decode(x: np.ndarray, codes: np.ndarray, folds: list[Fold], *, penalty: float) -> np.ndarray:
+    """Scores of every stimulus from the fold that did not train on it.
+
+    Parameters
+    ----------
+    x : numpy.ndarray
+        stimulus x unit.
+    codes : numpy.ndarray
+        stimulus; label codes 0 to K - 1.
+    folds : list of Fold
+    penalty : float
+        In units of the mean squared length of a training pattern.
+
+    Returns
+    -------
+    numpy.ndarray
+        stimulus x category.
+    """
+    targets = np.eye(codes.max() + 1)[codes]
+    scores = np.full(targets.shape, np.nan)
+    for train, test in folds:
+        mean, spread = x[train].mean(0), x[train].std(0)
+        # Units that are constant in training say nothing, and dividing by them would.
+        varies = spread > 1e-9 * np.maximum(np.abs(mean), spread.max(initial=0))
+        if not varies.any():
+            scores[test] = targets[train].mean(0)
+            continue
+        z = (x[:, varies] - mean[varies]) / spread[varies]
+        gram = z[train] @ z[train].T
+        gram[np.diag_indices_from(gram)] += penalty * np.trace(gram) / len(train)
+        offset = targets[train].mean(0)
+        weights = cho_solve(cho_factor(gram, lower=True), targets[train] - offset)
+        scores[test] = (z[test] @ z[train].T) @ weights + offset
+    return scores
+
+
+def recalls(codes: np.ndarray, decoded: np.ndarray, categories: int) -> np.ndarray:
+    """Share of each category's stimuli decoded right, category."""
+    return np.array([np.mean(decoded[codes == code] == code) for code in range(categories)])
+
+
+def mean_auc(scores: np.ndarray, codes: np.ndarray) -> float:
+    """Area under the ROC curve of each category against the rest, averaged.
+
+    Within one fold: scores of different folds come from different fits and do not pool.
+
+    Parameters
+    ----------
+    scores : numpy.ndarray
+        stimulus x category.
+    codes : numpy.ndarray
+        stimulus.
+    """
+    ranks = rankdata(scores, axis=0)
+    areas = []
+    for code in np.unique(codes):
+        inside = codes == code
+        n, rest = inside.sum(), (~inside).sum()
+        if rest:
+            areas.append((ranks[inside, code].sum() - n * (n + 1) / 2) / (n * rest))
+    return float(np.mean(areas))

@@ -1,0 +1,187 @@
+"""Which units prefer which category, and whether that replicates in other items.
+
+The selectivity of a unit for a category is d': the difference of its means in and out of the
+category over the pooled spread of items. Both replication measures come from the same random
+halves of the items: the share of the top units found again (chance is top / units), and the
+correlation of the whole profile over units, stepped up to the full number of items
+(Spearman 1910; Brown 1910). Selection and test never share an item (Vul et al. 2009).
+
+The mean over an item's frames is one observation, after the mean of each frame has been taken out,
+since a frame moves every item alike.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import xarray as xr
+
+from analyses.base import Analysis, AnalysisError, labels, read, register
+from analyses.splits import item_groups
+from scanner import Subject
+
+
+@register
+@dataclass(frozen=True)
+class Selectivity(Analysis):
+    """Selectivity of units and its replication between halves of the items.
+
+    Attributes
+    ----------
+    site : str
+        Kind of site to read.
+    label : str
+        A column of the stimulus table.
+    top : int
+        How many of the most selective units are looked for again.
+    splits : int
+        Number of random halves to average over.
+    """
+
+    site: str
+    label: str = "category"
+    top: int = 20
+    splits: int = 100
+
+    measures: ClassVar[Mapping[str, str]] = {
+        "overlap": "share of a category's top units of one half that are top in the other half",
+        "profile": "correlation of the profile over units between halves, stepped up",
+    }
+
+    def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:
+        """Measure selectivity.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``overlap`` and ``profile`` (layer), means over categories and splits;
+            ``overlap_by_category`` and ``profile_by_category`` (layer, category);
+            ``selectivity`` (layer, category, unit), d' over all items.
+        """
+        (subject,) = subjects
+        x, codes, names = read(subject, self.site, self.label)
+        words, word_codes, word_items = word_means(
+            x, labels(subject, "item"), labels(subject, "frame"), codes
+        )
+        units = words.shape[2]
+        if units <= self.top:
+            raise AnalysisError(f"selectivity: top {self.top} of only {units} units")
+        try:
+            halves = [
+                item_groups(word_items, word_codes, groups=2, rng=rng) for _ in range(self.splits)
+            ]
+        except ValueError as error:
+            raise AnalysisError(f"selectivity of '{self.label}': {error}") from None
+        counts = np.array([np.sum(word_codes == code) for code in range(len(names))])
+        if counts.min() < 4:
+            raise AnalysisError(
+                f"selectivity of '{self.label}': '{names[counts.argmin()]}' has {counts.min()} "
+                "items; two in each half, four in all, are needed"
+            )
+        overlap = np.empty((len(words), self.splits, len(names)))
+        profile = np.empty_like(overlap)
+        for layer, word in enumerate(words):
+            for split, half in enumerate(halves):
+                a, b = (d_prime(word[half == side], word_codes[half == side]) for side in (0, 1))
+                overlap[layer, split] = top_overlap(a, b, self.top)
+                profile[layer, split] = stepped_up(row_correlation(a, b))
+        by_category = ("layer", "category")
+        return xr.Dataset(
+            {
+                "overlap": ("layer", overlap.mean((1, 2)), {"chance": self.top / units}),
+                "profile": ("layer", profile.mean((1, 2)), {"chance": 0.0}),
+                "overlap_by_category": (by_category, overlap.mean(1)),
+                "profile_by_category": (by_category, profile.mean(1)),
+                "selectivity": (
+                    ("layer", "category", "unit"),
+                    np.array([d_prime(word, word_codes) for word in words]),
+                ),
+            },
+            coords={
+                "layer": subject.volume["layer"].to_numpy(),
+                "category": names,
+                "unit": subject.volume["unit"].to_numpy(),
+            },
+        )
+
+
+def word_means(
+    x: np.ndarray, items: np.ndarray, frames: np.ndarray, codes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One pattern an item: the mean over its frames, each frame centred first.
+
+    Parameters
+    ----------
+    x : numpy.ndarray
+        layer x stimulus x unit.
+    items, frames, codes : numpy.ndarray
+        The item, frame and label code of each stimulus.
+
+    Returns
+    -------
+    words : numpy.ndarray
+        layer x item x unit.
+    word_codes, word_items : numpy.ndarray
+        The label code and name of each item.
+    """
+    centred = x.copy()
+    for frame in np.unique(frames):
+        inside = frames == frame
+        centred[:, inside] -= centred[:, inside].mean(1, keepdims=True)
+    names, first, which = np.unique(items, return_index=True, return_inverse=True)
+    average = np.eye(len(names))[which].T
+    average /= average.sum(1, keepdims=True)
+    return average @ centred, codes[first], names
+
+
+def d_prime(words: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Selectivity of every unit for every category.
+
+    Parameters
+    ----------
+    words : numpy.ndarray
+        item x unit.
+    codes : numpy.ndarray
+        item; label codes 0 to K - 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        category x unit: (mean in - mean out) / spread within the two groups, pooled. A unit that
+        does not vary prefers nothing and gets 0.
+    """
+    member = np.eye(codes.max() + 1)[codes].T
+    n = member.sum(1, keepdims=True)
+    rest = len(words) - n
+    total, squares = words.sum(0), (words**2).sum(0)
+    inside, inside_squares = member @ words, member @ words**2
+    mean_in, mean_out = inside / n, (total - inside) / rest
+    within = inside_squares - n * mean_in**2 + (squares - inside_squares) - rest * mean_out**2
+    spread = np.sqrt(np.maximum(within, 0) / (len(words) - 2))
+    # Rounding leaves a constant unit a spread of about 1e-8 of its size.
+    varies = spread > 1e-7 * np.sqrt(squares / len(words))
+    return np.divide(mean_in - mean_out, spread, out=np.zeros_like(mean_in), where=varies)
+
+
+def top_overlap(a: np.ndarray, b: np.ndarray, top: int) -> np.ndarray:
+    """Share of the `top` largest columns of each row of `a` that are among those of `b`, row."""
+    best_a = np.argpartition(-a, top, axis=1)[:, :top]
+    best_b = np.argpartition(-b, top, axis=1)[:, :top]
+    return np.array([len(np.intersect1d(i, j)) / top for i, j in zip(best_a, best_b, strict=True)])
+
+
+def row_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Pearson correlation of each row of `a` with the same row of `b`; 0 where a row is constant."""
+    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
+    size = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return np.divide((a * b).sum(1), size, out=np.zeros(len(a)), where=size > 0)
+
+
+def stepped_up(r: np.ndarray) -> np.ndarray:
+    """Spearman-Brown: reliability of the whole from that of a half, 2r / (1 + r).
+
+    Negative correlations stay as they are; the formula is meant for reliabilities and grows
+    without bound towards -1.
+    """
+    return np.where(r > 0, 2 * r / (1 + np.abs(r)), r)

@@ -1,0 +1,1 @@
+"""How a study is declared (`schema`), run (`run`, the eight steps) and shown (`report`)."""

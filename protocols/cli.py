@@ -1,0 +1,206 @@
+"""The command `scan`."""
+
+import errno
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.table import Table
+
+from analyses import REGISTRY, AnalysisError
+from protocols.marked_yaml import ProtocolError
+from protocols.progress import CONSOLE
+from protocols.run import Folders, Run, RunError
+from protocols.schema import load_study
+from protocols.verify import VerifyError
+from protocols.verify import verify as verify_study
+from scanner import SiteError, SourceError, VolumeError, anatomy
+from scanner.provenance import version
+from scanner.sources import EMBEDDED
+from stimuli import StimulusError, shipped
+from verification import CONTROLS, LedgerError
+
+MISTAKES = (
+    ProtocolError, StimulusError, SourceError, SiteError, VolumeError, AnalysisError, LedgerError,
+    RunError, VerifyError,
+)  # fmt: skip
+# From a first run on two cores, one thread each: texts of ten tokens through 135 million weights.
+SECONDS_PER_STIMULUS_AND_WEIGHT = 1e-10
+
+Protocol = Annotated[Path, Parameter(help="The protocol, a YAML file.")]
+Results = Annotated[
+    Path, Parameter(name=["--results", "-r"], help="Where results go; shared by all studies.")
+]
+RESULTS = Path("results")
+
+app = App(
+    name="scan",
+    help="An fMRI for language models: record, analyse, judge and report a protocol.",
+    version=lambda: version("lmfmri"),
+    console=Console(),
+)
+
+
+def _open(protocol: Path, results: Path) -> Run:
+    study = load_study(protocol)
+    return Run(study, Folders(results, study.protocol.study))
+
+
+@app.default
+def scan(
+    protocol: Protocol,
+    /,
+    *,
+    results: Results = RESULTS,
+    dry_run: Annotated[
+        bool, Parameter(name="--dry-run", help="Say what would be recorded, and stop.", negative="")
+    ] = False,
+) -> None:
+    """Run a protocol: register, record, analyse, judge, report.
+
+    What has been recorded before is not recorded again; an interrupted run goes on.
+    """
+    run = _open(protocol, results)
+    if dry_run:
+        _show_plan(run)
+        return
+    run.plan  # noqa: B018  fetches subjects and checks layers before anything is frozen
+    run.register()
+    run.record()
+    run.analyse()
+    run.judge()
+    run.report()
+    _show_verdicts(run)
+
+
+@app.command
+def record(protocol: Protocol, /, *, results: Results = RESULTS) -> None:
+    """Register the hypotheses and record the subjects and their twins."""
+    run = _open(protocol, results)
+    run.plan  # noqa: B018
+    run.register()
+    run.record()
+
+
+@app.command
+def analyse(protocol: Protocol, /, *, results: Results = RESULTS) -> None:
+    """Run the analyses on the recordings."""
+    _open(protocol, results).analyse()
+
+
+@app.command
+def judge(protocol: Protocol, /, *, results: Results = RESULTS) -> None:
+    """Let the gate judge the hypotheses."""
+    run = _open(protocol, results)
+    run.judge()
+    _show_verdicts(run)
+
+
+@app.command
+def report(protocol: Protocol, /, *, results: Results = RESULTS) -> None:
+    """Write the report."""
+    run = _open(protocol, results)
+    run.report()
+    _show_verdicts(run)
+
+
+@app.command
+def verify(study: Annotated[Path, Parameter(help="Its folder, results/NAME.")], /) -> None:
+    """Check every digest of a finished study and compute its verdicts again."""
+    print(f"verified: {verify_study(study)}")
+
+
+@app.command(name="list")
+def list_parts() -> None:
+    """List analyses, controls, stimulus sets and embedded subjects."""
+    parts = {
+        "analyses": {name: _first_line(REGISTRY[name]) for name in sorted(REGISTRY)},
+        "controls": {name: _first_line(CONTROLS[name]) for name in sorted(CONTROLS)},
+        "stimuli": dict.fromkeys(shipped(), ""),
+        "subjects": {name: f"{p.weights}, {p.licence}" for name, p in EMBEDDED.items()},
+    }
+    for kind, known in parts.items():
+        print(kind)
+        for name, what in known.items():
+            print(f"  {name:24}{what}".rstrip())
+
+
+def _first_line(cls: type) -> str:
+    module = sys.modules[cls.__module__]
+    return (module.__doc__ or "").strip().splitlines()[0]
+
+
+def _show_plan(run: Run) -> None:
+    """What would be recorded, how many bytes, about how long."""
+    table = Table(title=f"{run.study.protocol.study}: would be recorded", title_justify="left")
+    for column in ("subject", "stimuli", "sites", "MB", "about", ""):
+        table.add_column(column, justify="left" if column in ("subject", "sites") else "right")
+    for planned in run.plan:
+        recording = planned.recording
+        size = anatomy(recording.source)
+        weights = sum(f.stat().st_size for f in recording.source.folder.glob("*.safetensors")) / 4
+        seconds = len(recording.stimuli) * weights * SECONDS_PER_STIMULUS_AND_WEIGHT
+        there = recording.path(run.folders.volumes).exists()
+        table.add_row(
+            recording.subject,
+            str(len(recording.stimuli)),
+            f"{', '.join(recording.sites)} × {size.layers} layers × {size.width} units",
+            f"{recording.bytes(layers=size.layers, width=size.width) / 1e6:.1f}",
+            "-" if there else f"{max(1, round(seconds))} s",
+            "is there" if there else "",
+        )
+    Console().print(table)
+
+
+def _show_verdicts(run: Run) -> None:
+    summary = json.loads(run.folders.verdicts.read_text())
+    table = Table(title=f"{summary['study']}: verdicts", title_justify="left")
+    for column in ("hypothesis", "verdict", "estimate", "interval", "why"):
+        table.add_column(column, overflow="fold")
+    for one in summary["verdicts"]:
+        estimate, (low, high) = one["estimate"], one["interval"]
+        measured = estimate is not None
+        table.add_row(
+            one["id"],
+            one["status"] + (" (exploratory: not a finding)" if one["exploratory"] else ""),
+            f"{estimate:.3f}" if measured else "-",
+            f"{low:.3f} to {high:.3f}" if measured else "-",
+            one["reason"],
+        )
+    Console().print(table)
+    if run.folders.report.is_file():
+        print(f"report: {run.folders.report}")
+
+
+def _explain(error: OSError) -> str:
+    """An operating system's refusal in words that say what to do."""
+    place = f" ({error.filename})" if error.filename else ""
+    if error.errno == errno.ENOSPC or "No space left" in str(error):
+        return f"the disk is full{place}. Free some space and run the same command: it goes on."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"may not write here{place}: {error.strerror}. Choose another folder with --results."
+    return f"{error.strerror or error}{place}"
+
+
+def main() -> None:
+    """Run the command; a user's mistake is one line and exit status 1, without a traceback."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except MISTAKES as error:
+        message = str(error)
+    except OSError as error:
+        message = _explain(error)
+    except KeyboardInterrupt:
+        CONSOLE.print("interrupted; run the same command to go on")
+        sys.exit(130)
+    else:
+        return
+    CONSOLE.print(f"[bold red]error:[/] {message}", markup=True, soft_wrap=True)
+    sys.exit(1)
+
+

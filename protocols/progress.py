@@ -1,0 +1,58 @@
+"""Progress: a bar with the time left on a terminal, one quiet line a step elsewhere."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+CONSOLE = Console(stderr=True, highlight=False)
+
+Advance = Callable[..., None]
+
+
+@contextmanager
+def step(what: str, total: int, unit: str) -> Iterator[Advance]:
+    """One step of the work.
+
+    Parameters
+    ----------
+    what : str
+        What is done, as in "recording smollm2".
+    total : int
+        How many units it has.
+    unit : str
+        What they are, in the plural.
+
+    Yields
+    ------
+    callable
+        ``advance(count)`` when some are done; ``advance(0, "detail")`` names what comes next.
+    """
+    began = time.monotonic()
+    if not CONSOLE.is_terminal:
+        yield lambda count=1, detail="": None
+    else:
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[detail]}"),
+            console=CONSOLE,
+            transient=True,
+        ) as bars:
+            task = bars.add_task(what, total=total, unit=unit, detail="")
+            yield lambda count=1, detail="": bars.update(task, advance=count, detail=detail)
+    CONSOLE.print(f"{what}: {total} {unit}, {time.monotonic() - began:.1f} s")

@@ -1,0 +1,5 @@
+"""One self-contained page for a study."""
+
+from protocols.report.page import render
+
+__all__ = ["render"]

@@ -1,0 +1,2 @@
+def render(study, summary, home, root):
+    return "<html>stub</html>"

@@ -1,0 +1,409 @@
+"""The eight steps of a study.
+
+1. the protocol is read and checked (`schema.load_study`)
+2. `register`: hypotheses are frozen in the ledger
+3. `plan`: stimuli are built, subjects are found and their sizes read
+4. `record`: each subject and its twins, into volumes that all studies share
+5. `analyse`: each analysis on each recording
+6. `judge`: the gate reruns the analyses in the controls of each hypothesis
+7. `report`: verdicts, figures and provenance in one page
+8. `verify.verify`: digests and numbers are checked again
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+from threadpoolctl import threadpool_limits
+
+from protocols.progress import step
+from protocols.report import render
+from protocols.schema import Study, SubjectSpec
+from scanner import Model, Recording, Subject, anatomy, find_source, open_volume
+from scanner import record as record_volume
+from scanner.provenance import code_version, environment, file_digest
+from scanner.volume import digest_file
+from verification import Case, Ledger, Registration, Verdict
+from verification import evidence as gather_evidence
+from verification import judge as pass_judgement
+from verification.statistics import stream
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a study leaves what it makes.
+
+    Attributes
+    ----------
+    root : pathlib.Path
+        The folder of results, shared by all studies.
+    study : str
+    """
+
+    root: Path
+    study: str
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / "ledger.jsonl"
+
+    @property
+    def volumes(self) -> Path:
+        return self.root / "volumes"
+
+    @property
+    def home(self) -> Path:
+        return self.root / self.study
+
+    @property
+    def protocol(self) -> Path:
+        return self.home / "protocol.yaml"
+
+    @property
+    def stimuli(self) -> Path:
+        return self.home / "stimuli.csv"
+
+    @property
+    def verdicts(self) -> Path:
+        return self.home / "verdicts.json"
+
+    @property
+    def report(self) -> Path:
+        return self.home / "report.html"
+
+    def measures(self, analysis: str, subject: str) -> Path:
+        return self.home / "measures" / f"{analysis}--{subject}.nc"
+
+    def evidence(self, hypothesis: str) -> Path:
+        return self.home / "evidence" / f"{hypothesis}.nc"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One recording of the plan, and the subject of the protocol that it belongs to."""
+
+    spec: SubjectSpec
+    recording: Recording
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A finished recording: what the gate needs to know of it.
+
+    Attributes
+    ----------
+    model : str
+        The subject as the protocol names it.
+    subject : str
+        The name of the recording.
+    seed : int or None
+        Of a twin.
+    path : str
+        Relative to the folder of results.
+    sha256 : str
+    """
+
+    model: str
+    subject: str
+    seed: int | None
+    path: str
+    sha256: str
+
+
+class RunError(ValueError):
+    """A step that finds what an earlier one should have left missing."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A study and the folders that it writes to."""
+
+    study: Study
+    folders: Folders
+
+    @cached_property
+    def plan(self) -> list[Planned]:
+        """What is to be recorded: each subject, then its twins. Fetches subjects on first use."""
+        protocol = self.study.protocol
+        planned = []
+        for spec in protocol.subjects:
+            source = find_source(spec.model, revision=spec.revision)
+            self.study.check_layers(anatomy(source).layers)
+            planned += [
+                Planned(
+                    spec,
+                    Recording(
+                        source,
+                        self.study.stimuli,
+                        tuple(protocol.scan.sites),
+                        protocol.scan.tokens,
+                        spec.dtype,
+                        seed,
+                    ),
+                )
+                for seed in (None, *range(protocol.scan.twins))
+            ]
+        return planned
+
+    def register(self) -> dict[str, str]:
+        """Freeze the hypotheses. Returns the sha256 of each by its id."""
+        ledger = Ledger(self.folders.ledger)
+        return {one.hypothesis.id: ledger.register(one) for one in self.registrations()}
+
+    def registrations(self) -> Iterator[Registration]:
+        """The hypotheses as they are frozen."""
+        protocol = self.study.protocol
+        specs = {spec.model: spec for spec in protocol.subjects}
+        for hypothesis in protocol.hypotheses:
+            name = hypothesis.measure.partition(".")[0]
+            (kind,) = protocol.analyses[name]
+            yield Registration(
+                study=protocol.study,
+                hypothesis=hypothesis,
+                analysis={kind: asdict(self.study.analyses[name])},
+                stimuli_sha256=self.study.stimuli.digest,
+                scan={
+                    **protocol.scan.model_dump(mode="json"),
+                    **specs[self.study.subject_of(hypothesis)].model_dump(mode="json"),
+                },
+                seed=protocol.seed,
+            )
+
+    def record(self) -> None:
+        """Record what is missing, and note in the ledger what was recorded."""
+        ledger = Ledger(self.folders.ledger)
+        loaded: dict[str, Model] = {}
+        for planned in self.plan:
+            recording = planned.recording
+            with step(f"recording {recording.subject}", len(recording.stimuli), "stimuli") as done:
+                there = recording.path(self.folders.volumes).exists()
+                path = record_volume(
+                    recording,
+                    self.folders.volumes,
+                    lambda planned=planned: _load(planned, loaded),
+                    protocol_sha256=self.study.sha256,
+                    advance=done,
+                )
+            if not there:
+                ledger.recorded(path.name, digest_file(path).read_text().strip())
+
+    def recorded(self) -> list[Recorded]:
+        """The finished recordings of the plan.
+
+        Raises
+        ------
+        RunError
+            If one is missing.
+        """
+        found = []
+        for planned in self.plan:
+            path = planned.recording.path(self.folders.volumes)
+            if not digest_file(path).is_file():
+                raise RunError(
+                    f"{planned.recording.subject} has not been recorded; "
+                    f"run `scan record` on this protocol"
+                )
+            found.append(
+                Recorded(
+                    planned.spec.model,
+                    planned.recording.subject,
+                    planned.recording.seed,
+                    path.relative_to(self.folders.root).as_posix(),
+                    digest_file(path).read_text().strip(),
+                )
+            )
+        return found
+
+    def analyse(self) -> None:
+        """Run each analysis on each recording and save the measures."""
+        protocol, recorded = self.study.protocol, self.recorded()
+        total = len(self.study.analyses) * len(recorded)
+        written = []
+        with step("analysing", total, "analyses") as done, _one_thread():
+            for subject in subjects_from(recorded, self.folders.root).values():
+                seeds: list[int | None] = [None, *subject.twins]
+                for name, analysis in self.study.analyses.items():
+                    for seed in seeds:
+                        one = subject if seed is None else subject.twin(seed)
+                        done(0, f"{name} of {one.name}")
+                        measures = analysis(one, rng=stream(protocol.seed, name))
+                        (kind,) = protocol.analyses[name]
+                        measures.attrs.update(
+                            analysis=json.dumps({kind: asdict(analysis)}),
+                            subject=one.name,
+                            code_version=code_version(),
+                        )
+                        written.append(self.folders.measures(name, one.name))
+                        save_dataset(measures, written[-1])
+                        done(1)
+        keep_only(written)
+
+    def judge(self) -> list[Verdict]:
+        """Let the gate judge; write verdicts and the evidence for their figures."""
+        ledger, recorded = Ledger(self.folders.ledger), self.recorded()
+        cases = self.cases(ledger, recorded)
+        verdicts = self.judged(cases)
+        seed = self.study.protocol.seed
+        with step("gathering evidence", sum(c.steps for c in cases), "steps") as done, _one_thread():
+            for case, verdict in zip(cases, verdicts, strict=True):
+                shown = gather_evidence(
+                    case, verdict, seed=seed, step=lambda w, v=verdict: done(1, f"{v.id}: {w}")
+                )
+                save_dataset(shown, self.folders.evidence(verdict.id))
+        keep_only([self.folders.evidence(verdict.id) for verdict in verdicts])
+        self._keep_inputs()
+        save_text(
+            json.dumps(self._summary(ledger, recorded, verdicts), indent=2, allow_nan=False) + "\n",
+            self.folders.verdicts,
+        )
+        return verdicts
+
+    def cases(self, ledger: Ledger, recorded: list[Recorded]) -> list[Case]:
+        """Each hypothesis with its analysis, its subject and its standing in the ledger."""
+        subjects = subjects_from(recorded, self.folders.root)
+        cases = []
+        for registration in self.registrations():
+            hypothesis = registration.hypothesis
+            model = self.study.subject_of(hypothesis)
+            used = [one for one in recorded if one.model == model]
+            cases.append(
+                Case(
+                    hypothesis,
+                    self.study.analyses[hypothesis.measure.partition(".")[0]],
+                    subjects[model],
+                    registration.sha256,
+                    ledger.exploratory(
+                        registration.sha256, [(Path(one.path).name, one.sha256) for one in used]
+                    ),
+                    tuple(
+                        {"subject": one.subject, "path": one.path, "sha256": one.sha256}
+                        for one in used
+                    ),
+                )
+            )
+        return cases
+
+    def judged(self, cases: list[Case]) -> list[Verdict]:
+        """The verdicts of the gate, with progress."""
+        with step("judging", sum(case.steps for case in cases), "steps") as done, _one_thread():
+            return pass_judgement(
+                cases, seed=self.study.protocol.seed, step=lambda what: done(1, what)
+            )
+
+    def report(self) -> Path:
+        """Write the report, and note the verdicts and all files in the ledger."""
+        if not self.folders.verdicts.is_file():
+            raise RunError("no verdicts yet; run `scan judge` on this protocol")
+        with step("writing the report", 1, "page") as done:
+            summary = json.loads(self.folders.verdicts.read_text())
+            if summary["protocol_sha256"] != self.study.sha256:
+                raise RunError(
+                    f"{self.folders.verdicts} judges another version of this protocol; "
+                    "run `scan judge` again"
+                )
+            ledger = Ledger(self.folders.ledger)
+            page = render(self.study, summary, self.folders.home, self.folders.root)
+            save_text(page, self.folders.report)
+            done(1)
+        ledger.judged(
+            self.study.protocol.study,
+            study_files(self.folders.home),
+            {one["id"]: one["status"] for one in summary["verdicts"]},
+        )
+        return self.folders.report
+
+    def _keep_inputs(self) -> None:
+        save_text(self.study.text, self.folders.protocol)
+        save_text(self.study.stimuli.csv, self.folders.stimuli)
+
+    def _summary(
+        self, ledger: Ledger, recorded: list[Recorded], verdicts: list[Verdict]
+    ) -> dict[str, Any]:
+        return {
+            "study": self.study.protocol.study,
+            "protocol_sha256": self.study.sha256,
+            "stimuli_sha256": self.study.stimuli.digest,
+            "ledger_head": ledger.anchor(
+                (verdict.registration for verdict in verdicts),
+                ((Path(one.path).name, one.sha256) for one in recorded),
+            ),
+            "code_version": code_version(),
+            "environment": dict(environment()),
+            "recordings": [asdict(one) for one in recorded],
+            "verdicts": [verdict.as_json() for verdict in verdicts],
+        }
+
+
+def subjects_from(recorded: list[Recorded], root: Path) -> dict[str, Subject]:
+    """Open recordings and join each subject with its twins, by the protocol's names for them."""
+    opened = [(one, open_volume(root / one.path)) for one in recorded]
+    return {
+        one.model: Subject(
+            one.subject,
+            volume,
+            {
+                twin.seed: twin_volume
+                for twin, twin_volume in opened
+                if twin.model == one.model and twin.seed is not None
+            },
+        )
+        for one, volume in opened
+        if one.seed is None
+    }
+
+
+def study_files(home: Path) -> dict[str, str]:
+    """Digest of each file of a study by its path; what was being written when killed is left out."""
+    return {
+        path.relative_to(home).as_posix(): file_digest(path)
+        for path in sorted(home.rglob("*"))
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+def keep_only(wanted: list[Path]) -> None:
+    """Remove from the folder of these files all others: what an earlier protocol asked for."""
+    for folder in {path.parent for path in wanted}:
+        for path in folder.iterdir():
+            if path not in wanted:
+                path.unlink()
+
+
+def save_text(text: str, path: Path) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f".{path.name}.writing")
+    staging.write_text(text, encoding="utf-8")
+    os.replace(staging, path)
+
+
+def save_dataset(dataset: xr.Dataset, path: Path) -> None:
+    """Write a netCDF file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f".{path.name}.writing")
+    dataset.to_netcdf(staging, engine="h5netcdf")
+    os.replace(staging, path)
+
+
+def _load(planned: Planned, loaded: dict[str, Model]) -> Model:
+    """The model of a recording; the trained one stays loaded while its twins are made."""
+    model = planned.spec.model
+    if model not in loaded:
+        loaded.clear()
+        loaded[model] = Model.load(planned.recording.source, dtype=planned.spec.dtype)
+    seed = planned.recording.seed
+    return loaded[model] if seed is None else loaded[model].twin(seed)
+
+
+@contextmanager
+def _one_thread() -> Iterator[Mapping[str, Any]]:
+    """One thread of linear algebra: the matrices are small, and two threads that wait for each
+    other on a busy machine were four times slower than one."""
+    with threadpool_limits(limits=1) as limits:
+        yield {"limits": limits}

@@ -1,0 +1,340 @@
+"""What a protocol may say. Everything is checked here, before any work is done.
+
+See `quickstart.yaml` for one that uses every part.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
+
+from analyses import REGISTRY, Analysis
+from protocols.marked_yaml import MarkedYaml, Place, ProtocolError, read
+from scanner.provenance import digest
+from scanner.sites import KINDS, Kind
+from stimuli import StimulusError, StimulusSet, load
+from verification import CONTROLS, REQUIRED, Hypothesis
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$")]
+# Numbers of the report's own analyses, so that a typo in a protocol cannot ask for a day's work.
+Few = Annotated[int, Field(ge=0, le=20)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class SubjectSpec(_Part):
+    """A model: an embedded name, a hub id, or a folder."""
+
+    model: Annotated[str, StringConstraints(min_length=1)]
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class StimuliSpec(_Part):
+    """A shipped set or a table, and how much of it."""
+
+    set: Annotated[str, StringConstraints(min_length=1)]
+    items: Annotated[int, Field(ge=1)] | None = None
+    frames: Annotated[int, Field(ge=1)] | None = None
+
+
+class ScanSpec(_Part):
+    """What is recorded."""
+
+    sites: Annotated[list[Kind], Field(min_length=1)]
+    tokens: Literal["target"] = "target"
+    twins: Few = 0
+
+
+class Protocol(_Part):
+    """A study: subjects, stimuli, what to scan, analyses with settings, hypotheses.
+
+    Attributes
+    ----------
+    study : str
+        Names the folder of its results.
+    title : str
+        Heads the report.
+    subjects : list of SubjectSpec
+        A plain string is a model.
+    stimuli : StimuliSpec
+        A plain string is a set.
+    scan : ScanSpec
+    analyses : mapping of str to mapping
+        By a name of one's own: ``{analysis: {setting: value}}``.
+    hypotheses : list of Hypothesis
+    seed : int
+        Of everything random.
+    """
+
+    study: Name
+    title: str = ""
+    subjects: Annotated[list[SubjectSpec], Field(min_length=1)]
+    stimuli: StimuliSpec
+    scan: ScanSpec
+    analyses: Annotated[dict[Name, dict[str, dict[str, Any]]], Field(min_length=1)]
+    hypotheses: list[Hypothesis] = []
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("subjects", mode="before")
+    @classmethod
+    def _plain_models(cls, given: Any) -> Any:
+        if not isinstance(given, list):
+            return given
+        return [{"model": one} if isinstance(one, str) else one for one in given]
+
+    @field_validator("stimuli", mode="before")
+    @classmethod
+    def _plain_set(cls, given: Any) -> Any:
+        return {"set": given} if isinstance(given, str) else given
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A protocol that has been read and found good.
+
+    Attributes
+    ----------
+    protocol : Protocol
+    text : str
+        The file as it stands, kept with the results.
+    analyses : dict of str to Analysis
+        Ready to call, by the protocol's names for them.
+    stimuli : StimulusSet
+        The part that will be read.
+    source : MarkedYaml
+        For errors that only the model can show, such as a layer that it does not have.
+    """
+
+    protocol: Protocol
+    text: str
+    analyses: dict[str, Analysis]
+    stimuli: StimulusSet
+    source: MarkedYaml
+
+    @property
+    def sha256(self) -> str:
+        """Digest of what the protocol says; comments and spacing do not count."""
+        return digest(self.protocol.model_dump(mode="json"))
+
+    def subject_of(self, hypothesis: Hypothesis) -> str:
+        """The model that a hypothesis speaks of."""
+        return hypothesis.subject or self.protocol.subjects[0].model
+
+    def check_layers(self, layers: int) -> None:
+        """Hold the layers that hypotheses name against the model.
+
+        Raises
+        ------
+        ProtocolError
+        """
+        for place, hypothesis in enumerate(self.protocol.hypotheses):
+            layer = hypothesis.at.layer
+            if isinstance(layer, int) and layer >= layers:
+                raise self.source.error(
+                    ("hypotheses", place, "at", "layer"),
+                    f"{layer} is none of the model's {layers} layers (0 to {layers - 1})",
+                )
+
+
+def load_study(path: Path, *, stimuli: StimulusSet | None = None) -> Study:
+    """Read and check a protocol.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    stimuli : StimulusSet, optional
+        The stimuli as a finished study kept them, where they are not to be built anew.
+
+    Raises
+    ------
+    ProtocolError
+        For the first mistake, with file, line, key and what was expected.
+    """
+    source = read(path)
+    try:
+        protocol = Protocol.model_validate(source.data)
+    except ValidationError as error:
+        raise _explained(source, error) from None
+    analyses = {
+        name: _analysis(source, name, given) for name, given in protocol.analyses.items()
+    }
+    for name, analysis in analyses.items():
+        site = getattr(analysis, "site", None)
+        if site is not None and site not in protocol.scan.sites:
+            raise source.error(
+                ("analyses", name, next(iter(protocol.analyses[name])), "site"),
+                f"'{site}' is not among the scanned sites: {', '.join(protocol.scan.sites)}",
+            )
+    _check_hypotheses(source, protocol, analyses)
+    if stimuli is None:
+        try:
+            whole = load(protocol.stimuli.set, relative_to=path.parent)
+            stimuli = whole.part(items=protocol.stimuli.items, frames=protocol.stimuli.frames)
+        except StimulusError as error:
+            raise source.error(("stimuli",), str(error)) from None
+    for name, analysis in analyses.items():
+        label = getattr(analysis, "label", None)
+        if label is not None and label not in stimuli.table:
+            columns = [str(column) for column in stimuli.table.columns]
+            raise source.error(
+                ("analyses", name, next(iter(protocol.analyses[name])), "label"),
+                f"the stimuli have no column '{label}'{_nearest(label, columns)}",
+            )
+    return Study(protocol, path.read_text(encoding="utf-8"), analyses, stimuli, source)
+
+
+def _analysis(source: MarkedYaml, name: str, given: dict[str, dict[str, Any]]) -> Analysis:
+    place: Place = ("analyses", name)
+    if len(given) != 1:
+        raise source.error(place, "expected one analysis, `{name: {settings}}`")
+    kind, settings = next(iter(given.items()))
+    if kind not in REGISTRY:
+        raise source.error(
+            (*place, kind), f"no analysis is called that{_nearest(kind, REGISTRY)}"
+        )
+    return _configured(source, (*place, kind), REGISTRY[kind], settings)
+
+
+def _configured(source: MarkedYaml, place: Place, cls: type[Any], settings: dict[str, Any]) -> Any:
+    """A frozen dataclass from the settings of a protocol, its fields checked one by one."""
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for name, value in settings.items():
+        if name not in fields:
+            raise source.error((*place, name), f"no such setting{_nearest(name, fields)}")
+        _check_type(source, (*place, name), typing.get_type_hints(cls)[name], value)
+    for name, field in fields.items():
+        if name not in settings and field.default is dataclasses.MISSING:
+            raise source.error(place, f"setting '{name}' is needed")
+    return cls(**settings)
+
+
+def _check_type(source: MarkedYaml, place: Place, expected: Any, value: Any) -> None:
+    try:
+        TypeAdapter(expected, config=ConfigDict(strict=True)).validate_python(value)
+    except ValidationError:
+        words = expected.__name__ if isinstance(expected, type) else str(expected)
+        raise source.error(place, f"expected {words}, found {value!r}") from None
+
+
+def _check_hypotheses(
+    source: MarkedYaml, protocol: Protocol, analyses: dict[str, Analysis]
+) -> None:
+    models = [subject.model for subject in protocol.subjects]
+    seen: set[str] = set()
+    for number, hypothesis in enumerate(protocol.hypotheses):
+        place: Place = ("hypotheses", number)
+        if hypothesis.id in seen:
+            raise source.error((*place, "id"), f"'{hypothesis.id}' stands twice")
+        seen.add(hypothesis.id)
+        name, _, variable = hypothesis.measure.partition(".")
+        if name not in analyses:
+            raise source.error(
+                (*place, "measure"), f"no analysis is named '{name}'{_nearest(name, analyses)}"
+            )
+        measures = analyses[name].measures
+        if variable not in measures:
+            raise source.error(
+                (*place, "measure"),
+                f"'{name}' has no measure '{variable}'{_nearest(variable, measures)}",
+            )
+        if hypothesis.subject is None and len(models) > 1:
+            raise source.error(place, f"needs `subject`, one of: {', '.join(models)}")
+        if hypothesis.subject is not None and hypothesis.subject not in models:
+            raise source.error(
+                (*place, "subject"),
+                f"'{hypothesis.subject}' is not scanned{_nearest(hypothesis.subject, models)}",
+            )
+        _check_controls(source, (*place, "controls"), protocol, hypothesis)
+
+
+def _check_controls(
+    source: MarkedYaml, place: Place, protocol: Protocol, hypothesis: Hypothesis
+) -> None:
+    for name, settings in hypothesis.controls.items():
+        if name not in CONTROLS:
+            raise source.error((*place, name), f"no such control{_nearest(name, CONTROLS)}")
+        _configured(source, (*place, name), CONTROLS[name], settings)
+    missing = [name for name in REQUIRED[hypothesis.expect] if name not in hypothesis.controls]
+    if missing:
+        raise source.error(
+            place,
+            f"a claim that expects '{hypothesis.expect}' cannot be judged without "
+            f"'{missing[0]}'; required are {', '.join(REQUIRED[hypothesis.expect])}",
+        )
+    if "untrained_twin" in hypothesis.controls and protocol.scan.twins == 0:
+        raise source.error(
+            (*place, "untrained_twin"), "no twin is scanned; set `twins` under `scan`"
+        )
+
+
+def _explained(source: MarkedYaml, error: ValidationError) -> ProtocolError:
+    """The first of pydantic's complaints, at its line and in our words."""
+    first = min(error.errors(), key=lambda one: source.lines.get(_named(one["loc"], source), 0))
+    place = _named(first["loc"], source)
+    if first["type"] == "extra_forbidden":
+        fields = _fields(place[:-1])
+        return source.error(place, f"unknown key{_nearest(str(place[-1]), fields)}")
+    if first["type"] == "missing":
+        return source.error(place[:-1], f"key '{place[-1]}' is needed")
+    if first["type"] == "literal_error" and place[:2] == ("scan", "sites"):
+        return source.error(
+            place, f"no site is called {first['input']!r}{_nearest(str(first['input']), KINDS)}"
+        )
+    message = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return source.error(place, f"expected {message}, found {first['input']!r}")
+
+
+def _named(loc: tuple[str | int, ...], source: MarkedYaml) -> Place:
+    """Pydantic's location without the parts that name a branch of a union, not a key."""
+    place: Place = ()
+    for part in loc:
+        if (*place, part) in source.lines or part == loc[-1] and part in _fields(place):
+            place = (*place, part)
+    return place if place else tuple(loc[:1])
+
+
+def _fields(place: Place) -> list[str]:
+    """The keys that may stand at a place."""
+    model: Any = Protocol
+    for part in place:
+        if isinstance(part, int):
+            continue
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            return []
+        model = next(_models(field.annotation), None)
+    return list(getattr(model, "model_fields", {}))
+
+
+def _models(annotation: Any) -> Iterable[type[BaseModel]]:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        if issubclass(annotation, BaseModel):
+            yield annotation
+        return
+    for inner in get_args(annotation):
+        yield from _models(inner)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean …?` or the whole list."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f"; known are {', '.join(names)}" if names else ""

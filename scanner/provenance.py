@@ -1,0 +1,83 @@
+"""What a recording has to say about its own making: digests, versions, time."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "scipy", "scikit-learn", "statsmodels",
+            "pandas", "xarray", "zarr")  # fmt: skip
+# The folders whose code decides a number. Report and command line only show it.
+CODE = ("stimuli", "scanner", "analyses", "verification")
+_ROOT = Path(__file__).parent.parent
+
+
+def canonical(value: object) -> str:
+    """The one JSON text of a value: sorted keys, no spaces, NaN refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: object) -> str:
+    """sha256 of `canonical` of a value."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_digest(paths: Iterable[Path], *, root: Path) -> str:
+    """sha256 over the names (relative to `root`) and bytes of several files, in name order."""
+    parts = {path.relative_to(root).as_posix(): file_digest(path) for path in paths}
+    return digest(parts)
+
+
+def folder_digest(folder: Path) -> str:
+    """sha256 over every file below a folder, names included."""
+    return files_digest((path for path in folder.rglob("*") if path.is_file()), root=folder)
+
+
+@cache
+def environment() -> Mapping[str, str]:
+    """Versions of Python, of the packages that touch a number, and of the platform."""
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        **{name: version(name) for name in PACKAGES},
+    }
+
+
+@cache
+def code_version() -> str:
+    """Version of the suite, with a digest of the code that decides a number and git's commit."""
+    sources = [path for folder in CODE for path in (_ROOT / folder).rglob("*.py")]
+    return f"{version('lmfmri')}+code.{files_digest(sources, root=_ROOT)[:12]}{_commit()}"
+
+
+def _commit() -> str:
+    try:
+        shown = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=_ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""  # an installed package is no checkout; the code digest stands alone
+    return f".git.{shown.stdout.strip()}"
+
+
+def now() -> str:
+    """Time in UTC, ISO 8601; ``SOURCE_DATE_EPOCH`` fixes it for byte-identical recordings."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    moment = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
+    return moment.isoformat(timespec="seconds")

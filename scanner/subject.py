@@ -1,0 +1,66 @@
+"""A model in the scanner together with its volume: what analyses read and controls change."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import xarray as xr
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One subject and its untrained twins, over the same stimuli.
+
+    Attributes
+    ----------
+    name : str
+    volume : xarray.Dataset
+        Its recording (see `scanner.volume`).
+    twins : mapping of int to xarray.Dataset
+        Recordings of the same architecture with fresh weights, by seed.
+    """
+
+    name: str
+    volume: xr.Dataset
+    twins: Mapping[int, xr.Dataset]
+
+    def take(self, rows: np.ndarray) -> "Subject":
+        """The same subject with some of the stimuli, given by their rows."""
+        return self._each(lambda volume: volume.isel(stimulus=rows))
+
+    def at(self, layer: int) -> "Subject":
+        """The same subject with one layer of its recordings.
+
+        Raises
+        ------
+        KeyError
+            If that layer was not recorded.
+        """
+        return self._each(lambda volume: volume.sel(layer=[layer]))
+
+    def relabel(self, label: str, values: np.ndarray) -> "Subject":
+        """The same recordings under another labelling: one value a stimulus."""
+        return self._each(
+            lambda volume: volume.assign_coords({label: ("stimulus", np.asarray(values))})
+        )
+
+    def twin(self, seed: int) -> "Subject":
+        """The untrained twin of that seed, over the same stimuli and labels.
+
+        Raises
+        ------
+        KeyError
+            If no twin with that seed was recorded.
+        """
+        return Subject(f"{self.name}.twin{seed}", self.twins[seed], {})
+
+    def replace_volume(self, volume: xr.Dataset) -> "Subject":
+        """The same stimuli with something else in the place of the activations."""
+        return replace(self, volume=volume, twins={})
+
+    def _each(self, change: Callable[[xr.Dataset], xr.Dataset]) -> "Subject":
+        return replace(
+            self,
+            volume=change(self.volume),
+            twins={seed: change(twin) for seed, twin in self.twins.items()},
+        )

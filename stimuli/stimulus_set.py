@@ -1,0 +1,258 @@
+"""The table that a scan reads: one row a stimulus.
+
+One row of the shipped set ``concepts``::
+
+    text        = "The answer in the crossword was beaver."
+    target      = characters 32 to 38
+    item        = "beaver"      the word; the unit that splits and resampling respect
+    frame       = "crossword"   the sentence around it
+    category    = "animals"
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from wordfreq import zipf_frequency
+
+REQUIRED = ("text", "item", "frame", "category")
+SPAN = ("target_start", "target_end")
+_HERE = Path(__file__).parent
+
+
+class StimulusError(ValueError):
+    """A stimulus table that cannot be used; the message names file, row and mend."""
+
+
+@dataclass(frozen=True)
+class StimulusSet:
+    """A frozen table of stimuli.
+
+    Attributes
+    ----------
+    name : str
+        Name of a shipped set, or the stem of the user's file.
+    table : pandas.DataFrame
+        One row a stimulus, with the columns ``text``, ``target_start`` and ``target_end``
+        (characters, half open), ``item``, ``frame``, ``category``, ``n_chars`` (characters of the
+        target), ``zipf`` (log10 of occurrences per billion words, `wordfreq`) and any other label.
+    """
+
+    name: str
+    table: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of `csv`."""
+        return hashlib.sha256(self.csv.encode()).hexdigest()
+
+    @property
+    def csv(self) -> str:
+        """The whole table as text: texts, spans and labels. A study keeps it with its results."""
+        return self.table.to_csv(index=False, lineterminator="\n")
+
+    @classmethod
+    def from_csv(cls, path: Path) -> "StimulusSet":
+        """Read back what `csv` wrote."""
+        return cls(path.stem, _read(path))
+
+    def part(self, *, items: int | None = None, frames: int | None = None) -> "StimulusSet":
+        """A stratified part: the same number of items from each category, in the first frames.
+
+        The items of a category are taken at even steps along their word frequency, so that a part
+        keeps the frequency range of the whole and no seed is involved.
+
+        Parameters
+        ----------
+        items : int, optional
+            Items per category; all of them by default.
+        frames : int, optional
+            Number of frames; all of them by default.
+
+        Raises
+        ------
+        StimulusError
+            If a category has fewer items, or the set fewer frames, than asked for.
+        """
+        table = self.table
+        if frames is not None:
+            known = list(dict.fromkeys(table["frame"]))
+            if frames > len(known):
+                raise StimulusError(
+                    f"stimuli '{self.name}': frames: {frames} asked for, the set has {len(known)}"
+                )
+            table = table[table["frame"].isin(known[:frames])]
+        if items is not None:
+            words = table.drop_duplicates(["category", "item"])
+            chosen: list[str] = []
+            for category, group in words.groupby("category", sort=False):
+                if items > len(group):
+                    raise StimulusError(
+                        f"stimuli '{self.name}': items: {items} asked for, "
+                        f"category '{category}' has {len(group)}"
+                    )
+                ranked = group.sort_values(["zipf", "item"])["item"].to_numpy()
+                steps = (np.arange(items) + 0.5) * len(ranked) / items
+                chosen += list(ranked[steps.astype(int)])
+            table = table[table["item"].isin(chosen)]
+        return StimulusSet(self.name, table.reset_index(drop=True))
+
+
+def shipped() -> list[str]:
+    """Names of the sets that come with the suite: the folders here that hold a card."""
+    return sorted(card.parent.name for card in _HERE.glob("*/card.md"))
+
+
+def load(source: str, *, relative_to: Path | None = None) -> StimulusSet:
+    """Load a shipped set by name, or a CSV or JSONL table of one's own.
+
+    Parameters
+    ----------
+    source : str
+        A name that `shipped` lists, or a path that ends in ``.csv`` or ``.jsonl``. A table needs
+        the columns ``text``, ``item``, ``frame`` and ``category``. The target is the one place
+        where the column ``target`` (without it: ``item``) stands in the text; columns
+        ``target_start`` and ``target_end`` (characters) say it where the word stands twice.
+    relative_to : pathlib.Path, optional
+        Folder that a relative path starts from.
+
+    Raises
+    ------
+    StimulusError
+        For an unknown name, an unreadable file, a missing column, an empty cell, a target that is
+        not found exactly once, an item in two categories, or a stimulus that stands twice.
+    """
+    if source in shipped():
+        return StimulusSet(source, _checked(_crossed(_HERE / source), source))
+    path = (relative_to or Path()) / source
+    if path.suffix not in (".csv", ".jsonl"):
+        raise StimulusError(
+            f"stimuli '{source}' is neither a shipped set ({', '.join(shipped())}) nor a path "
+            "that ends in .csv or .jsonl"
+        )
+    return StimulusSet(path.stem, _checked(_read(path), str(path)))
+
+
+def _crossed(folder: Path) -> pd.DataFrame:
+    """Every word in every frame, frame by frame."""
+    words = pd.read_csv(folder / "words.csv", keep_default_na=False)
+    frames = pd.read_csv(folder / "frames.csv", keep_default_na=False)
+    table = frames.rename(columns={"text": "template"}).merge(words, how="cross")
+    start = table["template"].str.index("{item}")
+    table["text"] = [
+        template.replace("{item}", item)
+        for template, item in zip(table["template"], table["item"], strict=True)
+    ]
+    table["target_start"] = start
+    table["target_end"] = start + table["item"].str.len()
+    return table[["text", *SPAN, "item", "frame", "category", "zipf"]]
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        if path.suffix == ".csv":
+            # Every cell as it stands: a word such as "null" or "nan" is a word.
+            table = pd.read_csv(path, keep_default_na=False, dtype={"item": str, "text": str})
+        else:
+            lines = path.read_text(encoding="utf-8").splitlines()
+            table = pd.DataFrame([_json_row(line, path, n) for n, line in enumerate(lines, 1)])
+    except FileNotFoundError:
+        raise StimulusError(f"stimuli: no file {path}") from None
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise StimulusError(f"stimuli {path}: cannot be read as {path.suffix}: {error}") from None
+    return table
+
+
+def _json_row(line: str, path: Path, number: int) -> dict[str, object]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise StimulusError(f"stimuli {path}, line {number}: not JSON: {error}") from None
+    if not isinstance(row, dict):
+        raise StimulusError(f"stimuli {path}, line {number}: expected an object per line")
+    return row
+
+
+def _checked(table: pd.DataFrame, source: str) -> pd.DataFrame:
+    """The table with its derived columns, or the error that names the first thing wrong with it."""
+    missing = [column for column in REQUIRED if column not in table]
+    if missing:
+        raise StimulusError(
+            f"stimuli {source}: missing column '{missing[0]}'; needed are {', '.join(REQUIRED)}, "
+            f"found are {', '.join(map(str, table.columns)) or 'none'}"
+        )
+    if table.empty:
+        raise StimulusError(f"stimuli {source}: the table has no rows")
+    for column in table.columns:
+        empty = table[column].isna() | (table[column].astype(str).str.strip() == "")
+        if empty.any():
+            raise StimulusError(
+                f"stimuli {source}, row {_row(empty)}: column '{column}' is empty; "
+                "fill it in or leave the row out"
+            )
+    table = table.assign(**{column: table[column].astype(str) for column in REQUIRED})
+    if not set(SPAN) <= set(table.columns):
+        table = _with_spans(table, source)
+    _check_spans(table, source)
+    twice = table.duplicated(["text", *SPAN])
+    if twice.any():
+        raise StimulusError(
+            f"stimuli {source}, row {_row(twice)}: the same text and target stand in an earlier row"
+        )
+    homes = table.groupby("item")["category"].nunique()
+    if (homes > 1).any():
+        item = homes.index[homes > 1][0]
+        raise StimulusError(
+            f"stimuli {source}: item '{item}' stands in {homes[item]} categories; "
+            "an item has one category"
+        )
+    targets = [
+        text[start:end]
+        for text, start, end in zip(table["text"], *(table[c] for c in SPAN), strict=True)
+    ]
+    if "zipf" not in table:
+        table = table.assign(zipf=[zipf_frequency(target, "en") for target in targets])
+    first = ["text", *SPAN, "item", "frame", "category", "n_chars", "zipf"]
+    table = table.assign(n_chars=[len(target) for target in targets])
+    rest = [column for column in table.columns if column not in (*first, "target")]
+    return table[first + rest].reset_index(drop=True)
+
+
+def _row(flags: pd.Series) -> int:
+    """The first flagged row, counted as a spreadsheet does: the header is row 1."""
+    return int(np.flatnonzero(flags.to_numpy())[0]) + 2
+
+
+def _with_spans(table: pd.DataFrame, source: str) -> pd.DataFrame:
+    marked = table["target"] if "target" in table else table["item"]
+    starts = []
+    for row, (text, target) in enumerate(zip(table["text"], marked.astype(str), strict=True)):
+        count = text.count(target)
+        if count != 1:
+            raise StimulusError(
+                f"stimuli {source}, row {row + 2}: '{target}' stands {count} times in "
+                f"'{text}'; give columns target_start and target_end"
+            )
+        starts.append(text.index(target))
+    ends = [start + len(str(target)) for start, target in zip(starts, marked, strict=True)]
+    return table.assign(target_start=starts, target_end=ends)
+
+
+def _check_spans(table: pd.DataFrame, source: str) -> None:
+    for column in SPAN:
+        if not pd.api.types.is_integer_dtype(table[column]):
+            raise StimulusError(f"stimuli {source}: column '{column}' must hold whole numbers")
+    length = table["text"].str.len()
+    bad = (table["target_start"] < 0) | (table["target_end"] > length)
+    bad |= table["target_start"] >= table["target_end"]
+    if bad.any():
+        raise StimulusError(
+            f"stimuli {source}, row {_row(bad)}: target_start and target_end do not mark "
+            "a part of the text"
+        )

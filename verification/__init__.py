@@ -1,0 +1,20 @@
+"""What may be claimed: hypotheses, the ledger that freezes them, and the gate that judges."""
+
+from verification.base import CONTROLS, Check, Control, Hypothesis, Verdict
+from verification.gate import REQUIRED, Case, evidence, judge
+from verification.ledger import Ledger, LedgerError, Registration
+
+__all__ = [
+    "CONTROLS",
+    "REQUIRED",
+    "Case",
+    "Check",
+    "Control",
+    "Hypothesis",
+    "Ledger",
+    "LedgerError",
+    "Registration",
+    "Verdict",
+    "evidence",
+    "judge",
+]

@@ -1,0 +1,91 @@
+"""Where units that do select a category have been planted, a claim that there are none must fail.
+
+The control for claims of absence: it shows that the same analysis, on the same items, would have
+found what it says is not there. Without it "does not replicate"
+may only mean "too few items".
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import xarray as xr
+
+from analyses import AnalysisError
+from analyses.base import read
+from analyses.base import labels as labels_of
+from analyses.selectivity import word_means
+from scanner import Subject
+from verification.base import Check, Control, Hypothesis, Kind, control
+from verification.measure import Measure
+from verification.statistics import Estimate
+
+
+@control
+@dataclass(frozen=True)
+class PlantedUnits(Control):
+    """Null control of an absence: plant selective units for each category.
+
+    Attributes
+    ----------
+    margin : float
+    units : int
+        How many for each category.
+    strength : float
+        Their selectivity, as d' between items.
+    """
+
+    kind: ClassVar[Kind] = "null"
+    units: int = 20
+    strength: float = 2.0
+
+    def __call__(
+        self,
+        subject: Subject,
+        measure: Measure,
+        observed: Estimate,
+        hypothesis: Hypothesis,
+        *,
+        rng: np.random.Generator,
+    ) -> Check:
+        return self.beaten(
+            observed,
+            measure(self.plant(subject, measure, rng)),
+            hypothesis.alpha,
+            f"a model with {self.units} planted units of d' = {self.strength:g} for each category",
+        )
+
+    def profile(
+        self, subject: Subject, measure: Measure, *, rng: np.random.Generator
+    ) -> xr.DataArray | None:
+        return measure.profile(self.plant(subject, measure, rng)).expand_dims("draw")
+
+    def plant(self, subject: Subject, measure: Measure, rng: np.random.Generator) -> Subject:
+        """The subject with selective units.
+
+        Raises
+        ------
+        AnalysisError
+            If there are fewer units than are to be planted, or the analysis reads no site.
+        """
+        site, label = (getattr(measure.analysis, name, None) for name in ("site", "label"))
+        if site is None or label is None:
+            raise AnalysisError("planted_units needs an analysis that reads a site and a label")
+        x, codes, names = read(subject, site, label)
+        if self.units * len(names) > x.shape[2]:
+            raise AnalysisError(
+                f"planted_units: {len(names)} x {self.units} units asked for, there are {x.shape[2]}"
+            )
+        words, word_codes, _ = word_means(
+            x, labels_of(subject, "item"), labels_of(subject, "frame"), codes
+        )
+        within = words - np.stack([words[:, word_codes == c].mean(1) for c in word_codes], 1)
+        spread = within.std(1)  # layer x unit
+        planted = x.copy()
+        for layer in range(len(x)):
+            chosen = rng.permutation(x.shape[2])[: self.units * len(names)]
+            for code, units in enumerate(chosen.reshape(len(names), self.units)):
+                rows = np.flatnonzero(codes == code)
+                planted[layer][np.ix_(rows, units)] += self.strength * spread[layer, units]
+        volume = subject.volume.assign({site: (("layer", "stimulus", "unit"), planted)})
+        return subject.replace_volume(volume)

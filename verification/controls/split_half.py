@@ -1,0 +1,66 @@
+"""In each of two halves of the items the effect must still matter.
+
+An effect that lives in a few items, or in one lucky draw of them, is lost in a half that does not
+hold them.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from analyses.splits import item_groups
+from scanner import Subject
+from verification.base import Check, Control, Hypothesis, Kind, control
+from verification.measure import Measure, item_labels
+from verification.statistics import Estimate
+
+
+@control
+@dataclass(frozen=True)
+class SplitHalf(Control):
+    """Replication control: the weaker of two halves, in the median over several splits.
+
+    Attributes
+    ----------
+    margin : float
+        The least effect that the weaker half must keep.
+    splits : int
+    """
+
+    kind: ClassVar[Kind] = "replication"
+    splits: int = 20
+
+    def __call__(
+        self,
+        subject: Subject,
+        measure: Measure,
+        observed: Estimate,
+        hypothesis: Hypothesis,
+        *,
+        rng: np.random.Generator,
+    ) -> Check:
+        items, categories = item_labels(subject)
+        weaker = []
+        for _ in range(self.splits):
+            half = item_groups(items, categories, groups=2, rng=rng)
+            weaker.append(
+                min(
+                    measure.effect(subject.take(np.flatnonzero(half == side))) for side in (0, 1)
+                )
+            )
+        median, low, high = np.quantile(weaker, [0.5, 0.05, 0.95])
+        passed = bool(median >= self.margin)
+        return Check(
+            control="split_half",
+            kind=self.kind,
+            passed=passed,
+            estimate=float(median),
+            interval=(float(low), float(high)),
+            margin=self.margin,
+            reason=(
+                f"over {self.splits} splits of the items the weaker half has an effect of "
+                f"{median:.3f} in the median ({low:.3f} to {high:.3f}), "
+                f"{'at least' if passed else 'below'} the margin {self.margin:g}"
+            ),
+        )

@@ -1,0 +1,184 @@
+"""The ledger: an append-only file of what was registered, recorded and judged, in that order.
+
+Each line is a JSON object that carries the digest of the line before, so that nothing can be
+changed, dropped or put in later without breaking the chain. Order in the chain, not a clock, says
+whether a hypothesis was there before its data.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scanner.provenance import canonical, code_version, digest, environment, now
+from verification.base import Hypothesis
+
+START = "0" * 64
+
+
+class LedgerError(ValueError):
+    """A ledger whose chain is broken; the message names the line."""
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A frozen hypothesis, with the digests of all that its outcome depends on.
+
+    Attributes
+    ----------
+    study : str
+    hypothesis : Hypothesis
+    analysis : mapping
+        Name and settings of the analysis.
+    stimuli_sha256 : str
+    scan : mapping
+        Subject, sites, tokens, dtype and number of twins.
+    seed : int
+    """
+
+    study: str
+    hypothesis: Hypothesis
+    analysis: Mapping[str, Any]
+    stimuli_sha256: str
+    scan: Mapping[str, Any]
+    seed: int
+
+    def content(self) -> dict[str, Any]:
+        """What is hashed."""
+        return {
+            "study": self.study,
+            "hypothesis": self.hypothesis.model_dump(mode="json"),
+            "analysis": dict(self.analysis),
+            "stimuli_sha256": self.stimuli_sha256,
+            "scan": dict(self.scan),
+            "seed": self.seed,
+        }
+
+    @property
+    def sha256(self) -> str:
+        return digest(self.content())
+
+
+class Ledger:
+    """The ledger file. Reading checks the whole chain.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+
+    Raises
+    ------
+    LedgerError
+        If a line is not what was written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.entries: list[dict[str, Any]] = []
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        lines = text.splitlines()
+        for number, line in enumerate(lines, 1):
+            self.entries.append(self._checked(line, number, last=number == len(lines)))
+        if text and not text.endswith("\n"):
+            raise LedgerError(
+                f"ledger {path}, line {len(lines)}: cut short while it was written; "
+                "remove that line, nothing before it is lost"
+            )
+
+    def _checked(self, line: str, number: int, *, last: bool) -> dict[str, Any]:
+        try:
+            entry = json.loads(line)
+            stated = entry.pop("digest")
+            broken = stated != digest(entry) or entry["previous"] != self.head
+        except (json.JSONDecodeError, KeyError, AttributeError, TypeError):
+            entry, stated, broken = {}, "", True
+        if broken:
+            hint = " (if writing it was interrupted, remove that last line)" if last else ""
+            raise LedgerError(
+                f"ledger {self.path}, line {number}: the chain is broken here{hint}; this line, or "
+                "the order of the lines, is not what was written"
+            )
+        return {**entry, "digest": stated}
+
+    @property
+    def head(self) -> str:
+        """Digest of the last line: publishing it fixes everything before it in time."""
+        return self.entries[-1]["digest"] if self.entries else START
+
+    def register(self, registration: Registration) -> str:
+        """Freeze a hypothesis, unless it stands there already.
+
+        Returns
+        -------
+        str
+            Its sha256.
+        """
+        sha256 = registration.sha256
+        if self.find("registration", sha256=sha256) is None:
+            earlier = [
+                entry["sha256"]
+                for entry in self.entries
+                if entry["kind"] == "registration"
+                and entry["content"]["study"] == registration.study
+                and entry["content"]["hypothesis"]["id"] == registration.hypothesis.id
+            ]
+            self._append(
+                "registration",
+                sha256=sha256,
+                supersedes=earlier[-1] if earlier else None,
+                content=registration.content(),
+                code_version=code_version(),
+                environment=dict(environment()),
+            )
+        return sha256
+
+    def recorded(self, volume: str, sha256: str) -> None:
+        """Note that a volume was recorded just now."""
+        if self.find("recording", volume=volume, sha256=sha256) is None:
+            self._append("recording", volume=volume, sha256=sha256)
+
+    def judged(self, study: str, files: Mapping[str, str], verdicts: Mapping[str, str]) -> None:
+        """Note the verdicts of a study and the digests of all files that it left."""
+        content = {"files": dict(files), "verdicts": dict(verdicts)}
+        latest = self.latest_judgement(study)
+        if latest is None or any(latest[key] != content[key] for key in content):
+            self._append("verdicts", study=study, **content)
+
+    def latest_judgement(self, study: str) -> dict[str, Any] | None:
+        """The newest entry of verdicts of a study."""
+        found = [e for e in self.entries if e["kind"] == "verdicts" and e["study"] == study]
+        return found[-1] if found else None
+
+    def anchor(self, registrations: Iterable[str], volumes: Iterable[tuple[str, str]]) -> str:
+        """Digest of the last line that verdicts rest on: a registration or a recording."""
+        places = [self.find("registration", sha256=sha256) for sha256 in registrations]
+        places += [self.find("recording", volume=name, sha256=sha) for name, sha in volumes]
+        known = [place for place in places if place is not None]
+        return self.entries[max(known)]["digest"] if known else self.head
+
+    def find(self, kind: str, **fields: str) -> int | None:
+        """Place in the chain of the first entry of that kind with these fields."""
+        for place, entry in enumerate(self.entries):
+            if entry["kind"] == kind and all(entry[key] == fields[key] for key in fields):
+                return place
+        return None
+
+    def exploratory(self, registration: str, volumes: list[tuple[str, str]]) -> bool:
+        """Whether any volume (name, sha256) was not recorded after the registration."""
+        registered = self.find("registration", sha256=registration)
+        if registered is None:
+            return True
+        places = [self.find("recording", volume=name, sha256=sha256) for name, sha256 in volumes]
+        return any(place is None or place < registered for place in places)
+
+    def _append(self, kind: str, **fields: Any) -> None:
+        entry = {"kind": kind, "time": now(), "previous": self.head, **fields}
+        entry["digest"] = digest(entry)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(canonical(entry) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.entries.append(entry)

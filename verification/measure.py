@@ -1,0 +1,106 @@
+"""What a hypothesis is about: one number of one analysis, for whichever subject it is asked of.
+
+Controls are handed a `Measure` and a changed subject. They cannot change the measure: it is the
+same analysis, the same layer, the same seed and the same half-samples throughout.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+
+from analyses import Analysis, AnalysisError
+from analyses.base import labels
+from scanner import Subject
+from verification.base import Hypothesis
+from verification.statistics import Estimate, HalfSamples, stream
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number, oriented so that more of it speaks for the hypothesis.
+
+    Attributes
+    ----------
+    hypothesis : Hypothesis
+    analysis : Analysis
+    layer : int or str
+        A layer, or the reduction over layers ``mean``, ``max`` or ``min``.
+    seed : int
+        Of the protocol.
+    half_samples : HalfSamples or None
+        None while a layer is being selected, where no interval is needed.
+    """
+
+    hypothesis: Hypothesis
+    analysis: Analysis
+    layer: int | Literal["mean", "max", "min"]
+    seed: int
+    half_samples: HalfSamples | None = None
+
+    @cached_property
+    def variable(self) -> str:
+        return self.hypothesis.measure.partition(".")[2]
+
+    def profile(self, subject: Subject) -> xr.DataArray:
+        """The measure at every layer, in its own units; its chance is the attribute ``chance``."""
+        # A fresh generator each time: subject and control are split alike, so that they differ
+        # only by what the control changed.
+        rng = stream(self.seed, self.hypothesis.id, "analysis")
+        return self.analysis(subject, rng=rng)[self.variable]
+
+    def value(self, subject: Subject) -> float:
+        """The measure of a subject, in its own units."""
+        return self._at_layer(subject)[0]
+
+    def effect(self, subject: Subject) -> float:
+        """How far the measure lies on the side that the hypothesis expects.
+
+        Raises
+        ------
+        AnalysisError
+            If it is not finite.
+        """
+        value, reference = self._at_layer(subject)
+        return self.sign * (value - reference)
+
+    def reference(self, subject: Subject) -> float:
+        """What the hypothesis compares with: a number, or chance for that subject."""
+        return self._at_layer(subject)[1]
+
+    @property
+    def sign(self) -> int:
+        return 1 if self.hypothesis.expect == "greater" else -1
+
+    def __call__(self, subject: Subject) -> Estimate:
+        """The effect, with its values on the half-samples."""
+        if self.half_samples is None:
+            raise TypeError("a measure without half-samples has no interval")
+        draws = [self.effect(subject.take(rows)) for rows in self.half_samples.rows]
+        return Estimate(
+            self.effect(subject),
+            np.array(draws),
+            self.half_samples.scale,
+            self.half_samples.freedom,
+        )
+
+    def _at_layer(self, subject: Subject) -> tuple[float, float]:
+        if isinstance(self.layer, int):
+            subject = subject.at(self.layer)  # layers are independent, so the others can wait
+        profile = self.profile(subject)
+        value = float(
+            profile.sel(layer=self.layer)
+            if isinstance(self.layer, int)
+            else getattr(profile, self.layer)("layer")
+        )
+        if not np.isfinite(value):
+            raise AnalysisError(f"{self.hypothesis.measure} of {subject.name} is {value}")
+        than = self.hypothesis.than
+        return value, float(profile.attrs["chance"]) if than == "chance" else float(than)
+
+
+def item_labels(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
+    """The item and the category of each stimulus."""
+    return labels(subject, "item"), labels(subject, "category")

@@ -1,0 +1,146 @@
+"""Intervals and p-values of the gate: the one place where stimuli are resampled.
+
+The sample is the items. Every interval comes from the delete-d jackknife with half of the items of
+each category deleted (Wu 1986; Shao & Wu 1989): the analysis is run again, from splitting to
+fitting, on random halves of the items, and the spread of the results gives the standard error of
+the whole. Unlike the bootstrap it never puts the same item on both sides of a split.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import t as student
+from statsmodels.stats.multitest import multipletests
+
+from analyses.splits import item_groups
+
+HALF_SAMPLES = 100
+
+
+def stream(seed: int, *names: str) -> np.random.Generator:
+    """A generator for one purpose: the same seed and names give the same numbers, anywhere.
+
+    Parameters
+    ----------
+    seed : int
+        Of the protocol.
+    *names : str
+        What the numbers are for.
+    """
+    words = hashlib.sha256("/".join(names).encode()).digest()
+    return np.random.default_rng([seed, *np.frombuffer(words, dtype=np.uint32)])
+
+
+@dataclass(frozen=True)
+class HalfSamples:
+    """Random halves of the items, stratified by category.
+
+    Attributes
+    ----------
+    rows : tuple of numpy.ndarray
+        The stimuli of each half.
+    scale : float
+        Kept over deleted items: what turns the spread of halves into the variance of the whole.
+    freedom : int
+        Degrees of freedom: items less categories.
+    """
+
+    rows: tuple[np.ndarray, ...]
+    scale: float
+    freedom: int
+
+    @classmethod
+    def draw(
+        cls,
+        items: np.ndarray,
+        categories: np.ndarray,
+        *,
+        draws: int = HALF_SAMPLES,
+        rng: np.random.Generator,
+    ) -> "HalfSamples":
+        """Draw halves.
+
+        Parameters
+        ----------
+        items, categories : numpy.ndarray
+            The item and category of each stimulus.
+        draws : int
+        rng : numpy.random.Generator
+
+        Raises
+        ------
+        ValueError
+            If a category has fewer than two items.
+        """
+        # Of an odd number of items, group 1 has the smaller half: nothing then depends on which
+        # side an analysis was given.
+        rows = tuple(
+            np.flatnonzero(item_groups(items, categories, groups=2, rng=rng) == 1)
+            for _ in range(draws)
+        )
+        total = len(np.unique(items))
+        kept = len(np.unique(items[rows[0]]))
+        return cls(rows, kept / (total - kept), total - len(np.unique(categories)))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with the values that half-samples of the items give.
+
+    Attributes
+    ----------
+    value : float
+    draws : numpy.ndarray
+        draw; paired with those of another estimate over the same half-samples.
+    scale, freedom
+        See `HalfSamples`.
+    """
+
+    value: float
+    draws: np.ndarray
+    scale: float
+    freedom: int
+
+    @property
+    def standard_error(self) -> float:
+        # Around the mean of the halves, not the whole: what is fitted on fewer items is a little
+        # worse throughout, which is no uncertainty.
+        return float(np.sqrt(self.scale * self.draws.var(ddof=1)))
+
+    def interval(self, level: float) -> tuple[float, float]:
+        """Two-sided interval of that confidence, by Student's t."""
+        half = float(student.ppf((1 + level) / 2, self.freedom)) * self.standard_error
+        return self.value - half, self.value + half
+
+    def p_greater(self, bound: float) -> float:
+        """One-sided p of the hypothesis that the value is at most `bound`."""
+        if self.standard_error == 0:
+            return 0.0 if self.value > bound else 1.0
+        return float(student.sf((self.value - bound) / self.standard_error, self.freedom))
+
+    def __sub__(self, other: "Estimate") -> "Estimate":
+        """The paired difference: both were measured on the same half-samples."""
+        return Estimate(
+            self.value - other.value, self.draws - other.draws, self.scale, self.freedom
+        )
+
+
+def holm(p: list[float]) -> list[float]:
+    """P-values adjusted for their number after Holm (1979)."""
+    return [float(value) for value in multipletests(p, method="holm")[1]] if p else []
+
+
+def permutation_p(observed: float, permuted: np.ndarray) -> float:
+    """Share of permutations that reach the observed value, itself counted (Phipson & Smyth 2010)."""
+    return float((1 + np.sum(permuted >= observed)) / (1 + len(permuted)))
+
+
+def items_needed(items: int, half_width: float, distance: float) -> int | None:
+    """About how many items would shrink an interval's half-width to `distance`.
+
+    None where the value lies on the boundary, so that no number would.
+    """
+    if distance <= 0 or not np.isfinite(half_width):
+        return None
+    return int(np.ceil(items * (half_width / distance) ** 2))
