@@ -105,18 +105,20 @@ def decode(x: np.ndarray, codes: np.ndarray, folds: list[Fold], *, penalty: floa
     targets = np.eye(codes.max() + 1)[codes]
     scores = np.full(targets.shape, np.nan)
     for train, test in folds:
-        mean, spread = x[train].mean(0), x[train].std(0)
+        known = x[train]
+        mean, spread = known.mean(0), known.std(0)
         # Units that are constant in training say nothing, and dividing by them would.
-        varies = spread > 1e-9 * np.maximum(np.abs(mean), spread.max(initial=0))
-        if not varies.any():
-            scores[test] = targets[train].mean(0)
-            continue
-        z = (x[:, varies] - mean[varies]) / spread[varies]
-        gram = z[train] @ z[train].T
-        gram[np.diag_indices_from(gram)] += penalty * np.trace(gram) / len(train)
+        varies = spread > 1e-9 * np.maximum(np.abs(mean), spread.max())
+        scale = np.divide(1, spread, out=np.zeros_like(spread), where=varies)
+        fitted, judged = (known - mean) * scale, (x[test] - mean) * scale
+        gram = fitted @ fitted.T
+        # Without any varying unit the Gram matrix is zero, and every score is the mean target.
+        ridge = penalty * np.trace(gram) / len(train) or 1.0
+        gram[np.diag_indices_from(gram)] += ridge
         offset = targets[train].mean(0)
-        weights = cho_solve(cho_factor(gram, lower=True), targets[train] - offset)
-        scores[test] = (z[test] @ z[train].T) @ weights + offset
+        factor = cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
+        weights = cho_solve(factor, targets[train] - offset, check_finite=False)
+        scores[test] = judged @ (fitted.T @ weights) + offset
     return scores
 
 

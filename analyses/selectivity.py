@@ -68,7 +68,7 @@ class Selectivity(Analysis):
         if units <= self.top:
             raise AnalysisError(f"selectivity: top {self.top} of only {units} units")
         try:
-            halves = [
+            sides = [
                 item_groups(word_items, word_codes, groups=2, rng=rng) for _ in range(self.splits)
             ]
         except ValueError as error:
@@ -79,11 +79,12 @@ class Selectivity(Analysis):
                 f"selectivity of '{self.label}': '{names[counts.argmin()]}' has {counts.min()} "
                 "items; two in each half, four in all, are needed"
             )
+        halves = [(np.flatnonzero(side == 0), np.flatnonzero(side == 1)) for side in sides]
         overlap = np.empty((len(words), self.splits, len(names)))
         profile = np.empty_like(overlap)
         for layer, word in enumerate(words):
             for split, half in enumerate(halves):
-                a, b = (d_prime(word[half == side], word_codes[half == side]) for side in (0, 1))
+                a, b = (d_prime(word[rows], word_codes[rows]) for rows in half)
                 overlap[layer, split] = top_overlap(a, b, self.top)
                 profile[layer, split] = stepped_up(row_correlation(a, b))
         by_category = ("layer", "category")
@@ -154,10 +155,11 @@ def d_prime(words: np.ndarray, codes: np.ndarray) -> np.ndarray:
     member = np.eye(codes.max() + 1)[codes].T
     n = member.sum(1, keepdims=True)
     rest = len(words) - n
-    total, squares = words.sum(0), (words**2).sum(0)
-    inside, inside_squares = member @ words, member @ words**2
-    mean_in, mean_out = inside / n, (total - inside) / rest
-    within = inside_squares - n * mean_in**2 + (squares - inside_squares) - rest * mean_out**2
+    squared = words**2
+    total, squares = words.sum(0), squared.sum(0)
+    mean_in = member @ words / n
+    mean_out = (total - n * mean_in) / rest
+    within = squares - n * mean_in**2 - rest * mean_out**2
     spread = np.sqrt(np.maximum(within, 0) / (len(words) - 2))
     # Rounding leaves a constant unit a spread of about 1e-8 of its size.
     varies = spread > 1e-7 * np.sqrt(squares / len(words))
@@ -166,9 +168,10 @@ def d_prime(words: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 def top_overlap(a: np.ndarray, b: np.ndarray, top: int) -> np.ndarray:
     """Share of the `top` largest columns of each row of `a` that are among those of `b`, row."""
-    best_a = np.argpartition(-a, top, axis=1)[:, :top]
-    best_b = np.argpartition(-b, top, axis=1)[:, :top]
-    return np.array([len(np.intersect1d(i, j)) / top for i, j in zip(best_a, best_b, strict=True)])
+    best = np.zeros((2, *a.shape), dtype=bool)
+    for side, values in zip(best, (a, b), strict=True):
+        np.put_along_axis(side, np.argpartition(-values, top, axis=1)[:, :top], True, axis=1)
+    return (best[0] & best[1]).sum(1) / top
 
 
 def row_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -38,15 +38,18 @@ def item_groups(
     ValueError
         If a stratum has fewer items than there are groups.
     """
-    group = np.empty(len(items), dtype=int)
-    for stratum in np.unique(strata):
-        inside = strata == stratum
-        names = np.unique(items[inside])
-        if len(names) < groups:
-            raise ValueError(f"'{stratum}' has {len(names)} items, {groups} groups need as many")
-        dealt = dict(zip(rng.permutation(names), np.arange(len(names)) % groups, strict=True))
-        group[inside] = [dealt[item] for item in items[inside]]
-    return group
+    names, first, which = np.unique(items, return_index=True, return_inverse=True)
+    kinds, kind = np.unique(strata[first], return_inverse=True)
+    counts = np.bincount(kind)
+    if counts.min() < groups:
+        few = counts.argmin()
+        raise ValueError(f"'{kinds[few]}' has {counts[few]} items, {groups} groups need as many")
+    # In random order, and stably sorted by stratum: dealt out in turn, each stratum from 0.
+    order = rng.permutation(len(names))
+    order = order[np.argsort(kind[order], kind="stable")]
+    group = np.empty(len(names), dtype=int)
+    group[order] = (np.arange(len(names)) - np.repeat(np.cumsum(counts) - counts, counts)) % groups
+    return group[which]
 
 
 def cross_grouped(

@@ -202,5 +202,3 @@ def main() -> None:
         return
     CONSOLE.print(f"[bold red]error:[/] {message}", markup=True, soft_wrap=True)
     sys.exit(1)
-
-

@@ -92,9 +92,7 @@ def _walk(
     if any(node is outer for outer in open_nodes):
         raise ProtocolError(f"{path}, line {line}: an anchor contains itself")
     if len(lines) > MOST_NODES:
-        raise ProtocolError(
-            f"{path}, line {line}: aliases expand to more than {MOST_NODES} values"
-        )
+        raise ProtocolError(f"{path}, line {line}: aliases expand to more than {MOST_NODES} values")
     lines.setdefault(place, line)
     inner = (*open_nodes, node)
     if isinstance(node, yaml.MappingNode):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
+from joblib import cpu_count
 from threadpoolctl import threadpool_limits
 
 from protocols.progress import step
@@ -249,13 +250,15 @@ class Run:
         ledger, recorded = Ledger(self.folders.ledger), self.recorded()
         cases = self.cases(ledger, recorded)
         verdicts = self.judged(cases)
-        seed = self.study.protocol.seed
-        with step("gathering evidence", sum(c.steps for c in cases), "steps") as done, _one_thread():
-            for case, verdict in zip(cases, verdicts, strict=True):
-                shown = gather_evidence(
-                    case, verdict, seed=seed, step=lambda w, v=verdict: done(1, f"{v.id}: {w}")
-                )
-                save_dataset(shown, self.folders.evidence(verdict.id))
+        with step("gathering evidence", sum(c.steps for c in cases), "steps") as done:
+            shown = gather_evidence(
+                cases,
+                seed=self.study.protocol.seed,
+                step=lambda what: done(1, what),
+                workers=cpu_count(),
+            )
+        for verdict, dataset in zip(verdicts, shown, strict=True):
+            save_dataset(dataset, self.folders.evidence(verdict.id))
         keep_only([self.folders.evidence(verdict.id) for verdict in verdicts])
         self._keep_inputs()
         save_text(
@@ -291,9 +294,12 @@ class Run:
 
     def judged(self, cases: list[Case]) -> list[Verdict]:
         """The verdicts of the gate, with progress."""
-        with step("judging", sum(case.steps for case in cases), "steps") as done, _one_thread():
+        with step("judging", sum(case.steps for case in cases), "steps") as done:
             return pass_judgement(
-                cases, seed=self.study.protocol.seed, step=lambda what: done(1, what)
+                cases,
+                seed=self.study.protocol.seed,
+                step=lambda what: done(1, what),
+                workers=cpu_count(),
             )
 
     def report(self) -> Path:

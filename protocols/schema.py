@@ -171,9 +171,7 @@ def load_study(path: Path, *, stimuli: StimulusSet | None = None) -> Study:
         protocol = Protocol.model_validate(source.data)
     except ValidationError as error:
         raise _explained(source, error) from None
-    analyses = {
-        name: _analysis(source, name, given) for name, given in protocol.analyses.items()
-    }
+    analyses = {name: _analysis(source, name, given) for name, given in protocol.analyses.items()}
     for name, analysis in analyses.items():
         site = getattr(analysis, "site", None)
         if site is not None and site not in protocol.scan.sites:
@@ -205,9 +203,7 @@ def _analysis(source: MarkedYaml, name: str, given: dict[str, dict[str, Any]]) -
         raise source.error(place, "expected one analysis, `{name: {settings}}`")
     kind, settings = next(iter(given.items()))
     if kind not in REGISTRY:
-        raise source.error(
-            (*place, kind), f"no analysis is called that{_nearest(kind, REGISTRY)}"
-        )
+        raise source.error((*place, kind), f"no analysis is called that{_nearest(kind, REGISTRY)}")
     return _configured(source, (*place, kind), REGISTRY[kind], settings)
 
 

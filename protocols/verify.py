@@ -40,7 +40,9 @@ def verify(home: Path) -> str:
     """
     folders = Folders(home.parent, home.name)
     if not folders.verdicts.is_file():
-        raise VerifyError(f"{home} holds no verdicts.json; it is not the folder of a finished study")
+        raise VerifyError(
+            f"{home} holds no verdicts.json; it is not the folder of a finished study"
+        )
     ledger = Ledger(folders.ledger)
     files = _check_files(folders, ledger)
     study = load_study(folders.protocol, stimuli=StimulusSet.from_csv(folders.stimuli))

@@ -106,7 +106,12 @@ class Model:
                 attn_implementation=attention_implementation(self.device),
             )
         return Model(
-            self.source, network.eval().to(self.device), self.tokenizer, self.device, self.dtype, seed
+            self.source,
+            network.eval().to(self.device),
+            self.tokenizer,
+            self.device,
+            self.dtype,
+            seed,
         )
 
     @property
@@ -231,9 +236,7 @@ class Model:
             "hooks_leave_logits": self._hook_effect(alone),
             "blocks_chain": _deviation(single["resid_post"][:, :-1], single["resid_pre"][:, 1:]),
             "future_leaves_past": _deviation(past, future),
-            "alone_equals_batched": _deviation(
-                single["resid_post"][0], padded["resid_post"][1]
-            ),
+            "alone_equals_batched": _deviation(single["resid_post"][0], padded["resid_post"][1]),
         }
         allowed = {"hooks_leave_logits": 0.0, "blocks_chain": 0.0, "future_leaves_past": tolerance,
                    "alone_equals_batched": tolerance}  # fmt: skip

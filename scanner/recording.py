@@ -228,8 +228,12 @@ def _tokenized(
         first_ids.append(ids[row][inside[0]])
         last_ids.append(ids[row][inside[-1]])
     targets = np.array(last)
-    return ids, targets, table.assign(
-        n_tokens=counts, target_position=targets, first_token=first_ids, last_token=last_ids
+    return (
+        ids,
+        targets,
+        table.assign(
+            n_tokens=counts, target_position=targets, first_token=first_ids, last_token=last_ids
+        ),
     )
 
 

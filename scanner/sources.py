@@ -97,9 +97,7 @@ def anatomy(source: Source) -> Anatomy:
     try:
         config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
     except (ValueError, KeyError, OSError) as error:
-        raise SourceError(
-            f"subject '{source.name}': {str(error).splitlines()[0]}"
-        ) from None
+        raise SourceError(f"subject '{source.name}': {str(error).splitlines()[0]}") from None
     text = config.get_text_config()
     return Anatomy(text.num_hidden_layers, text.hidden_size)
 
@@ -245,7 +243,11 @@ def _convert(gguf: Path, folder: Path) -> None:
         transformers_logging.disable_progress_bar()
     logging.getLogger("transformers").setLevel(logging.ERROR)
     # The bar of the GGUF reader heeds no setting; off a terminal it would print a hundred lines.
-    quiet = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
+    quiet = (
+        contextlib.nullcontext()
+        if sys.stderr.isatty()
+        else contextlib.redirect_stderr(io.StringIO())
+    )
     with quiet:
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32

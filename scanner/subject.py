@@ -28,6 +28,10 @@ class Subject:
         """The same subject with some of the stimuli, given by their rows."""
         return self._each(lambda volume: volume.isel(stimulus=rows))
 
+    def load(self) -> "Subject":
+        """The same subject with its recordings in memory: volumes are opened lazily."""
+        return self._each(lambda volume: volume.load())
+
     def at(self, layer: int) -> "Subject":
         """The same subject with one layer of its recordings.
 

@@ -96,7 +96,9 @@ def check_volume(volume: xr.Dataset, name: str) -> xr.Dataset:
             raise VolumeError(f"volume {name}: no label '{label}' on its stimuli")
     missing = [key for key in PROVENANCE if key not in volume.attrs]
     if missing:
-        raise VolumeError(f"volume {name}: no attribute '{missing[0]}'; where it comes from is lost")
+        raise VolumeError(
+            f"volume {name}: no attribute '{missing[0]}'; where it comes from is lost"
+        )
     if not volume.data_vars:
         raise VolumeError(f"volume {name}: no site was recorded")
     for kind, site in volume.data_vars.items():

@@ -1,11 +1,12 @@
 """The gate: judge hypotheses under their controls. The rules stand in README.md beside this file."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from joblib import Parallel, delayed
 
 from analyses import Analysis, AnalysisError
 from analyses.splits import item_groups
@@ -22,7 +23,7 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
     "less": ("planted_units", "split_half"),
 }
 FEWEST_ITEMS = 4
-SHOWN_HALF_SAMPLES = 30
+SHOWN_HALF_SAMPLES = 16
 
 Step = Callable[[str], None]
 
@@ -61,26 +62,34 @@ class Case:
 
     @property
     def steps(self) -> int:
-        """How often `judge` and `evidence` each report that something is done."""
+        """How often `judge`, and `evidence`, report that something is done."""
         return 1 + len(self.controls)
 
 
 @dataclass(frozen=True)
-class _Heard:
-    """A case after all have spoken and before Holm's correction."""
+class _Observed:
+    """What the measure found, before any control has spoken.
 
-    case: Case
-    measure: Measure | None
+    Attributes
+    ----------
+    rows : numpy.ndarray
+        The stimuli that judge.
+    measure : Measure or None
+        None where nothing could be measured; `impossible` then says why.
+    """
+
+    rows: np.ndarray
     items: int
+    measure: Measure | None = None
     value: float = np.nan
     reference: float = np.nan
     estimate: Estimate | None = None
-    checks: tuple[Check, ...] = ()
     impossible: str = ""
-    missing: tuple[str, ...] = field(default=())
 
 
-def judge(cases: Sequence[Case], *, seed: int, step: Step = lambda what: None) -> list[Verdict]:
+def judge(
+    cases: Sequence[Case], *, seed: int, step: Step = lambda what: None, workers: int = 1
+) -> list[Verdict]:
     """Judge the hypotheses of one protocol together.
 
     Parameters
@@ -89,125 +98,161 @@ def judge(cases: Sequence[Case], *, seed: int, step: Step = lambda what: None) -
     seed : int
         Of the protocol; the only source of randomness.
     step : callable
-        Told what is being done, `Case.steps` times for each case.
+        Told what has been done, `Case.steps` times for each case.
+    workers : int
+        Processes. The verdicts do not depend on it.
 
     Returns
     -------
     list of Verdict
         In the order of the cases.
     """
-    heard = [_hear(case, seed, step) for case in cases]
-    adjusted = _adjusted(heard)
-    return [_decide(one, p) for one, p in zip(heard, adjusted, strict=True)]
+    observed = []
+    for case, found in zip(
+        cases, _parallel(workers, _observe, [(case, seed) for case in cases]), strict=True
+    ):
+        observed.append(found)
+        step(f"{case.hypothesis.id}: observed")
+    asked = [(place, name) for place, case in enumerate(cases) for name in case.controls]
+    tasks = [(cases[place], observed[place], name, seed) for place, name in asked]
+    checks: list[list[Check]] = [[] for _ in cases]
+    for (place, name), check in zip(asked, _parallel(workers, _check, tasks), strict=True):
+        if check is not None:
+            checks[place].append(check)
+        step(f"{cases[place].hypothesis.id}: {name}")
+    adjusted = _adjusted(cases, observed)
+    return [
+        _decide(case, found, tuple(heard), p)
+        for case, found, heard, p in zip(cases, observed, checks, adjusted, strict=True)
+    ]
 
 
 def evidence(
-    case: Case, verdict: Verdict, *, seed: int, step: Step = lambda what: None
-) -> xr.Dataset:
+    cases: Sequence[Case], *, seed: int, step: Step = lambda what: None, workers: int = 1
+) -> list[xr.Dataset]:
     """The measure at every layer, in the world and in its controls, for the figure of a verdict.
+
+    Parameters are those of `judge`.
 
     Returns
     -------
-    xarray.Dataset
-        ``observed`` (layer) with ``half_samples`` (draw, layer), and one variable for each control
-        that has layers to show. Empty if the verdict is invalid for want of a measure.
+    list of xarray.Dataset
+        For each case ``observed`` (layer) with ``half_samples`` (half_sample, layer), and one
+        variable for each control that has layers to show. Empty where nothing can be measured.
     """
-    step("observed")
-    if not np.isfinite(verdict.estimate):
-        return xr.Dataset()
-    subject, measure = _judged(case, seed)
-    assert measure.half_samples is not None
-    few = measure.half_samples.rows[:SHOWN_HALF_SAMPLES]
-    observed = measure.profile(subject)
-    shown: dict[str, Any] = {"observed": observed.drop_attrs()}
-    halves = [measure.profile(subject.take(rows)).drop_attrs() for rows in few]
-    shown["half_samples"] = xr.concat(halves, "half_sample")
-    for name, control in case.controls.items():
-        step(name)
-        world = control.profile(subject, measure, rng=stream(seed, case.hypothesis.id, name))
-        if world is not None:
-            renamed = world.rename(draw=f"{name}_draw") if "draw" in world.dims else world
-            shown[name] = renamed.drop_attrs()
-    return xr.Dataset(shown, attrs={
-        "chance": float(observed.attrs["chance"]),
-        "scale": measure.half_samples.scale,
-        "freedom": measure.half_samples.freedom,
-    })  # fmt: skip
+    asked = [
+        (place, name) for place, case in enumerate(cases) for name in ("observed", *case.controls)
+    ]
+    tasks = [(cases[place], name, seed) for place, name in asked]
+    shown = [xr.Dataset() for _ in cases]
+    for (place, name), world in zip(asked, _parallel(workers, _world, tasks), strict=True):
+        shown[place] = shown[place].assign(world.data_vars).assign_attrs(world.attrs)
+        step(f"{cases[place].hypothesis.id}: {name}")
+    return shown
 
 
-def _hear(case: Case, seed: int, step: Step) -> _Heard:
-    """Measure, and let each control accuse."""
-    hypothesis = case.hypothesis
-    missing = tuple(
-        name
-        for name in REQUIRED[hypothesis.expect]
-        if name not in hypothesis.controls or name not in CONTROLS
-    )
-    items = len(np.unique(item_labels(case.subject)[0]))
-    step("observed")
+def _parallel(
+    workers: int, work: Callable[..., Any], tasks: list[tuple[Any, ...]]
+) -> Iterator[Any]:
+    """Results in the order of the tasks, as they are done; one worker is this process."""
+    return Parallel(n_jobs=workers, return_as="generator")(delayed(work)(*task) for task in tasks)
+
+
+def _observe(case: Case, seed: int) -> _Observed:
+    """Choose the layer if it is to be chosen, and measure on the items that judge."""
+    everything = np.arange(case.subject.volume.sizes["stimulus"])
+    all_items = len(np.unique(item_labels(case.subject)[0]))
     try:
-        subject, measure = _judged(case, seed)
-        items = len(np.unique(item_labels(subject)[0]))
-        value, reference = measure.value(subject), measure.reference(subject)
-        estimate = measure(subject)
+        subject, measure, rows = _judged(case, seed)
+        return _Observed(
+            rows,
+            len(np.unique(item_labels(subject)[0])),
+            measure,
+            measure.value(subject),
+            measure.reference(subject),
+            measure(subject),
+        )
     except AnalysisError as error:
-        for name in case.controls:
-            step(name)
-        return _Heard(case, None, items, impossible=str(error), missing=missing)
-    checks = []
-    for name, control in case.controls.items():
-        step(name)
-        rng = stream(seed, hypothesis.id, name)
-        try:
-            checks.append(control(subject, measure, estimate, hypothesis, rng=rng))
-        except (AnalysisError, KeyError) as error:
-            reason = f"could not be run: {error.args[0]}"
-            nan = float("nan")
-            checks.append(
-                Check(name, control.kind, None, nan, (nan, nan), control.margin, reason)
-            )
-    return _Heard(
-        case, measure, items, value, reference, estimate, tuple(checks), missing=missing
+        return _Observed(everything, all_items, impossible=str(error))
+
+
+def _check(case: Case, observed: _Observed, name: str, seed: int) -> Check | None:
+    """Let one control accuse; None where there is nothing to accuse."""
+    if observed.measure is None or observed.estimate is None:
+        return None
+    control, hypothesis = case.controls[name], case.hypothesis
+    subject = case.subject.take(observed.rows).load()
+    rng = stream(seed, hypothesis.id, name)
+    try:
+        return control(subject, observed.measure, observed.estimate, hypothesis, rng=rng)
+    except (AnalysisError, KeyError) as error:
+        nan = float("nan")
+        reason = f"could not be run: {error.args[0]}"
+        return Check(name, control.kind, None, nan, (nan, nan), control.margin, reason)
+
+
+def _world(case: Case, name: str, seed: int) -> xr.Dataset:
+    """The measure at every layer, of the subject or in the world of one control."""
+    try:
+        subject, measure, _ = _judged(case, seed)
+        if name != "observed":
+            rng = stream(seed, case.hypothesis.id, name)
+            world = case.controls[name].profile(subject, measure, rng=rng)
+            if world is None:
+                return xr.Dataset()
+            renamed = world.rename(draw=f"{name}_draw") if "draw" in world.dims else world
+            return xr.Dataset({name: renamed.drop_attrs()})
+        observed, halves = measure.profile(subject), measure.half_samples
+        assert halves is not None
+        profiles = [
+            measure.profile(subject.take(rows)).drop_attrs()
+            for rows in halves.rows[:SHOWN_HALF_SAMPLES]
+        ]
+    except (AnalysisError, KeyError):
+        return xr.Dataset()  # the verdict says why
+    return xr.Dataset(
+        {"observed": observed.drop_attrs(), "half_samples": xr.concat(profiles, "half_sample")},
+        attrs={
+            "chance": float(observed.attrs["chance"]),
+            "scale": halves.scale,
+            "freedom": halves.freedom,
+        },
     )
 
 
-def _judged(case: Case, seed: int) -> tuple[Subject, Measure]:
-    """The subject with the items that judge, and the measure at its layer.
+def _judged(case: Case, seed: int) -> tuple[Subject, Measure, np.ndarray]:
+    """The subject with the items that judge, the measure at its layer, and the rows that judge.
 
     Raises
     ------
     AnalysisError
         If a category has too few items, or the analysis cannot be computed.
     """
-    hypothesis, subject = case.hypothesis, case.subject
-    layer = hypothesis.at.layer
+    # What is measured hundreds of times is read from disk once.
+    hypothesis, subject = case.hypothesis, case.subject.load()
+    rows, layer = np.arange(subject.volume.sizes["stimulus"]), hypothesis.at.layer
     if layer == "selected":
-        subject, selecting = _split_for_selection(subject, hypothesis, seed)
+        selects = _selecting(subject, hypothesis, seed)
         chooser = Measure(hypothesis, case.analysis, "max", seed)
-        profile = chooser.sign * chooser.profile(selecting)
+        profile = chooser.sign * chooser.profile(subject.take(np.flatnonzero(selects)))
         layer = int(profile["layer"][int(profile.argmax("layer"))])
+        rows = np.flatnonzero(~selects)
+        subject = subject.take(rows)
     items, categories = item_labels(subject)
     _enough_items(items, categories)
     halves = HalfSamples.draw(items, categories, rng=stream(seed, hypothesis.id, "half samples"))
-    return subject, Measure(hypothesis, case.analysis, layer, seed, halves)
+    return subject, Measure(hypothesis, case.analysis, layer, seed, halves), rows
 
 
-def _split_for_selection(
-    subject: Subject, hypothesis: Hypothesis, seed: int
-) -> tuple[Subject, Subject]:
-    """The subject with the items that judge, and with those that select."""
+def _selecting(subject: Subject, hypothesis: Hypothesis, seed: int) -> np.ndarray:
+    """Which stimuli select: the registered share of each category's items."""
     items, categories = item_labels(subject)
     _enough_items(items, categories)
-    dealt = item_groups(
-        items,
-        categories,
-        groups=min(np.bincount(_codes(items, categories))),
-        rng=stream(seed, hypothesis.id, "selection"),
-    )
-    # Items are dealt into as many groups as the smallest category has items: one item a group.
-    groups = dealt.max() + 1
-    selects = dealt < max(1, round(hypothesis.selection * groups))
-    return subject.take(np.flatnonzero(~selects)), subject.take(np.flatnonzero(selects))
+    # Dealt into as many groups as the smallest category has items: one item of it in each.
+    groups = int(min(np.bincount(_codes(items, categories))))
+    rng = stream(seed, hypothesis.id, "selection")
+    dealt = item_groups(items, categories, groups=groups, rng=rng)
+    return dealt < max(1, round(hypothesis.selection * groups))
 
 
 def _codes(items: np.ndarray, categories: np.ndarray) -> np.ndarray:
@@ -224,11 +269,11 @@ def _enough_items(items: np.ndarray, categories: np.ndarray) -> None:
         )
 
 
-def _adjusted(heard: Sequence[_Heard]) -> list[float]:
+def _adjusted(cases: Sequence[Case], observed: Sequence[_Observed]) -> list[float]:
     """Holm over the confirmatory hypotheses; an exploratory one keeps its own p."""
-    raw = [np.nan if h.estimate is None else h.estimate.p_greater(0) for h in heard]
+    raw = [np.nan if o.estimate is None else o.estimate.p_greater(0) for o in observed]
     confirmatory = [
-        i for i, h in enumerate(heard) if h.estimate is not None and not h.case.exploratory
+        i for i, case in enumerate(cases) if not case.exploratory and not np.isnan(raw[i])
     ]
     adjusted = list(raw)
     for i, p in zip(confirmatory, holm([raw[i] for i in confirmatory]), strict=True):
@@ -236,84 +281,82 @@ def _adjusted(heard: Sequence[_Heard]) -> list[float]:
     return adjusted
 
 
-def _decide(heard: _Heard, p_holm: float) -> Verdict:
-    """The decision rule, in the order of README.md."""
-    case, estimate = heard.case, heard.estimate
-    hypothesis = case.hypothesis
+def _decide(case: Case, observed: _Observed, checks: tuple[Check, ...], p_holm: float) -> Verdict:
+    """The verdict, by the rules of README.md."""
+    hypothesis, estimate, measure = case.hypothesis, observed.estimate, observed.measure
     nan = float("nan")
     verdict = Verdict(
         id=hypothesis.id,
         claim=hypothesis.claim,
         status="invalid",
-        reason="",
+        reason=observed.impossible,
         measure=hypothesis.measure,
-        layer=heard.measure.layer if heard.measure else hypothesis.at.layer,
-        estimate=heard.value,
+        layer=measure.layer if measure else hypothesis.at.layer,
+        estimate=observed.value,
         interval=(nan, nan),
-        reference=heard.reference,
+        reference=observed.reference,
         effect=nan,
         smallest_effect=hypothesis.smallest_effect,
         alpha=hypothesis.alpha,
         p=nan,
         p_holm=p_holm,
         exploratory=case.exploratory,
-        items=heard.items,
+        items=observed.items,
         items_needed=None,
         registration=case.registration,
-        checks=heard.checks,
+        checks=checks,
         volumes=case.volumes,
     )
-    if estimate is None or heard.measure is None:
-        return replace(verdict, reason=heard.impossible)
+    if estimate is None or measure is None:
+        return verdict
     low, high = estimate.interval(1 - 2 * hypothesis.alpha)
-    sign = heard.measure.sign
-    ends = sorted(heard.reference + sign * end for end in (low, high))
-    verdict = replace(
-        verdict,
-        effect=estimate.value,
-        p=estimate.p_greater(0),
-        interval=(ends[0], ends[1]),
-    )
-    status, reason = _rule(heard, estimate, p_holm)
+    ends = sorted(observed.reference + measure.sign * end for end in (low, high))
+    status, reason = _rule(hypothesis, checks, estimate, p_holm)
     needed = None
     if status == "inconclusive":
         delta = hypothesis.smallest_effect
         distance = estimate.value if estimate.value >= delta else delta - estimate.value
-        needed = items_needed(heard.items, (high - low) / 2, distance)
+        needed = items_needed(observed.items, (high - low) / 2, distance)
         if needed is not None:
-            reason += f"; about {needed} items (now {heard.items}) would decide"
-    return replace(verdict, status=status, reason=reason, items_needed=needed)
+            reason += f"; about {needed} items (now {observed.items}) would decide"
+    return replace(
+        verdict,
+        status=status,
+        reason=reason,
+        interval=(ends[0], ends[1]),
+        effect=estimate.value,
+        p=estimate.p_greater(0),
+        items_needed=needed,
+    )
 
 
-def _rule(heard: _Heard, estimate: Estimate, p_holm: float) -> tuple[Status, str]:
-    hypothesis = heard.case.hypothesis
+def _rule(
+    hypothesis: Hypothesis, checks: tuple[Check, ...], estimate: Estimate, p_holm: float
+) -> tuple[Status, str]:
+    """Status and reason, in the order of README.md."""
     delta, alpha = hypothesis.smallest_effect, hypothesis.alpha
     low, high = estimate.interval(1 - 2 * alpha)
-    if heard.missing:
-        return "invalid", f"required control {heard.missing[0]} was not run"
-    unrun = [check for check in heard.checks if check.passed is None]
-    if unrun:
-        return "invalid", f"control {unrun[0].control} {unrun[0].reason}"
+    effect = f"effect {estimate.value:.3f} ({low:.3f} to {high:.3f})"
+    for name in REQUIRED[hypothesis.expect]:
+        if name not in {check.control for check in checks}:
+            return "invalid", f"required control {name} was not run"
+    for check in checks:
+        if check.passed is None:
+            return "invalid", f"control {check.control} {check.reason}"
     if estimate.standard_error == 0:
         return "invalid", "the measure is constant over half-samples; nothing can be inferred"
     if hypothesis.than == "chance" and high <= -delta:
         return "invalid", (
-            "surely on the wrong side of chance by more than the smallest effect: "
+            f"{effect}: surely on the wrong side of chance by more than the smallest effect; "
             "test items have been seen, or labels are turned round"
         )
     if p_holm <= alpha and estimate.value >= delta:
-        failed = [check for check in heard.checks if not check.passed]
-        if failed:
-            return "rejected", f"{failed[0].control}: {failed[0].reason}"
-        return "supported", (
-            f"effect {estimate.value:.3f} ({low:.3f} to {high:.3f}) and every control passed"
-        )
+        for check in checks:
+            if not check.passed:
+                return "rejected", f"{check.control}: {check.reason}"
+        return "supported", f"{effect} and every control passed"
     if high < delta:
-        return "null", (
-            f"effect {estimate.value:.3f}, surely below {high:.3f}, "
-            f"which is smaller than the smallest that matters ({delta:g})"
-        )
+        return "null", f"{effect}, surely smaller than the smallest that matters ({delta:g})"
     return "inconclusive", (
-        f"effect {estimate.value:.3f} ({low:.3f} to {high:.3f}) is neither shown to be there "
-        f"nor shown to be smaller than {delta:g}"
+        f"{effect} is neither shown to be there nor shown to be smaller than {delta:g}"
     )

@@ -31,11 +31,11 @@ POOLS = read("pools.csv")
 
 @pytest.fixture(scope="module")
 def select():
-    """Load select.py by its path, so that no import setting matters."""
+    """Load choose.py by its path, so that no import setting matters."""
     pytest.importorskip("numpy")
     pytest.importorskip("pandas")
     pytest.importorskip("wordfreq")
-    spec = importlib.util.spec_from_file_location("concepts_select", FOLDER / "select.py")
+    spec = importlib.util.spec_from_file_location("concepts_choose", FOLDER / "choose.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

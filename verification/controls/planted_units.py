@@ -12,8 +12,8 @@ import numpy as np
 import xarray as xr
 
 from analyses import AnalysisError
-from analyses.base import read
 from analyses.base import labels as labels_of
+from analyses.base import read
 from analyses.selectivity import word_means
 from scanner import Subject
 from verification.base import Check, Control, Hypothesis, Kind, control

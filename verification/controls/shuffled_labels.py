@@ -16,7 +16,7 @@ from verification.base import Check, Control, Hypothesis, Kind, control
 from verification.measure import Measure
 from verification.statistics import Estimate, permutation_p
 
-SHOWN = 10
+SHOWN = 6
 
 
 @control

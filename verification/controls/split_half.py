@@ -45,9 +45,7 @@ class SplitHalf(Control):
         for _ in range(self.splits):
             half = item_groups(items, categories, groups=2, rng=rng)
             weaker.append(
-                min(
-                    measure.effect(subject.take(np.flatnonzero(half == side))) for side in (0, 1)
-                )
+                min(measure.effect(subject.take(np.flatnonzero(half == side))) for side in (0, 1))
             )
         median, low, high = np.quantile(weaker, [0.5, 0.05, 0.95])
         passed = bool(median >= self.margin)

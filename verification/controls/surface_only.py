@@ -84,7 +84,12 @@ def _letters(items: np.ndarray) -> np.ndarray:
     """First letter, last one and two letters, and pairs of letters of each item, counted."""
     words, which = np.unique(items, return_inverse=True)
     marked = [
-        [f"^{word[0]}", f"{word[-1]}$", f"{word[-2:]}$", *map("".join, zip(word, word[1:], strict=False))]
+        [
+            f"^{word[0]}",
+            f"{word[-1]}$",
+            f"{word[-2:]}$",
+            *map("".join, zip(word, word[1:], strict=False)),
+        ]
         for word in words
     ]
     known = sorted({mark for marks in marked for mark in marks})

@@ -1,9 +1,9 @@
 """Choose the items of the `concepts` set from the candidate pools, and measure the choice.
 
-``python -m stimuli.concepts.select`` rewrites ``words.csv`` from ``pools.csv`` and prints, in
+``python -m stimuli.concepts.choose`` rewrites ``words.csv`` from ``pools.csv`` and prints, in
 Markdown, the tables of ``card.md``. Nothing is downloaded and no model or tokenizer is needed: the
 token counts are columns of ``pools.csv``. To fill them for another tokenizer, give its
-``tokenizer.json``: ``python -m stimuli.concepts.select --count smollm2=tokenizer.json``.
+``tokenizer.json``: ``python -m stimuli.concepts.choose --count smollm2=tokenizer.json``.
 """
 
 import argparse
