@@ -175,7 +175,7 @@ def top_overlap(a: np.ndarray, b: np.ndarray, top: int) -> np.ndarray:
 
 
 def row_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Pearson correlation of each row of `a` with the same row of `b`; 0 where a row is constant."""
+    """Pearson correlation of each row of `a` with that of `b`; 0 where a row is constant."""
     a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
     size = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return np.divide((a * b).sum(1), size, out=np.zeros(len(a)), where=size > 0)

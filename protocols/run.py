@@ -365,7 +365,7 @@ def subjects_from(recorded: list[Recorded], root: Path) -> dict[str, Subject]:
 
 
 def study_files(home: Path) -> dict[str, str]:
-    """Digest of each file of a study by its path; what was being written when killed is left out."""
+    """Digest of each file of a study; what was being written when killed is left out."""
     return {
         path.relative_to(home).as_posix(): file_digest(path)
         for path in sorted(home.rglob("*"))
