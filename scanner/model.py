@@ -69,7 +69,7 @@ class Model:
 
         device = device or best_device()
         with _quietly():
-            network = AutoModelForCausalLM.from_pretrained(
+            network: Any = AutoModelForCausalLM.from_pretrained(
                 source.folder,
                 dtype=getattr(torch, dtype),
                 use_safetensors=True,
@@ -100,7 +100,7 @@ class Model:
 
         with torch.random.fork_rng(devices=[]), _quietly():
             torch.manual_seed(seed)
-            network = AutoModelForCausalLM.from_config(
+            network: Any = AutoModelForCausalLM.from_config(
                 self.network.config,
                 dtype=getattr(torch, self.dtype),
                 attn_implementation=attention_implementation(self.device),
@@ -145,17 +145,17 @@ class Model:
         return hasher.hexdigest()
 
     def initialisation(self) -> str:
-        """How fresh weights are drawn; a twin is only as good a control as this is like training's."""
+        """How fresh weights are drawn: a twin is as good a control as this is like training's."""
         spread = getattr(self.network.config.get_text_config(), "initializer_range", None)
         return f"transformers _init_weights, initializer_range {spread}"
 
     def tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:
-        """Token ids and character offsets of each text, with the special tokens of the tokenizer."""
+        """Token ids and character offsets of each text, the tokenizer's special tokens included."""
         encoded = self.tokenizer(list(texts), return_offsets_mapping=True)
         return encoded["input_ids"], encoded["offset_mapping"]
 
     def batch(self, ids: Sequence[Sequence[int]]) -> Batch:
-        """Pad token ids on the right, so that positions, and past activations, stay what they were."""
+        """Pad token ids on the right, so that positions and past activations stay."""
         longest = max(map(len, ids))
         filler = self.tokenizer.pad_token_id
         padded = torch.full((len(ids), longest), 0 if filler is None else filler)

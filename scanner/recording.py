@@ -245,7 +245,7 @@ def _begin(
     labels = {
         str(name): (
             "stimulus",
-            column.to_numpy(dtype=np.dtypes.StringDType())
+            np.array(column.to_numpy(), dtype=np.dtypes.StringDType())
             if pd.api.types.is_string_dtype(column)
             else column.to_numpy(),
         )
@@ -291,8 +291,11 @@ def _begin(
             compressors=None,
             dimension_names=("stimulus", "layer", "unit"),
         )
-        array.attrs.update({"side": "output" if kind == "resid_post" else "input",
-                            "units": "activation", "convention": "weights unfolded, uncentred"})  # fmt: skip
+        array.attrs.update(
+            side="output" if kind == "resid_post" else "input",
+            units="activation",
+            convention="weights neither folded nor centred",
+        )
     os.replace(staging, partial)
 
 

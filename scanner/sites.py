@@ -1,8 +1,8 @@
 """Where in a model an activation is taken, in the words of this field.
 
-A site is a kind and a layer, written ``resid_post.12``. Layers count from 0: ``resid_post.0`` is the
-residual stream after the first block. Sites are found by the structure of the model: the blocks are
-the one ``ModuleList`` as long as ``num_hidden_layers``, whatever the family calls it.
+A site is a kind and a layer, written ``resid_post.12``. Layers count from 0: ``resid_post.0`` is
+the residual stream after the first block. Sites are found by the structure of the model: the blocks
+are the one ``ModuleList`` as long as ``num_hidden_layers``, whatever the family calls it.
 
 ========== ======================== ====================================================
 kind       dims                     meaning

@@ -16,6 +16,7 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from platformdirs import user_cache_path
@@ -176,8 +177,8 @@ def _from_hub(model: str, revision: str | None) -> tuple[Path, str]:
         RevisionNotFoundError,
     )
 
-    wanted = ["*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json",
-              "tokenizer*", "vocab.*", "merges.txt", "special_tokens_map.json", "*.jinja"]  # fmt: skip
+    wanted = ["*.safetensors", "*.safetensors.index.json", "*config.json", "tokenizer*", "vocab.*",
+              "merges.txt", "special_tokens_map.json", "*.jinja"]  # fmt: skip
     try:
         folder = Path(snapshot_download(model, revision=revision, allow_patterns=wanted))
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
@@ -243,13 +244,8 @@ def _convert(gguf: Path, folder: Path) -> None:
         transformers_logging.disable_progress_bar()
     logging.getLogger("transformers").setLevel(logging.ERROR)
     # The bar of the GGUF reader heeds no setting; off a terminal it would print a hundred lines.
-    quiet = (
-        contextlib.nullcontext()
-        if sys.stderr.isatty()
-        else contextlib.redirect_stderr(io.StringIO())
-    )
-    with quiet:
-        model = AutoModelForCausalLM.from_pretrained(
+    with contextlib.redirect_stderr(sys.stderr if sys.stderr.isatty() else io.StringIO()):
+        model: Any = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32
         )
     # save_pretrained refuses a model that came from a quantised file.

@@ -1,4 +1,4 @@
-"""The gate: judge hypotheses under their controls. The rules stand in README.md beside this file."""
+"""The gate: judge hypotheses under their controls, by the rules of README.md beside this file."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -155,7 +155,9 @@ def _parallel(
     workers: int, work: Callable[..., Any], tasks: list[tuple[Any, ...]]
 ) -> Iterator[Any]:
     """Results in the order of the tasks, as they are done; one worker is this process."""
-    return Parallel(n_jobs=workers, return_as="generator")(delayed(work)(*task) for task in tasks)
+    return iter(
+        Parallel(n_jobs=workers, return_as="generator")(delayed(work)(*task) for task in tasks)
+    )
 
 
 def _observe(case: Case, seed: int) -> _Observed:

@@ -128,11 +128,12 @@ class Estimate:
 
 def holm(p: list[float]) -> list[float]:
     """P-values adjusted for their number after Holm (1979)."""
-    return [float(value) for value in multipletests(p, method="holm")[1]] if p else []
+    adjusted = np.asarray(multipletests(p, method="holm")[1]) if p else np.array([])
+    return [float(value) for value in adjusted]
 
 
 def permutation_p(observed: float, permuted: np.ndarray) -> float:
-    """Share of permutations that reach the observed value, itself counted (Phipson & Smyth 2010)."""
+    """Share of permutations that reach the observed value, itself one (Phipson & Smyth 2010)."""
     return float((1 + np.sum(permuted >= observed)) / (1 + len(permuted)))
 
 

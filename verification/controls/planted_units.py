@@ -74,7 +74,8 @@ class PlantedUnits(Control):
         x, codes, names = read(subject, site, label)
         if self.units * len(names) > x.shape[2]:
             raise AnalysisError(
-                f"planted_units: {len(names)} x {self.units} units asked for, there are {x.shape[2]}"
+                f"planted_units: {len(names)} x {self.units} units asked for, "
+                f"there are {x.shape[2]}"
             )
         words, word_codes, _ = word_means(
             x, labels_of(subject, "item"), labels_of(subject, "frame"), codes
