@@ -4,9 +4,9 @@ name in a protocol."""
 from importlib import import_module
 from pkgutil import iter_modules
 
-from analyses.base import REGISTRY, Analysis, AnalysisError
+from analyses.base import REGISTRY, Analysis, AnalysisError, Quantity
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["REGISTRY", "Analysis", "AnalysisError"]
+__all__ = ["REGISTRY", "Analysis", "AnalysisError", "Quantity"]

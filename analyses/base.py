@@ -8,7 +8,7 @@ Dataset. It keeps no state and knows nothing of controls.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -22,19 +22,27 @@ class AnalysisError(ValueError):
     """An analysis that cannot be computed on these stimuli; the message says what is missing."""
 
 
+class Quantity(NamedTuple):
+    """What a measure means, and the least and the greatest value that it can take."""
+
+    meaning: str
+    least: float
+    greatest: float
+
+
 @dataclass(frozen=True)
 class Analysis(ABC):
     """Parameters in fields, work in `__call__`.
 
     Attributes
     ----------
-    measures : mapping of str to str
-        The scalar measures that a hypothesis may name, each with what it means. Each is a variable
-        of the result with a dimension ``layer``, and carries the attribute ``chance``: its value
-        where there is no effect.
+    measures : mapping of str to Quantity
+        The scalar measures that a hypothesis may name. Each is a variable of the result with a
+        dimension ``layer``, and carries the attribute ``chance``: its value where there is no
+        effect.
     """
 
-    measures: ClassVar[Mapping[str, str]] = {}
+    measures: ClassVar[Mapping[str, Quantity]] = {}
 
     @abstractmethod
     def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:

@@ -16,7 +16,7 @@ import xarray as xr
 from scipy.linalg import cho_factor, cho_solve
 from scipy.stats import rankdata
 
-from analyses.base import Analysis, AnalysisError, labels, read, register
+from analyses.base import Analysis, AnalysisError, Quantity, labels, read, register
 from analyses.splits import Fold, cross_grouped
 from scanner import Subject
 
@@ -44,9 +44,9 @@ class Probe(Analysis):
     frame_folds: int = 2
     penalty: float = 1.0
 
-    measures: ClassVar[Mapping[str, str]] = {
-        "balanced_accuracy": "mean over categories of the share decoded right",
-        "auc": "area under the ROC curve, one against the rest, mean over categories and folds",
+    measures: ClassVar[Mapping[str, Quantity]] = {
+        "balanced_accuracy": Quantity("mean over categories of the share decoded right", 0, 1),
+        "auc": Quantity("area under the ROC curve, each category against the rest", 0, 1),
     }
 
     def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:

@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 import xarray as xr
 
-from analyses.base import Analysis, AnalysisError, labels, read, register
+from analyses.base import Analysis, AnalysisError, Quantity, labels, read, register
 from analyses.splits import item_groups
 from scanner import Subject
 
@@ -44,9 +44,9 @@ class Selectivity(Analysis):
     top: int = 20
     splits: int = 100
 
-    measures: ClassVar[Mapping[str, str]] = {
-        "overlap": "share of a category's top units of one half that are top in the other half",
-        "profile": "correlation of the profile over units between halves, stepped up",
+    measures: ClassVar[Mapping[str, Quantity]] = {
+        "overlap": Quantity("share of a category's top units that are top in the other half", 0, 1),
+        "profile": Quantity("correlation of profiles between halves, stepped up", -1, 1),
     }
 
     def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:

@@ -20,10 +20,11 @@ def best_device() -> DeviceName:
     return "cpu"
 
 
-def attention_implementation(device: DeviceName) -> str:
-    """The attention kernel to load a model with.
+def attention_implementation(device: DeviceName) -> str | None:
+    """The attention kernel to load a model with; None leaves it to transformers.
 
     MPS has had several fused kernels that were silently wrong (pytorch#181133, #195910), so the
-    plain one is used there.
+    plain one is used there. Elsewhere transformers takes the fused one where the family has it:
+    Gemma-2 has none, and refuses when it is asked for by name. A volume says which one it was.
     """
-    return "eager" if device == "mps" else "sdpa"
+    return "eager" if device == "mps" else None

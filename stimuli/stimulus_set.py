@@ -59,8 +59,11 @@ class StimulusSet:
 
     @classmethod
     def from_csv(cls, path: Path) -> "StimulusSet":
-        """Read back what `csv` wrote."""
-        return cls(path.stem, _read(path))
+        """Read back what `csv` wrote: a label that only looks like a number ("01") stays a word."""
+        table = _read(path)
+        cells = pd.read_csv(path, keep_default_na=False, dtype=str)
+        words = [name for name in table if list(table[name].astype(str)) != list(cells[name])]
+        return cls(path.stem, table.assign(**{name: cells[name] for name in words}))
 
     def part(self, *, items: int | None = None, frames: int | None = None) -> "StimulusSet":
         """A stratified part: the same number of items from each category, in the first frames.
@@ -157,15 +160,21 @@ def _crossed(folder: Path) -> pd.DataFrame:
 def _read(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".csv":
-            # Every cell as it stands: a word such as "null" or "nan" is a word.
-            table = pd.read_csv(path, keep_default_na=False, dtype={"item": str, "text": str})
+            # Every cell as it stands: a word such as "null", "nan" or "01" is a word.
+            words = dict.fromkeys((*REQUIRED, "target"), str)
+            table = pd.read_csv(path, keep_default_na=False, dtype=words)
         else:
-            lines = path.read_text(encoding="utf-8").splitlines()
-            table = pd.DataFrame([_json_row(line, path, n) for n, line in enumerate(lines, 1)])
+            with path.open(encoding="utf-8") as lines:
+                table = pd.DataFrame([_json_row(line, path, n) for n, line in enumerate(lines, 1)])
     except FileNotFoundError:
         raise StimulusError(f"stimuli: no file {path}") from None
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise StimulusError(f"stimuli {path}: cannot be read as {path.suffix}: {error}") from None
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cell for a row's name
+        raise StimulusError(
+            f"stimuli {path}: its rows have more cells than its header has columns; "
+            "put texts that hold a comma in double quotes"
+        )
     return table
 
 
@@ -195,6 +204,13 @@ def _checked(table: pd.DataFrame, source: str) -> pd.DataFrame:
             raise StimulusError(
                 f"stimuli {source}, row {_row(empty)}: column '{column}' is empty; "
                 "fill it in or leave the row out"
+            )
+        # CSV leaves a lone one unquoted, and what `csv` wrote would be read as two rows.
+        returns = table[column].astype(str).str.contains("\r", regex=False)
+        if returns.any():
+            raise StimulusError(
+                f"stimuli {source}, row {_row(returns)}: column '{column}' holds a carriage return; "
+                "write line breaks as \\n alone"
             )
     table = table.assign(**{column: table[column].astype(str) for column in REQUIRED})
     if not set(SPAN) <= set(table.columns):

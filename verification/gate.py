@@ -313,6 +313,9 @@ def _decide(case: Case, observed: _Observed, checks: tuple[Check, ...], p_holm: 
         return verdict
     low, high = estimate.interval(1 - 2 * hypothesis.alpha)
     ends = sorted(observed.reference + measure.sign * end for end in (low, high))
+    quantity = case.analysis.measures[measure.variable]
+    # By the t distribution an interval may reach beyond what the measure can be.
+    shown = np.clip(ends, quantity.least, quantity.greatest)
     status, reason = _rule(hypothesis, checks, estimate, p_holm)
     needed = None
     if status == "inconclusive":
@@ -325,7 +328,7 @@ def _decide(case: Case, observed: _Observed, checks: tuple[Check, ...], p_holm: 
         verdict,
         status=status,
         reason=reason,
-        interval=(ends[0], ends[1]),
+        interval=(float(shown[0]), float(shown[1])),
         effect=estimate.value,
         p=estimate.p_greater(0),
         items_needed=needed,

@@ -1,0 +1,369 @@
+"""The figures of the report: labelled data in, a plotly figure out.
+
+Lines are labelled at their ends. A screen too narrow for that shows a legend instead (see
+``report.js``), which is why every line, the chance level included, is a named trace.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+from scipy.optimize import isotonic_regression
+from scipy.stats import t as student
+
+from protocols.report.words import between, number, plain
+
+INK, QUIET, PALE = "#1d2429", "#5b666e", "#e3e7ea"
+BLUE = "#0b5a94"
+FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
+HEIGHT, TOP, BOTTOM, LEFT, RIGHT = 430, 46, 54, 62, 176
+# Least distance of two line labels, in pixels.
+LABEL_GAP = 17
+TEMPLATE = go.layout.Template(
+    layout={
+        "font": {"family": FONT, "size": 13, "color": INK},
+        "paper_bgcolor": "#ffffff",
+        "plot_bgcolor": "#ffffff",
+        "hoverlabel": {"font": {"family": FONT, "size": 13}, "bgcolor": "#ffffff"},
+    }
+)
+
+
+class Look(NamedTuple):
+    """How the world of a control is drawn: told apart by dash and width as well as by colour.
+
+    The colours are from the palette of Okabe and Ito, which people of any colour vision tell apart.
+    """
+
+    colour: str
+    dash: str
+    width: float
+    words: str
+
+
+LOOKS = {
+    "untrained_twin": Look("#d55e00", "solid", 1.2, "untrained twin"),
+    "shuffled_labels": Look("#8b959c", "solid", 0.8, "shuffled labels"),
+    "surface_only": Look("#007a5a", "dash", 1.8, "surface only"),
+    "planted_units": Look("#a6487f", "dash", 1.8, "planted units"),
+}
+OTHER = Look("#7a6a00", "dashdot", 1.4, "")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What was registered and judged, to be marked in a figure.
+
+    Attributes
+    ----------
+    layer : int or str
+        A layer, or the reduction over all layers.
+    estimate : float or None
+    interval : tuple of float or None
+    reference : float or None
+        What the measure was compared with.
+    direction : int
+        1 if more was expected, -1 if less.
+    smallest_effect : float
+    least, greatest : float
+        Ends of the scale of the measure.
+    """
+
+    layer: int | str
+    estimate: float | None
+    interval: tuple[float | None, float | None]
+    reference: float | None
+    direction: int
+    smallest_effect: float
+    least: float
+    greatest: float
+
+    @property
+    def edge(self) -> float | None:
+        """Where the smallest effect that matters begins."""
+        if self.reference is None:
+            return None
+        return self.reference + self.direction * self.smallest_effect
+
+
+class Line(NamedTuple):
+    """A label for the right end of a line."""
+
+    text: str
+    colour: str
+    end: float
+
+
+def band(evidence: xr.Dataset, *, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Interval of the observed measure at each layer, from its values on half-samples.
+
+    Parameters
+    ----------
+    evidence : xarray.Dataset
+        ``observed`` (layer), ``half_samples`` (half_sample, layer) and, as attributes, what turns
+        the variance of halves into that of the whole (``scale``) and the degrees of freedom.
+    level : float
+        Confidence, two-sided, at each layer by itself.
+
+    Returns
+    -------
+    low, high : numpy.ndarray
+        layer.
+    """
+    spread = evidence["half_samples"].var("half_sample", ddof=1).to_numpy()
+    error = np.sqrt(evidence.attrs["scale"] * spread)
+    half = float(student.ppf((1 + level) / 2, evidence.attrs["freedom"])) * error
+    observed = evidence["observed"].to_numpy()
+    return observed - half, observed + half
+
+
+def worlds(evidence: xr.Dataset) -> dict[str, np.ndarray]:
+    """The measure in the world of each control, draw x layer."""
+    return {
+        str(name): np.atleast_2d(values.transpose(..., "layer").to_numpy())
+        for name, values in evidence.data_vars.items()
+        if name not in ("observed", "half_samples")
+    }
+
+
+def by_layer(evidence: xr.Dataset, *, measure: str, level: float, judged: Judged) -> go.Figure:
+    """A measure by layer, in the world and in the worlds of the controls.
+
+    Parameters
+    ----------
+    evidence : xarray.Dataset
+        As `verification.evidence` returns it.
+    measure : str
+        Name of the measure, for the axis.
+    level : float
+        Confidence of the band.
+    judged : Judged
+    """
+    figure = go.Figure()
+    layers = evidence["layer"].to_numpy().tolist()
+    right = layers[-1] + 0.6 + (0 if isinstance(judged.layer, int) else 1.4)
+    span = [layers[0] - 0.6, right]
+    chance = float(evidence.attrs["chance"])
+    lines = _levels(figure, judged, chance, span)
+    for name, values in worlds(evidence).items():
+        lines.append(_world(figure, name, layers, values))
+    lines.append(_observed(figure, evidence, layers, level, judged))
+    limits = _limits(evidence, judged, level)
+    _point(figure, judged, layers)
+    figure.update_layout(
+        template=TEMPLATE,
+        height=HEIGHT,
+        margin={"t": TOP, "b": BOTTOM, "l": LEFT, "r": RIGHT},
+        showlegend=False,
+        hovermode="closest",
+        dragmode=False,
+        annotations=[*figure.layout.annotations, *_labels(lines, limits, right)],
+        xaxis=_axis("layer (block of the model, counted from 0)", span),
+        yaxis=_axis(plain(measure), limits, grid=True),
+    )
+    return figure
+
+
+def by_category(values: xr.DataArray, *, name: str) -> go.Figure:
+    """A measure of each category at each layer, as a map; the strongest category on top.
+
+    Parameters
+    ----------
+    values : xarray.DataArray
+        layer, category.
+    name : str
+        For the colour bar.
+    """
+    ordered = values.isel(category=np.argsort(values.mean("layer").to_numpy(), kind="stable"))
+    categories = [str(category) for category in ordered["category"].to_numpy()]
+    z = ordered.transpose("category", "layer").to_numpy()
+    finite = z[np.isfinite(z)]
+    figure = go.Figure(
+        go.Heatmap(
+            x=values["layer"].to_numpy().tolist(),
+            y=categories,
+            z=[[_json_number(value) for value in row] for row in z],
+            zmin=min(0.0, *finite.tolist()),
+            zmax=max(1.0, *finite.tolist()),
+            colorscale=[[0, "#ffffff"], [0.35, "#b9d0e4"], [0.7, "#3d7fb3"], [1, "#0a2f51"]],
+            xgap=1,
+            ygap=1,
+            colorbar={
+                "title": {"text": name, "side": "right", "font": {"size": 12}},
+                "thickness": 10,
+                "outlinewidth": 0,
+                "ticks": "outside",
+                "ticklen": 3,
+            },
+            hovertemplate="%{y}, layer %{x}: %{z:.3f}<extra></extra>",
+        )
+    )
+    figure.update_layout(
+        template=TEMPLATE,
+        height=24 + BOTTOM + 25 * len(categories),
+        margin={"t": 12, "b": BOTTOM, "l": 12, "r": 12},
+        dragmode=False,
+        xaxis=_axis("layer (counted from 0)", None),
+        yaxis={"automargin": True, "fixedrange": True, "ticks": "", "showgrid": False},
+    )
+    return figure
+
+
+def _axis(title: str, span: list[float] | None, *, grid: bool = False) -> dict[str, Any]:
+    return {
+        "title": {"text": title, "standoff": 12},
+        "range": span,
+        "showgrid": grid,
+        "gridcolor": "#f0f2f3",
+        "zeroline": False,
+        "showline": not grid,
+        "linecolor": QUIET,
+        "ticks": "outside",
+        "ticklen": 4,
+        "tickcolor": QUIET,
+        "fixedrange": True,
+    }
+
+
+def _levels(
+    figure: go.Figure, judged: Judged, chance: float, span: list[float]
+) -> list[Line]:
+    """Chance, the reference, and the ground between it and the smallest effect."""
+    same = judged.reference is None or bool(np.isclose(judged.reference, chance))
+    levels = [(f"{'chance, reference' if same else 'chance'} {chance:.3g}", chance, "dot", QUIET)]
+    if judged.reference is None:
+        levels = [(f"chance {chance:.3g}", chance, "dot", QUIET)]
+    elif not same:
+        levels.append((f"reference {judged.reference:.3g}", judged.reference, "solid", INK))
+    if judged.reference is not None and judged.edge is not None:
+        low, high = sorted((judged.reference, judged.edge))
+        figure.add_shape(
+            type="rect", xref="paper", x0=0, x1=1, y0=low, y1=high,
+            fillcolor="#f5efdf", line_width=0, layer="below",
+        )  # fmt: skip
+        levels.append((f"smallest effect {judged.edge:.3g}", judged.edge, "longdash", "#8a6d1b"))
+    for text, level, dash, colour in levels:
+        figure.add_scatter(
+            x=span, y=[level, level], mode="lines", name=text, hoverinfo="skip",
+            line={"color": colour, "dash": dash, "width": 1.2},
+        )  # fmt: skip
+    return [Line(text, colour, level) for text, level, _, colour in levels]
+
+
+def _world(figure: go.Figure, name: str, layers: list[int], values: np.ndarray) -> Line:
+    """One line for each draw of a control's world, and a band over the shuffled ones."""
+    look = LOOKS.get(name, OTHER)
+    words = look.words or plain(name)
+    if len(values) > 1:
+        words = f"{len(values)} × {words}"
+    if name == "shuffled_labels":
+        figure.add_scatter(
+            x=[*layers, *layers[::-1]],
+            y=[_json_number(v) for v in (*values.max(0), *values.min(0)[::-1])],
+            fill="toself", fillcolor="rgba(139,149,156,0.22)", line={"width": 0}, mode="lines",
+            hoverinfo="skip", legendgroup=name, showlegend=False, name=words,
+        )  # fmt: skip
+    for place, row in enumerate(values):
+        figure.add_scatter(
+            x=layers, y=[_json_number(v) for v in row], mode="lines", name=words,
+            legendgroup=name, showlegend=place == 0,
+            line={"color": look.colour, "dash": look.dash, "width": look.width},
+            hovertemplate=f"{words}, layer %{{x}}: %{{y:.3f}}<extra></extra>",
+        )  # fmt: skip
+    return Line(words, look.colour, float(np.nanmean(values[:, -1])))
+
+
+def _observed(
+    figure: go.Figure, evidence: xr.Dataset, layers: list[int], level: float, judged: Judged
+) -> Line:
+    observed = evidence["observed"].to_numpy()
+    if "half_samples" in evidence:
+        low, high = (
+            np.clip(end, judged.least, judged.greatest) for end in band(evidence, level=level)
+        )
+        figure.add_scatter(
+            x=[*layers, *layers[::-1]],
+            y=[_json_number(value) for value in (*high, *low[::-1])],
+            fill="toself", fillcolor="rgba(11,90,148,0.16)", line={"width": 0}, mode="lines",
+            hoverinfo="skip", name="interval", legendgroup="observed", showlegend=False,
+        )  # fmt: skip
+    figure.add_scatter(
+        x=layers, y=[_json_number(value) for value in observed], mode="lines", name="observed",
+        legendgroup="observed", line={"color": BLUE, "width": 2.6},
+        hovertemplate="observed, layer %{x}: %{y:.3f}<extra></extra>",
+    )  # fmt: skip
+    return Line("<b>observed</b>", BLUE, float(observed[-1]))
+
+
+def _point(figure: go.Figure, judged: Judged, layers: list[int]) -> None:
+    """The judged estimate with its interval, and its words above the plot."""
+    low, high = judged.interval
+    if judged.estimate is None or low is None or high is None:
+        return
+    if isinstance(judged.layer, int):
+        x, where = float(judged.layer), f"layer {judged.layer}"
+    else:
+        x, where = layers[-1] + 1.0, f"{judged.layer} over layers"
+    early = x - layers[0] < 0.5 * (layers[-1] - layers[0])
+    figure.add_shape(
+        type="line", xref="x", x0=x, x1=x, yref="paper", y0=0, y1=1.03,
+        line={"color": INK, "width": 0.7, "dash": "dot"}, layer="below",
+    )  # fmt: skip
+    figure.add_scatter(
+        x=[x], y=[judged.estimate], mode="markers", name=f"judged: {where}",
+        error_y={
+            "type": "data", "symmetric": False, "array": [high - judged.estimate],
+            "arrayminus": [judged.estimate - low], "color": INK, "thickness": 1.8, "width": 6,
+        },
+        marker={"symbol": "diamond", "size": 11, "color": INK,
+                "line": {"color": "#ffffff", "width": 1.2}},
+        hovertemplate=f"judged, {where}: {number(judged.estimate)} "
+                      f"({between(judged.interval)})<extra></extra>",
+        cliponaxis=False,
+    )  # fmt: skip
+    figure.add_annotation(
+        name="judged", x=x, xref="x", y=1.035, yref="paper", showarrow=False, yanchor="bottom",
+        xanchor="left" if early else "right", xshift=-4 if early else 4,
+        text=f"◆ judged at {where}: <b>{number(judged.estimate)}</b> ({between(judged.interval)})",
+    )  # fmt: skip
+
+
+def _limits(evidence: xr.Dataset, judged: Judged, level: float) -> list[float]:
+    """Range of the axis: the scale of the measure above zero, and whatever lies beyond it."""
+    shown = [*judged.interval, judged.estimate, judged.reference, judged.edge]
+    shown += [values for world in worlds(evidence).values() for values in world.ravel()]
+    shown += list(evidence["observed"].to_numpy())
+    if "half_samples" in evidence:
+        low, high = band(evidence, level=level)
+        shown += list(np.clip([*low, *high], judged.least, judged.greatest))
+    finite = [float(v) for v in shown if v is not None and np.isfinite(v)]
+    greatest = judged.greatest if np.isfinite(judged.greatest) else max(finite)
+    low, high = min(0.0, *finite), max(greatest, *finite)
+    return [low - 0.03 * (high - low), high + 0.03 * (high - low)]
+
+
+def _labels(lines: list[Line], limits: list[float], right: float) -> list[dict[str, Any]]:
+    """Labels at the ends of the lines, moved apart where they would touch, each with a leader."""
+    lines = sorted((line for line in lines if np.isfinite(line.end)), key=lambda line: line.end)
+    per_pixel = (limits[1] - limits[0]) / (HEIGHT - TOP - BOTTOM)
+    ends = np.array([line.end for line in lines]) / per_pixel
+    steps = LABEL_GAP * np.arange(len(lines))
+    # The nearest places in the same order that are a gap apart.
+    places = isotonic_regression(ends - steps).x + steps
+    places += max(0.0, limits[0] / per_pixel - places[0])
+    return [
+        {
+            "name": "label", "text": line.text, "x": right, "y": line.end, "xref": "x",
+            "yref": "y", "ax": 16, "ay": float(round(end - place, 1)), "showarrow": True,
+            "arrowhead": 0, "arrowwidth": 0.8, "arrowcolor": line.colour, "xanchor": "left",
+            "align": "left", "font": {"color": line.colour, "size": 12.5}, "borderpad": 1,
+        }
+        for line, end, place in zip(lines, ends, places, strict=True)
+    ]  # fmt: skip
+
+
+def _json_number(value: float) -> float | None:
+    """A gap where there is no number."""
+    return float(value) if np.isfinite(value) else None

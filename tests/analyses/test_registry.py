@@ -1,0 +1,70 @@
+"""What every analysis must keep, checked over the registry: a new file is checked for free."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from analyses import REGISTRY, Analysis, AnalysisError
+from scanner.volume import DIMENSIONS
+from tests import toy
+
+SETTINGS = {"probe": {"item_folds": 3}, "selectivity": {"splits": 5}}
+
+
+def made(name: str) -> Analysis:
+    return REGISTRY[name](site="resid_post", **SETTINGS.get(name, {}))
+
+
+every = pytest.mark.parametrize("name", sorted(REGISTRY))
+
+
+def test_the_two_first_analyses_are_found() -> None:
+    assert {"probe", "selectivity"} <= set(REGISTRY)
+
+
+@every
+def test_settings_cannot_be_changed_after_construction(name: str) -> None:
+    field = dataclasses.fields(made(name))[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(made(name), field, "other")
+
+
+@every
+def test_same_generator_same_answer_and_the_recording_is_left_alone(name: str) -> None:
+    subject = toy.subject(np.random.default_rng(0), code="direction")
+    before = subject.volume.copy(deep=True)
+    first, second = (made(name)(subject, rng=np.random.default_rng(3)) for _ in range(2))
+    xr.testing.assert_identical(first, second)
+    xr.testing.assert_identical(before, subject.volume)
+
+
+@every
+def test_dimensions_are_in_the_vocabulary_and_measures_tell_their_chance(name: str) -> None:
+    result = made(name)(toy.subject(np.random.default_rng(0)), rng=np.random.default_rng(0))
+    assert set(map(str, result.dims)) <= set(DIMENSIONS)
+    for measure, quantity in made(name).measures.items():
+        assert result[measure].dims == ("layer",)
+        assert quantity.least <= result[measure].attrs["chance"] < quantity.greatest
+
+
+@every
+def test_layers_are_independent_as_the_gate_relies_on(name: str) -> None:
+    subject = toy.subject(np.random.default_rng(0), code="direction", layers=3)
+    whole = made(name)(subject, rng=np.random.default_rng(3))
+    alone = made(name)(subject.at(2), rng=np.random.default_rng(3))
+    xr.testing.assert_allclose(whole.sel(layer=[2]), alone)
+
+
+@every
+def test_an_unknown_site_or_label_is_named(name: str) -> None:
+    subject = toy.subject(np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    with pytest.raises(AnalysisError, match="no site 'mlp_act'.*recorded are resid_post"):
+        dataclasses.replace(made(name), site="mlp_act")(subject, rng=rng)
+    with pytest.raises(AnalysisError, match="no label 'valence'; they have text, item"):
+        dataclasses.replace(made(name), label="valence")(subject, rng=rng)
+    same = subject.relabel("category", np.full(subject.volume.sizes["stimulus"], "one"))
+    with pytest.raises(AnalysisError, match="'category' has one value"):
+        made(name)(same, rng=rng)

