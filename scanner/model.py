@@ -203,7 +203,7 @@ class Model:
         """Check on this device that the sites are what their names say.
 
         On random token ids: hooks leave the logits bit-equal; what leaves a block enters the next;
-        a changed future token leaves the past unchanged; a prompt alone equals the prompt in a
+        changed future tokens leave the past unchanged; a prompt alone equals the prompt in a
         padded batch.
 
         Returns
@@ -222,7 +222,7 @@ class Model:
             torch.randint(0, vocabulary, (length,), generator=generator).tolist()
             for length in (12, 7)
         )
-        changed = [*long[:-1], (long[-1] + 1) % vocabulary]
+        changed = [*long[:7], *((token + 1) % vocabulary for token in long[7:])]
         alone, together = self.batch([short]), self.batch([long, short])
         kinds: tuple[Kind, ...] = ("resid_pre", "resid_post")
         middle = torch.tensor([6])
@@ -258,8 +258,12 @@ class Model:
 
 
 def _deviation(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The largest difference of a row x layer x unit from another, relative to the layer's largest
+    value in that row: later layers may be a thousand times as large as the first."""
+    if not a.numel():  # a single block hands nothing on
+        return 0.0
     a, b = a.float(), b.float()
-    return float((a - b).abs().max() / a.abs().max())
+    return float(((a - b).abs().amax(-1) / a.abs().amax(-1)).max())
 
 
 @contextmanager

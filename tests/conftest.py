@@ -43,7 +43,7 @@ WORDS = {
     "food": ["bread", "soup", "cheese", "noodle"],
 }
 FRAMES = {
-    "seen": "We saw the {} today.",  # inside
+    "seen": "We had the {} today.",  # inside
     "first": "{} is a word.",  # at the very start
     "last": "The word was {}",  # at the very end
 }
@@ -122,7 +122,7 @@ def toy_stimuli(toy_csv) -> StimulusSet:
 
 def _save_tiny(folder: Path, family: str, bos: bool, seed: int, config: dict[str, object]) -> None:
     import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
     from transformers.utils import logging
 
@@ -136,6 +136,7 @@ def _save_tiny(folder: Path, family: str, bos: bool, seed: int, config: dict[str
 
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
     bpe.train_from_iterator(
         ["We saw the cat today.", "The word was bread", "a hammer is a word."],
         trainers.BpeTrainer(

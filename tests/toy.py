@@ -48,10 +48,10 @@ def subject(
     length = rng.integers(3, 9, n)[item] + (4 * category if long_words else 0)
     labels = {
         "text": np.array([f"word {i} in frame {f}" for i, f in zip(item, frame, strict=True)]),
-        # Made of letters at random, so that spelling tells nothing.
-        "item": np.array(["".join(rng.choice(list("abcdefgh"), 6)) + str(i) for i in range(n)])[
-            item
-        ],
+        # Letters at random, and a number that keeps words apart in no order: spelling tells nothing.
+        "item": np.array(
+            ["".join(rng.choice(list("abcdefgh"), 6)) + str(i) for i in rng.permutation(n)]
+        )[item],
         "frame": np.array([f"frame{f}" for f in frame]),
         "category": np.array([f"category{c}" for c in category]),
         "n_chars": length,

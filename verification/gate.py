@@ -348,7 +348,7 @@ def _rule(
     for check in checks:
         if check.passed is None:
             return "invalid", f"control {check.control} {check.reason}"
-    if estimate.standard_error == 0:
+    if estimate.constant:
         return "invalid", "the measure is constant over half-samples; nothing can be inferred"
     if hypothesis.than == "chance" and high <= -delta:
         return "invalid", (

@@ -103,7 +103,14 @@ class Estimate:
     freedom: int
 
     @property
+    def constant(self) -> bool:
+        """Whether the half-samples differ by no more than rounding."""
+        return bool(np.ptp(self.draws) <= 1e-12 * max(1.0, np.abs(self.draws).max()))
+
+    @property
     def standard_error(self) -> float:
+        if self.constant:
+            return 0.0
         # Around the mean of the halves, not the whole: what is fitted on fewer items is a little
         # worse throughout, which is no uncertainty.
         return float(np.sqrt(self.scale * self.draws.var(ddof=1)))
@@ -115,7 +122,7 @@ class Estimate:
 
     def p_greater(self, bound: float) -> float:
         """One-sided p of the hypothesis that the value is at most `bound`."""
-        if self.standard_error == 0:
+        if self.constant:
             return 0.0 if self.value > bound else 1.0
         return float(student.sf((self.value - bound) / self.standard_error, self.freedom))
 

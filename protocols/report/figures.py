@@ -17,7 +17,9 @@ from protocols.report.words import between, number, plain
 
 INK, QUIET, PALE = "#1d2429", "#5b666e", "#e3e7ea"
 BLUE = "#0b5a94"
-FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
+FONT = (
+    "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
+)
 HEIGHT, TOP, BOTTOM, LEFT, RIGHT = 430, 46, 54, 62, 176
 # Least distance of two line labels, in pixels.
 LABEL_GAP = 17
@@ -159,10 +161,11 @@ def by_layer(evidence: xr.Dataset, *, measure: str, level: float, judged: Judged
         showlegend=False,
         hovermode="closest",
         dragmode=False,
-        annotations=[*figure.layout.annotations, *_labels(lines, limits, right)],
         xaxis=_axis("layer (block of the model, counted from 0)", span),
         yaxis=_axis(plain(measure), limits, grid=True),
     )
+    for label in _labels(lines, limits, right):
+        figure.add_annotation(label)
     return figure
 
 
@@ -227,9 +230,7 @@ def _axis(title: str, span: list[float] | None, *, grid: bool = False) -> dict[s
     }
 
 
-def _levels(
-    figure: go.Figure, judged: Judged, chance: float, span: list[float]
-) -> list[Line]:
+def _levels(figure: go.Figure, judged: Judged, chance: float, span: list[float]) -> list[Line]:
     """Chance, the reference, and the ground between it and the smallest effect."""
     same = judged.reference is None or bool(np.isclose(judged.reference, chance))
     levels = [(f"{'chance, reference' if same else 'chance'} {chance:.3g}", chance, "dot", QUIET)]

@@ -1,2 +1,346 @@
-def render(study, summary, home, root):
-    return "<html>stub</html>"
+"""One self-contained page for a study: gather what it left, and set it.
+
+The page asks nothing of a network and holds nothing that its inputs do not: the same results give
+the same bytes.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import xarray as xr
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from protocols.report import words
+from protocols.report.cards import Card, Table, cards
+from protocols.report.figures import by_category
+from protocols.report.methods import paragraphs, references, summary_line
+from protocols.schema import Study
+from scanner.volume import provenance
+from stimuli import load, shipped
+
+_HERE = Path(__file__).parent
+EXAMPLES = 3
+# How to read what an analysis gives beside its measures.
+READING = {
+    "recall": "The share of a category's stimuli that were decoded as that category.",
+    "overlap_by_category": "The share of a category's most selective units that are among the most "
+    "selective of the other half of the items.",
+    "profile_by_category": "The correlation of a category's profile of selectivity over all units "
+    "between halves of the items, stepped up to all items.",
+}
+# What a recording says of itself, in the order in which it is shown.
+RECORDED = (
+    "revision", "weights", "weights_sha256", "tokenizer_sha256", "config_sha256", "stimuli_sha256",
+    "initialisation", "twin_seed", "tokens", "device", "dtype", "attention", "batch", "threads",
+    "code_version", "protocol_sha256", "time",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Map:
+    """A measure by category and layer, with how to read it."""
+
+    name: str
+    reading: str
+    figure: go.Figure
+
+
+@dataclass(frozen=True)
+class Described:
+    """What an analysis found in one subject, on all items, beside the hypotheses."""
+
+    analysis: str
+    kind: str
+    subject: str
+    line: str
+    levels: str
+    maps: list[Map]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A stimulus, cut at its target."""
+
+    before: str
+    target: str
+    after: str
+    category: str
+
+
+@dataclass(frozen=True)
+class Stimuli:
+    """What was read, and how equal its categories are on the surface."""
+
+    words: str
+    examples: list[Example]
+    balance: Table
+    shares: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A recording, with what it says of its making."""
+
+    subject: str
+    path: str
+    sha256: str
+    facts: list[tuple[str, str]]
+    identities: list[tuple[str, str]]
+    differs: list[tuple[str, str]]
+
+
+def render(study: Study, summary: Mapping[str, Any], home: Path, root: Path) -> str:
+    """The report of a study, as one HTML page.
+
+    Parameters
+    ----------
+    study : Study
+    summary : mapping
+        What `verdicts.json` holds.
+    home : pathlib.Path
+        Folder of the study.
+    root : pathlib.Path
+        Folder of results, which the recordings lie in.
+
+    Returns
+    -------
+    str
+    """
+    templates = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in ("number", "between", "p_value", "percent", "plain", "capital", "spelled"):
+        templates.filters[name] = getattr(words, name)
+    templates.filters["figure_json"] = _figure_json
+    template = templates.get_template("report.html.j2")
+    return template.render(gather(study, summary, home, root))
+
+
+def gather(study: Study, summary: Mapping[str, Any], home: Path, root: Path) -> dict[str, Any]:
+    """What the template shows; the parameters are those of `render`."""
+    volumes = {
+        recording["subject"]: xr.open_zarr(root / recording["path"], consolidated=False)
+        for recording in summary["recordings"]
+    }
+    shown = cards(study, summary, home)
+    return {
+        "title": study.protocol.title or study.protocol.study,
+        "protocol": study.protocol,
+        "summary": summary,
+        "trained": [one for one in summary["recordings"] if one["seed"] is None],
+        "statuses": words.STATUSES,
+        "lead": lead(study, summary),
+        "cards": shown,
+        "outcomes": outcomes(shown),
+        "described": described(study, summary, home),
+        "stimuli": stimuli(study, summary, volumes),
+        "methods": paragraphs(study, summary, volumes),
+        "references": references(study, summary),
+        "recordings": [_recorded(one, volumes, summary) for one in summary["recordings"]],
+        "protocol_text": study.text,
+        "style": Markup((_HERE / "report.css").read_text(encoding="utf-8")),
+        "script": Markup((_HERE / "report.js").read_text(encoding="utf-8")),
+        "plotly": Markup(get_plotlyjs()),
+    }
+
+
+def lead(study: Study, summary: Mapping[str, Any]) -> str:
+    """The study in a few sentences."""
+    table = study.stimuli.table
+    names = [one["subject"] for one in summary["recordings"] if one["seed"] is None]
+    twins = sum(one["seed"] is not None for one in summary["recordings"])
+    read = (
+        f"{words.capital(words.listed(names))} read {len(table)} stimuli: "
+        f"{table['item'].nunique()} items of {table['category'].nunique()} categories in "
+        f"{words.counted(table['frame'].nunique(), 'sentence frame')}"
+    )
+    if twins:
+        read += f"; so did {words.spelled(twins)} untrained {'twin' if twins == 1 else 'twins'}"
+    verdicts = summary["verdicts"]
+    if not verdicts:
+        return f"{read}. No hypothesis was registered, so nothing is claimed."
+    asked = words.counted(len(verdicts), "hypothesis", "hypotheses")
+    counts = {
+        status: sum(verdict["status"] == status for verdict in verdicts)
+        for status in words.STATUSES
+    }
+    said = words.listed([f"{words.spelled(count)} {status}" for status, count in counts.items()])
+    findings = sum(v["status"] == "supported" and not v["exploratory"] for v in verdicts)
+    exploratory = sum(verdict["exploratory"] for verdict in verdicts)
+    text = f"{read}. Of {asked}, {said}."
+    if exploratory:
+        text += (
+            f" {words.spelled(exploratory).capitalize()} "
+            f"{'was' if exploratory == 1 else 'were'} not registered before all of the data were "
+            f"recorded and {'is' if exploratory == 1 else 'are'} exploratory: no finding, whatever "
+            "the verdict."
+        )
+    return f"{text} That leaves {words.counted(findings, 'finding')}."
+
+
+def outcomes(shown: list[Card]) -> list[tuple[str, list[Card]]]:
+    """The claims that share a verdict, for each verdict that was passed."""
+    found = [
+        (status, [card for card in shown if card.verdict["status"] == status])
+        for status in words.STATUSES
+    ]
+    return [(status, those) for status, those in found if those]
+
+
+def described(study: Study, summary: Mapping[str, Any], home: Path) -> list[Described]:
+    """Maps by category and layer, of each analysis and trained subject that gives any."""
+    found = []
+    for name in study.analyses:
+        for recording in summary["recordings"]:
+            path = home / "measures" / f"{name}--{recording['subject']}.nc"
+            if recording["seed"] is not None or not path.is_file():
+                continue
+            with xr.open_dataset(path, engine="h5netcdf") as opened:
+                measures = opened.load()
+            found.append(_described(study, name, recording["subject"], measures))
+    return [one for one in found if one.maps or one.levels]
+
+
+def _described(study: Study, name: str, subject: str, measures: xr.Dataset) -> Described:
+    analysis = study.analyses[name]
+    (kind,) = study.protocol.analyses[name]
+    levels = []
+    for measure in analysis.measures:
+        values = measures[measure]
+        best = int(values["layer"][int(values.argmax("layer"))])
+        levels.append(
+            f"{words.plain(measure)} {words.number(float(values.min()))} to "
+            f"{words.number(float(values.max()))} over layers (greatest at layer {best}; chance "
+            f"{float(values.attrs['chance']):.3g})"
+        )
+    maps = []
+    for variable, values in measures.data_vars.items():
+        if set(values.dims) == {"layer", "category"}:
+            title = words.plain(str(variable).removesuffix("_by_category"))
+            maps.append(Map(title, READING.get(str(variable), ""), by_category(values, name=title)))
+    return Described(
+        name, kind, subject, summary_line(analysis), words.capital("; ".join(levels)), maps
+    )
+
+
+def stimuli(study: Study, summary: Mapping[str, Any], volumes: Mapping[str, xr.Dataset]) -> Stimuli:
+    """What was read: counts, examples, and the balance of the categories."""
+    table = study.stimuli.table
+    frames, categories = table["frame"].nunique(), table["category"].nunique()
+    text = (
+        f"Set '{study.protocol.stimuli.set}': {len(table)} stimuli, "
+        f"{table['item'].nunique()} items of {words.counted(categories, 'category', 'categories')} in "
+        f"{words.counted(frames, 'frame')}."
+    )
+    rows = ((np.arange(EXAMPLES) + 0.5) * len(table) / EXAMPLES).astype(int)
+    examples = [_example(table.iloc[row]) for row in dict.fromkeys(rows.tolist())]
+    balance, shares = _balance(table, summary, volumes)
+    return Stimuli(text + _part(study), examples, balance, shares)
+
+
+def _part(study: Study) -> str:
+    """That only a part of the set was read, and of how much."""
+    spec = study.protocol.stimuli
+    if spec.items is None and spec.frames is None:
+        return " The whole set was read."
+    asked = []
+    if spec.items is not None:
+        asked.append(f"{spec.items} items a category, at even steps along word frequency")
+    if spec.frames is not None:
+        asked.append(f"the first {spec.frames} frames")
+    whole = ""
+    if spec.set in shipped():
+        full = load(spec.set).table
+        whole = (
+            f" of the {len(full)} stimuli ({full['item'].nunique()} items, "
+            f"{full['frame'].nunique()} frames) of the set"
+        )
+    return f" This is a part{whole}: {words.listed(asked)}."
+
+
+def _example(row: pd.Series) -> Example:
+    start, end = int(row["target_start"]), int(row["target_end"])
+    text = str(row["text"])
+    return Example(text[:start], text[start:end], text[end:], str(row["category"]))
+
+
+def _balance(
+    table: pd.DataFrame, summary: Mapping[str, Any], volumes: Mapping[str, xr.Dataset]
+) -> tuple[Table, tuple[str, ...]]:
+    """Means by category over items, and the share of the variance that lies between categories."""
+    columns = {"characters": table["n_chars"], "zipf": table["zipf"]}
+    trained = [one["subject"] for one in summary["recordings"] if one["seed"] is None]
+    for name in trained:
+        if "n_tokens" in volumes[name].coords:
+            label = "tokens" if len(trained) == 1 else f"tokens of {name}"
+            columns[label] = pd.Series(volumes[name]["n_tokens"].to_numpy())
+    data = pd.DataFrame({**columns, "item": table["item"], "category": table["category"]})
+    items = data.groupby(["category", "item"], sort=False).mean()
+    by = items.groupby("category", sort=True)
+    means, spreads, counts = by.mean(), by.std(), by.size()
+    rows = tuple(
+        (
+            str(category),
+            str(counts.loc[category]),
+            *(f"{means.loc[category, c]:.2f} ({spreads.loc[category, c]:.2f})" for c in columns),
+        )
+        for category in means.index
+    )
+    shares = tuple(words.number(_eta_squared(items[c], means[c], counts)) for c in columns)
+    return Table(("category", "items", *columns), rows), shares
+
+
+def _eta_squared(values: pd.Series, means: pd.Series, counts: pd.Series) -> float:
+    """Variance between categories over all variance; NaN where nothing varies."""
+    total = float(((values - values.mean()) ** 2).sum())
+    between = float((counts * (means - values.mean()) ** 2).sum())
+    return between / total if total > 0 else float("nan")
+
+
+def _recorded(
+    recording: Mapping[str, Any], volumes: Mapping[str, xr.Dataset], summary: Mapping[str, Any]
+) -> Recorded:
+    volume = volumes[recording["subject"]]
+    said = provenance(volume)
+    sites = ", ".join(
+        f"{name} ({' × '.join(f'{size} {dim}' for dim, size in values.sizes.items())})"
+        for name, values in volume.data_vars.items()
+    )
+    environment, identities = said["environment"], said["identities"]
+    assert isinstance(environment, dict) and isinstance(identities, dict)
+    return Recorded(
+        recording["subject"],
+        recording["path"],
+        recording["sha256"],
+        [("sites", sites), *((key, str(said[key])) for key in RECORDED if key in said)],
+        [(words.plain(name), words.deviation(value)) for name, value in identities.items()],
+        [
+            (name, version)
+            for name, version in environment.items()
+            if summary["environment"].get(name) != version
+        ],
+    )
+
+
+def _figure_json(figure: go.Figure) -> Markup:
+    """A figure to stand in a script element: plain lists, and nothing that could end it."""
+    text = json.dumps(figure.to_plotly_json(), sort_keys=True, allow_nan=False, default=_plain)
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(f"a figure holds a {type(value).__name__}")

@@ -48,8 +48,8 @@ def assert_recorded_is_transformers_own(model, texts):
     assert torch.equal(final_norm(model, ours["resid_post"][:, -1]), theirs[:, -1])
     # The comparison has something to find: layers and texts differ, and the norm does something.
     assert not torch.equal(ours["resid_post"][:, -1], theirs[:, -1])
-    assert len({layer.numpy().tobytes() for layer in theirs.unbind(1)}) == model.layers + 1
-    assert len({text.numpy().tobytes() for text in theirs.unbind(0)}) == len(texts)
+    assert len({layer.float().numpy().tobytes() for layer in theirs.unbind(1)}) == model.layers + 1
+    assert len({text.float().numpy().tobytes() for text in theirs.unbind(0)}) == len(texts)
 
 
 TEXTS = ["We saw the cat today.", "The word was bread", "A hammer is a word, and so is saw."]

@@ -1,0 +1,245 @@
+"""One card for each hypothesis: what was claimed, what was found, and how it was judged.
+
+Every card has the same parts in the same order, whatever its verdict.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+
+from analyses import Quantity
+from protocols.report.figures import LOOKS, Judged, band, by_layer, worlds
+from protocols.report.words import counted, listed, number, percent, plain
+from protocols.schema import Study
+from verification import CONTROLS, Hypothesis
+
+
+@dataclass(frozen=True)
+class Table:
+    """Numbers of a figure, as text."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the page shows of one hypothesis.
+
+    Attributes
+    ----------
+    number : int
+        Place in the protocol, from 1.
+    hypothesis : Hypothesis
+    verdict : mapping
+        As in `verdicts.json`.
+    subject : str
+    meaning : str
+        Of the measure.
+    level : str
+        Confidence of its interval.
+    expected : str
+        What was expected, in words.
+    figure : plotly.graph_objects.Figure or None
+        None where nothing could be measured.
+    caption : str
+    table : Table or None
+        The numbers of the figure.
+    how : list of (str, str)
+        How it was judged, as pairs of a term and its words.
+    """
+
+    number: int
+    hypothesis: Hypothesis
+    verdict: Mapping[str, Any]
+    subject: str
+    meaning: str
+    level: str
+    expected: str
+    figure: go.Figure | None
+    caption: str
+    table: Table | None
+    how: list[tuple[str, str]]
+
+
+def cards(study: Study, summary: Mapping[str, Any], home: Path) -> list[Card]:
+    """The cards of a study, in the order in which its hypotheses were registered.
+
+    Parameters
+    ----------
+    study : Study
+    summary : mapping
+        What `verdicts.json` holds.
+    home : pathlib.Path
+        Folder of the study.
+    """
+    verdicts = {verdict["id"]: verdict for verdict in summary["verdicts"]}
+    return [
+        _card(study, place, hypothesis, verdicts[hypothesis.id], home)
+        for place, hypothesis in enumerate(study.protocol.hypotheses, 1)
+    ]
+
+
+def _card(
+    study: Study, place: int, hypothesis: Hypothesis, verdict: Mapping[str, Any], home: Path
+) -> Card:
+    analysis, _, variable = hypothesis.measure.partition(".")
+    quantity = study.analyses[analysis].measures[variable]
+    evidence = _evidence(home / "evidence" / f"{hypothesis.id}.nc")
+    level = 1 - 2 * hypothesis.alpha
+    figure, caption, table = None, "", None
+    if "observed" in evidence:
+        judged = _judged(hypothesis, verdict, quantity)
+        figure = by_layer(evidence, measure=variable, level=level, judged=judged)
+        caption = _caption(hypothesis, verdict, evidence, quantity, level)
+        table = _table(evidence, level)
+    return Card(
+        place,
+        hypothesis,
+        verdict,
+        study.subject_of(hypothesis),
+        quantity.meaning,
+        percent(level),
+        _expected(hypothesis, verdict["reference"]),
+        figure,
+        caption,
+        table,
+        _how(study, hypothesis, verdict),
+    )
+
+
+def _evidence(path: Path) -> xr.Dataset:
+    if not path.is_file():
+        return xr.Dataset()
+    with xr.open_dataset(path, engine="h5netcdf") as dataset:
+        return dataset.load()
+
+
+def _judged(hypothesis: Hypothesis, verdict: Mapping[str, Any], quantity: Quantity) -> Judged:
+    low, high = verdict["interval"]
+    return Judged(
+        verdict["layer"],
+        verdict["estimate"],
+        (low, high),
+        verdict["reference"],
+        1 if hypothesis.expect == "greater" else -1,
+        verdict["smallest_effect"],
+        quantity.least,
+        quantity.greatest,
+    )
+
+
+def _expected(hypothesis: Hypothesis, reference: float | None) -> str:
+    """``greater than chance (0.100) by at least 0.1``."""
+    if hypothesis.than != "chance":
+        than = f"{hypothesis.than:g}"
+    else:
+        than = "chance" if reference is None else f"chance ({number(reference)})"
+    return f"{hypothesis.expect} than {than} by at least {hypothesis.smallest_effect:g}"
+
+
+def _caption(
+    hypothesis: Hypothesis,
+    verdict: Mapping[str, Any],
+    evidence: xr.Dataset,
+    quantity: Quantity,
+    level: float,
+) -> str:
+    """What is drawn, from what is there to be drawn."""
+    name = plain(hypothesis.measure.partition(".")[2]).capitalize()
+    words = [
+        f"{name} ({quantity.meaning}; scale {quantity.least:g} to {quantity.greatest:g}) by layer, "
+        f"on the {counted(verdict['items'], 'item')} that judge."
+    ]
+    if "half_samples" in evidence:
+        words.append(
+            f"Band: {percent(level)} interval at each layer by itself, from "
+            f"{evidence.sizes['half_sample']} half-samples of the items; it guides the eye."
+        )
+    if verdict["estimate"] is not None:
+        words.append(
+            f"Diamond: the judged estimate with its {percent(level)} interval from the gate; "
+            "only it decides."
+        )
+    words += [_world_words(name, len(values)) for name, values in worlds(evidence).items()]
+    words.append("Tinted: too small to matter, from the reference to the smallest effect.")
+    low, high = verdict["interval"]
+    if low is not None and (low < quantity.least or high > quantity.greatest):
+        words.append(
+            "The interval is symmetric about its estimate (Student's t) and passes the end of the "
+            "scale; it is shown as computed."
+        )
+    return " ".join(words)
+
+
+def _world_words(name: str, draws: int) -> str:
+    words = {
+        "untrained_twin": f"Thin lines: {counted(draws, 'untrained twin')}.",
+        "shuffled_labels": f"Grey: {counted(draws, 'shuffling')} of the labels among items, and "
+        "their range.",
+        "surface_only": "Dashed: the same analysis on the surface of the words, which no layer "
+        "changes.",
+        "planted_units": "Dashed: a model with selective units planted in every layer.",
+    }
+    return words.get(name, f"Dash-dotted: the world of {plain(name)}.")
+
+
+def _table(evidence: xr.Dataset, level: float) -> Table:
+    """The numbers of the figure, a row a layer."""
+    columns = {"observed": evidence["observed"].to_numpy()}
+    if "half_samples" in evidence:
+        columns["from"], columns["to"] = band(evidence, level=level)
+    for name, values in worlds(evidence).items():
+        words = LOOKS[name].words if name in LOOKS else plain(name)
+        if len(values) == 1:
+            columns[words] = values[0]
+        else:
+            columns[f"{words}, least"] = np.min(values, 0)
+            columns[f"{words}, greatest"] = np.max(values, 0)
+    return Table(
+        ("layer", *columns),
+        tuple(
+            (str(layer), *(number(values[row]) for values in columns.values()))
+            for row, layer in enumerate(evidence["layer"].to_numpy())
+        ),
+    )
+
+
+def _how(study: Study, hypothesis: Hypothesis, verdict: Mapping[str, Any]) -> list[tuple[str, str]]:
+    name, _, _ = hypothesis.measure.partition(".")
+    (kind,) = study.protocol.analyses[name]
+    settings = [f"{key} {value}" for key, value in study.protocol.analyses[name][kind].items()]
+    required = [control for control in hypothesis.controls if control in CONTROLS]
+    return [
+        ("Measure", f"{hypothesis.measure}: {kind} ({', '.join(settings) or 'default settings'})"),
+        ("Subject", study.subject_of(hypothesis)),
+        ("Layer", _layer(hypothesis, verdict)),
+        ("Items", f"{verdict['items']} that judge"),
+        (
+            "Error rate",
+            f"alpha {hypothesis.alpha:g}, one-sided; interval {percent(1 - 2 * hypothesis.alpha)}",
+        ),
+        ("Controls registered", listed(required) or "none"),
+        ("Rationale, as registered", hypothesis.rationale),
+    ]
+
+
+def _layer(hypothesis: Hypothesis, verdict: Mapping[str, Any]) -> str:
+    """The layer and how it was chosen."""
+    asked = hypothesis.at.layer
+    if asked == "selected":
+        share = percent(hypothesis.selection)
+        if isinstance(verdict["layer"], int):
+            return (
+                f"{verdict['layer']}, selected: the strongest on {share} of each category's items, "
+                "which were then left out"
+            )
+        return f"to be selected on {share} of each category's items; none was selected"
+    if isinstance(asked, int):
+        return f"{asked}, registered in advance"
+    return f"{asked} over all layers, registered in advance"

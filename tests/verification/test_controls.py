@@ -1,0 +1,187 @@
+"""Each control stops the confound that it is for, and lets a clean effect pass."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from analyses.base import Analysis
+from analyses.selectivity import Selectivity
+from scanner import Subject
+from tests import toy
+from tests.verification.test_gate import FOUR, PROBE, Shift, case, shifted, verdict
+from verification import Check, Verdict
+from verification.controls.planted_units import PlantedUnits
+from verification.controls.shuffled_labels import shuffle
+from verification.controls.surface_only import surface
+from verification.gate import _judged
+
+
+def passed(found: Verdict) -> dict[str, bool | None]:
+    return {check.control: check.passed for check in found.checks}
+
+
+def clean() -> Subject:
+    return toy.subject(np.random.default_rng(0), code="direction", size=2)
+
+
+def test_all_pass_a_clean_effect() -> None:
+    assert set(passed(verdict(clean())).values()) == {True}
+
+
+def test_untrained_twin_alone_stops_what_architecture_and_tokens_carry() -> None:
+    found = verdict(
+        toy.subject(np.random.default_rng(0), code="direction", size=2, twin_code="direction")
+    )
+    assert found.status == "rejected"
+    assert found.reason.startswith("untrained_twin: the strongest of 2 untrained twins")
+    assert [name for name, ok in passed(found).items() if not ok] == ["untrained_twin"]
+
+
+def test_one_strong_twin_among_weak_ones_is_enough_to_reject() -> None:
+    weak = clean()
+    strong = toy.subject(
+        np.random.default_rng(0), code="direction", size=2, twin_code="direction", twins=1
+    )
+    mixed = Subject("toy", weak.volume, {**weak.twins, 7: strong.twins[0]})
+    found = verdict(mixed)
+    assert found.status == "rejected"
+    assert "seed 7" in found.reason
+
+
+def test_better_than_the_twin_by_less_than_the_margin_is_not_enough() -> None:
+    subject = toy.subject(np.random.default_rng(0), code="direction", size=2)
+    strict = FOUR | {"untrained_twin": {"margin": 0.9}}
+    found = verdict(subject, controls=strict)
+    assert found.status == "rejected"
+    assert "not surely the margin 0.9" in found.reason
+
+
+def test_surface_only_alone_stops_what_the_length_of_words_gives_away() -> None:
+    found = verdict(
+        toy.subject(np.random.default_rng(0), code="length", size=3, long_words=True, items=20)
+    )
+    assert found.status == "rejected"
+    assert found.reason.startswith("surface_only: ")
+    assert [name for name, ok in passed(found).items() if not ok] == ["surface_only"]
+
+
+def test_surface_keeps_stimuli_and_labels_and_replaces_every_layer() -> None:
+    subject = clean()
+    seen = surface(subject).volume
+    assert_array_equal(seen["category"], subject.volume["category"])
+    assert_array_equal(seen["layer"], subject.volume["layer"])
+    values = seen["resid_post"].to_numpy()
+    assert_array_equal(values[:, 0], values[:, 1])
+    assert_array_equal(values[:, 0, 0], subject.volume["n_chars"])
+    item = subject.volume["item"].to_numpy()
+    for name in np.unique(item)[:5]:  # spelling belongs to the item
+        assert len(np.unique(values[item == name, 0, 4:], axis=0)) == 1
+
+
+class Circular(Analysis):
+    """Selects its units on all items and then tests them on the same: finds categories in noise."""
+
+    site = "resid_post"
+    label = "category"
+    measures = PROBE.measures
+
+    def __call__(self, *subjects: Subject, rng: np.random.Generator):
+        (subject,) = subjects
+        volume = subject.volume
+        x = volume["resid_post"].isel(layer=0).to_numpy()
+        category = volume["category"].to_numpy()
+        means = np.stack([x[category == c].mean(0) for c in np.unique(category)])
+        # The few surface features are all kept, so that no other control sees the fault.
+        best = np.argsort(means.var(0))[-15 if x.shape[1] > 1000 else 0 :]
+        chosen = volume.isel(unit=best)
+        return PROBE(subject.replace_volume(chosen), rng=rng)
+
+
+def test_shuffled_labels_stops_a_circular_analysis_that_twins_with_dead_units_let_pass() -> None:
+    subject = toy.subject(np.random.default_rng(1), units=3000, items=8, layers=1)
+    dead = {seed: twin * 0 for seed, twin in subject.twins.items()}
+    found = verdict(Subject("toy", subject.volume, dead), Circular())
+    assert found.estimate > 0.5  # from noise
+    assert found.status == "rejected"
+    assert [name for name, ok in passed(found).items() if not ok] == ["shuffled_labels"]
+
+
+def test_shuffling_keeps_items_whole_and_labels_as_frequent_as_they_were() -> None:
+    subject = clean()
+    before = subject.volume["category"].to_numpy()
+    mixed = shuffle(subject, PROBE, np.random.default_rng(0)).volume
+    after, item = mixed["category"].to_numpy(), mixed["item"].to_numpy()
+    assert all(len(set(after[item == name])) == 1 for name in np.unique(item))
+    assert_array_equal(np.sort(after), np.sort(before))
+    assert np.mean(after == before) < 0.6
+
+
+def test_split_half_stops_an_effect_that_one_item_carries() -> None:
+    subject = shifted(0.0, spread=0.05)
+    volume = subject.volume
+    first = volume["item"].to_numpy() == volume["item"].to_numpy()[0]
+    x = volume["resid_post"].to_numpy().copy()
+    x[first, 0, 0] -= 200  # one item in 160 moves the mean by 1.25
+    one_item = subject.replace_volume(volume.assign(resid_post=(("stimulus", "layer", "unit"), x)))
+
+    def check_of(world: Subject) -> Check:
+        found = verdict(
+            world, Shift(), measure="m.mean", expect="less", than=0.0, smallest_effect=0.3,
+            controls={"split_half": {"margin": 0.3}, "planted_units": {"margin": -9.0, "units": 5}},
+        )  # fmt: skip
+        assert found.effect > 0.9
+        assert (found.status == "supported") == bool(found.checks[0].passed)
+        return found.checks[0]
+
+    assert check_of(one_item).passed is False
+    assert check_of(shifted(-1.2, spread=0.05)).passed is True
+
+
+SELECTIVITY = Selectivity(site="resid_post", top=5, splits=10)
+ABSENCE = {
+    "measure": "prefer.overlap", "expect": "less", "than": 0.4, "smallest_effect": 0.1,
+}  # fmt: skip
+
+
+def absence(subject: Subject, strength: float) -> Verdict:
+    planted = {"margin": 0.3, "units": 5, "strength": strength}
+    controls = {"planted_units": planted, "split_half": {"margin": 0.0, "splits": 3}}
+    return verdict(subject, SELECTIVITY, controls=controls, **ABSENCE)
+
+
+def test_planted_units_stops_a_claim_of_absence_that_the_data_could_not_have_refuted() -> None:
+    nothing = toy.subject(np.random.default_rng(0), units=300, layers=1, items=12)
+    blind = absence(nothing, strength=0.3)
+    assert blind.status == "rejected"
+    assert blind.reason.startswith("planted_units: a model with 5 planted units of d' = 0.3")
+    assert absence(nothing, strength=4.0).status == "supported"
+
+
+def test_a_claim_of_absence_where_there_are_such_units_is_a_null() -> None:
+    there = toy.subject(
+        np.random.default_rng(0), code="localist", size=4, units=300, layers=1, items=12
+    )
+    assert absence(there, strength=4.0).status == "null"
+
+
+def test_planted_units_have_the_selectivity_that_was_asked_for() -> None:
+    subject = toy.subject(np.random.default_rng(0), units=400, layers=1, items=60, frames=1)
+    judged, measure, _ = _judged(case(subject, SELECTIVITY, **ABSENCE), 0)
+    control = PlantedUnits(margin=0.0, units=10, strength=3.0)
+    planted = control.plant(judged, measure, np.random.default_rng(0))
+    found = SELECTIVITY(planted, rng=np.random.default_rng(0))["selectivity"].isel(layer=0)
+    best = np.sort(found.to_numpy(), axis=1)[:, -10:]
+    assert best.mean() == pytest.approx(3.0, abs=0.3)
+    assert_array_equal(subject.volume["resid_post"], judged.volume["resid_post"])
+
+
+@pytest.mark.parametrize("units", [50, 101])
+def test_more_planted_units_than_there_are_is_invalid(units: int) -> None:
+    subject = toy.subject(np.random.default_rng(0), units=100, layers=1, items=12)
+    controls = {
+        "planted_units": {"margin": 0.3, "units": units},
+        "split_half": {"margin": 0.0, "splits": 3},
+    }
+    found = verdict(subject, SELECTIVITY, controls=controls, **ABSENCE)
+    assert found.status == "invalid"
+    assert f"4 x {units} units asked for, there are 100" in found.reason

@@ -1,0 +1,131 @@
+"""The ledger: frozen once, chained, and honest about what came first."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from verification import Hypothesis, Ledger, LedgerError, Registration
+from verification.ledger import START
+
+
+def hypothesis(**changed) -> Hypothesis:
+    fields = {
+        "id": "h1",
+        "claim": "A claim that is long enough.",
+        "rationale": "A reason that is long enough.",
+        "measure": "decode.balanced_accuracy",
+        "at": {"layer": 0},
+        "expect": "greater",
+        "than": "chance",
+        "smallest_effect": 0.1,
+        "alpha": 0.05,
+        "controls": {},
+    }
+    return Hypothesis.model_validate(fields | changed)
+
+
+def registration(**changed) -> Registration:
+    fields = {
+        "study": "s",
+        "hypothesis": hypothesis(),
+        "analysis": {"probe": {"site": "resid_post"}},
+        "stimuli_sha256": "0",
+        "scan": {"model": "m"},
+        "seed": 0,
+    }
+    return Registration(**fields | changed)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.jsonl"
+
+
+def filled(path: Path) -> Ledger:
+    ledger = Ledger(path)
+    ledger.register(registration())
+    ledger.recorded("v.zarr", "abc")
+    ledger.judged("s", {"verdicts.json": "1"}, {"h1": "null"})
+    return ledger
+
+
+def test_what_is_written_is_read_back_and_writing_it_again_adds_nothing(path: Path) -> None:
+    assert Ledger(path).head == START
+    ledger = filled(path)
+    before = path.read_bytes()
+    again = filled(path)
+    assert path.read_bytes() == before
+    assert again.head == ledger.head
+    assert [entry["kind"] for entry in again.entries] == ["registration", "recording", "verdicts"]
+
+
+@pytest.mark.parametrize("line", [0, 1, 2])
+def test_any_edit_breaks_the_chain_at_its_line(path: Path, line: int) -> None:
+    filled(path)
+    lines = path.read_text().splitlines()
+    entry = json.loads(lines[line])
+    entry["time"] = "1999-01-01T00:00:00+00:00"
+    lines[line] = json.dumps(entry, sort_keys=True, separators=(",", ":"))
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(LedgerError, match=f"line {line + 1}: the chain is broken here"):
+        Ledger(path)
+
+
+def test_dropping_and_reordering_lines_break_the_chain(path: Path) -> None:
+    filled(path)
+    first, second, third = path.read_text().splitlines()
+    for lines in ([second, third], [first, third], [second, first, third]):
+        path.write_text("\n".join(lines) + "\n")
+        with pytest.raises(LedgerError, match="the chain is broken"):
+            Ledger(path)
+
+
+def test_a_line_cut_short_by_a_crash_is_named_with_its_mend(path: Path) -> None:
+    filled(path)
+    path.write_text(path.read_text()[:-40])
+    with pytest.raises(LedgerError, match="line 3: .*remove that last line"):
+        Ledger(path)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"hypothesis": hypothesis(smallest_effect=0.2)},
+        {"hypothesis": hypothesis(expect="less")},
+        {"hypothesis": hypothesis(controls={"untrained_twin": {"margin": 0.0}})},
+        {"analysis": {"probe": {"site": "resid_pre"}}},
+        {"stimuli_sha256": "1"},
+        {"scan": {"model": "other"}},
+        {"seed": 1},
+    ],
+)
+def test_a_changed_hypothesis_is_a_new_version_that_names_the_old(path: Path, changed) -> None:
+    ledger = Ledger(path)
+    old = ledger.register(registration())
+    new = ledger.register(registration(**changed))
+    assert new != old
+    assert ledger.entries[-1]["supersedes"] == old
+    assert ledger.entries[0]["supersedes"] is None
+
+
+def test_a_hypothesis_is_exploratory_on_data_that_were_there_before_it(path: Path) -> None:
+    ledger = Ledger(path)
+    early = ledger.register(registration())
+    ledger.recorded("v.zarr", "abc")
+    late = ledger.register(registration(seed=1))
+    assert not ledger.exploratory(early, [("v.zarr", "abc")])
+    assert ledger.exploratory(late, [("v.zarr", "abc")])
+    assert ledger.exploratory(early, [("v.zarr", "other bytes")])
+    assert ledger.exploratory(early, [("v.zarr", "abc"), ("unknown.zarr", "abc")])
+    assert ledger.exploratory("never registered", [])
+
+
+def test_the_anchor_of_verdicts_is_the_last_line_that_they_rest_on(path: Path) -> None:
+    ledger = Ledger(path)
+    sha256 = ledger.register(registration())
+    ledger.recorded("v.zarr", "abc")
+    anchor = ledger.anchor([sha256], [("v.zarr", "abc")])
+    assert anchor == ledger.head
+    ledger.judged("s", {}, {})
+    assert ledger.anchor([sha256], [("v.zarr", "abc")]) == anchor != ledger.head

@@ -1,0 +1,101 @@
+"""Intervals and p-values: closed forms, coverage, and statsmodels' and published values."""
+
+import numpy as np
+import pytest
+from scipy.stats import t as student
+
+from verification.statistics import (
+    Estimate,
+    HalfSamples,
+    holm,
+    items_needed,
+    permutation_p,
+    stream,
+)
+
+
+def items_of(categories: int, items: int, frames: int) -> tuple[np.ndarray, np.ndarray]:
+    item = np.repeat(np.arange(categories * items), frames)
+    return item, item // items
+
+
+def mean_estimate(values: np.ndarray, halves: HalfSamples) -> Estimate:
+    draws = np.array([values[rows].mean() for rows in halves.rows])
+    return Estimate(float(values.mean()), draws, halves.scale, halves.freedom)
+
+
+def test_half_samples_keep_items_whole_and_categories_balanced() -> None:
+    item, category = items_of(3, 5, 4)
+    halves = HalfSamples.draw(item, category, rng=np.random.default_rng(0))
+    for rows in halves.rows:
+        assert all(np.sum(item[rows] == name) == 4 for name in np.unique(item[rows]))
+        assert [len(np.unique(item[rows][category[rows] == c])) for c in range(3)] == [2, 2, 2]
+    assert halves.scale == pytest.approx(6 / 9)
+    assert halves.freedom == 15 - 3
+
+
+def test_standard_error_of_a_mean_is_that_of_its_items_not_of_its_stimuli() -> None:
+    rng = np.random.default_rng(0)
+    item, category = items_of(1, 40, 10)
+    values = rng.normal(size=40)[item]  # ten identical repetitions: 40 observations, not 400
+    halves = HalfSamples.draw(item, category, draws=4000, rng=rng)
+    expected = values[::10].std(ddof=1) / np.sqrt(40)
+    assert mean_estimate(values, halves).standard_error == pytest.approx(expected, rel=0.04)
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
+    """Items nested in categories, frames repeated: 95 % intervals of a mean over 400 studies."""
+    covered = 0
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        item, category = items_of(4, 8, 3)
+        values = rng.normal(size=32)[item] + 0.3 * rng.normal(size=96)
+        low, high = mean_estimate(values, HalfSamples.draw(item, category, rng=rng)).interval(0.95)
+        covered += low < 0 < high
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+def test_interval_and_p_agree_and_a_paired_difference_is_narrower() -> None:
+    rng = np.random.default_rng(0)
+    item, category = items_of(2, 20, 1)
+    halves = HalfSamples.draw(item, category, rng=rng)
+    shared = rng.normal(size=40)
+    a = mean_estimate(shared + 1, halves)
+    b = mean_estimate(shared + 0.1 * rng.normal(size=40), halves)
+    low, _ = a.interval(0.9)
+    assert a.p_greater(low) == pytest.approx(0.05)
+    assert (a - b).value == pytest.approx(a.value - b.value)
+    assert (a - b).standard_error < 0.2 * a.standard_error
+    assert a.p_greater(0) == pytest.approx(student.sf(a.value / a.standard_error, 38))
+
+
+def test_a_constant_measure_has_no_chance_to_be_anything_else() -> None:
+    constant = Estimate(0.3, np.full(10, 0.3), 1.0, 9)
+    assert constant.p_greater(0) == 0
+    assert constant.p_greater(0.3) == 1
+
+
+def test_holm_rejects_one_of_the_textbook_ten() -> None:
+    """p from Benjamini & Hochberg's kind of example; one rejection by Holm at .05."""
+    p = [0.001, 0.008, 0.039, 0.041, 0.042, 0.06, 0.074, 0.205, 0.212, 0.216]
+    adjusted = holm(p)
+    assert adjusted[:2] == pytest.approx([0.010, 0.072])
+    assert sum(value <= 0.05 for value in adjusted) == 1
+    assert holm([]) == []
+
+
+def test_permutation_p_counts_the_observed_and_never_is_zero() -> None:
+    assert permutation_p(5.0, np.arange(5.0)) == pytest.approx(1 / 6)
+    assert permutation_p(3.0, np.arange(5.0)) == pytest.approx(3 / 6)
+
+
+def test_items_needed_shrinks_the_interval_to_the_distance() -> None:
+    assert items_needed(100, 0.2, 0.1) == 400
+    assert items_needed(100, 0.2, 0.0) is None
+
+
+def test_streams_repeat_and_differ_by_purpose_and_seed() -> None:
+    first = stream(0, "a", "b").random(4)
+    np.testing.assert_array_equal(first, stream(0, "a", "b").random(4))
+    others = [stream(0, "a", "c"), stream(0, "ab"), stream(1, "a", "b")]
+    assert all(not np.array_equal(first, other.random(4)) for other in others)
