@@ -5,7 +5,7 @@ the same bytes.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from protocols.report import words
-from protocols.report.cards import Card, Table, cards
+from protocols.report.cards import Table, cards
 from protocols.report.figures import by_category
 from protocols.report.methods import paragraphs, references, summary_line
 from protocols.schema import Study
@@ -134,7 +134,6 @@ def gather(study: Study, summary: Mapping[str, Any], home: Path, root: Path) -> 
         recording["subject"]: xr.open_zarr(root / recording["path"], consolidated=False)
         for recording in summary["recordings"]
     }
-    shown = cards(study, summary, home)
     return {
         "title": study.protocol.title or study.protocol.study,
         "protocol": study.protocol,
@@ -142,8 +141,7 @@ def gather(study: Study, summary: Mapping[str, Any], home: Path, root: Path) -> 
         "trained": [one for one in summary["recordings"] if one["seed"] is None],
         "statuses": words.STATUSES,
         "lead": lead(study, summary),
-        "cards": shown,
-        "outcomes": outcomes(shown),
+        "cards": cards(study, summary, home),
         "described": described(study, summary, home),
         "stimuli": stimuli(study, summary, volumes),
         "methods": paragraphs(study, summary, volumes),
@@ -162,7 +160,8 @@ def lead(study: Study, summary: Mapping[str, Any]) -> str:
     names = [one["subject"] for one in summary["recordings"] if one["seed"] is None]
     twins = sum(one["seed"] is not None for one in summary["recordings"])
     read = (
-        f"{words.capital(words.listed(names))} read {len(table)} stimuli: "
+        f"The {'subject' if len(names) == 1 else 'subjects'} {words.listed(names)} read "
+        f"{len(table)} stimuli: "
         f"{table['item'].nunique()} items of {table['category'].nunique()} categories in "
         f"{words.counted(table['frame'].nunique(), 'sentence frame')}"
     )
@@ -171,32 +170,36 @@ def lead(study: Study, summary: Mapping[str, Any]) -> str:
     verdicts = summary["verdicts"]
     if not verdicts:
         return f"{read}. No hypothesis was registered, so nothing is claimed."
-    asked = words.counted(len(verdicts), "hypothesis", "hypotheses")
-    counts = {
-        status: sum(verdict["status"] == status for verdict in verdicts)
-        for status in words.STATUSES
-    }
-    said = words.listed([f"{words.spelled(count)} {status}" for status, count in counts.items()])
-    findings = sum(v["status"] == "supported" and not v["exploratory"] for v in verdicts)
+    text = f"{read}. {_counts(verdicts)}"
     exploratory = sum(verdict["exploratory"] for verdict in verdicts)
-    text = f"{read}. Of {asked}, {said}."
     if exploratory:
         text += (
             f" {words.spelled(exploratory).capitalize()} "
             f"{'was' if exploratory == 1 else 'were'} not registered before all of the data were "
-            f"recorded and {'is' if exploratory == 1 else 'are'} exploratory: no finding, whatever "
-            "the verdict."
+            f"recorded: exploratory, and no {'finding' if exploratory == 1 else 'findings'} "
+            "whatever the verdict."
         )
-    return f"{text} That leaves {words.counted(findings, 'finding')}."
+    findings = sum(v["status"] == "supported" and not v["exploratory"] for v in verdicts)
+    return f"{text} That leaves {words.spelled(findings)} confirmatory {_findings(findings)}."
 
 
-def outcomes(shown: list[Card]) -> list[tuple[str, list[Card]]]:
-    """The claims that share a verdict, for each verdict that was passed."""
-    found = [
-        (status, [card for card in shown if card.verdict["status"] == status])
+def _findings(count: int) -> str:
+    return "finding" if count == 1 else "findings"
+
+
+def _counts(verdicts: Sequence[Mapping[str, Any]]) -> str:
+    """How many hypotheses met which verdict; those that none met are named too."""
+    found = [verdict["status"] for verdict in verdicts]
+    met = [
+        f"{words.spelled(found.count(status))} {'is' if found.count(status) == 1 else 'are'} "
+        f"{status}"
         for status in words.STATUSES
+        if status in found
     ]
-    return [(status, those) for status, those in found if those]
+    unmet = [status for status in words.STATUSES if status not in found]
+    none = f"; none is {words.listed(unmet, 'or')}" if unmet else ""
+    asked = f"{words.spelled(len(found))} {'hypothesis' if len(found) == 1 else 'hypotheses'}"
+    return f"Of {asked}, {words.listed(met)}{none}."
 
 
 def described(study: Study, summary: Mapping[str, Any], home: Path) -> list[Described]:
@@ -241,7 +244,8 @@ def stimuli(study: Study, summary: Mapping[str, Any], volumes: Mapping[str, xr.D
     frames, categories = table["frame"].nunique(), table["category"].nunique()
     text = (
         f"Set '{study.protocol.stimuli.set}': {len(table)} stimuli, "
-        f"{table['item'].nunique()} items of {words.counted(categories, 'category', 'categories')} in "
+        f"{words.counted(table['item'].nunique(), 'item')} of "
+        f"{words.counted(categories, 'category', 'categories')} in "
         f"{words.counted(frames, 'frame')}."
     )
     rows = ((np.arange(EXAMPLES) + 0.5) * len(table) / EXAMPLES).astype(int)

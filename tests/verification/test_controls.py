@@ -12,7 +12,7 @@ from tests.verification.test_gate import FOUR, PROBE, Shift, case, shifted, verd
 from verification import Check, Verdict
 from verification.controls.planted_units import PlantedUnits
 from verification.controls.shuffled_labels import shuffle
-from verification.controls.surface_only import surface
+from verification.controls.surface_only import strongest, surfaces
 from verification.gate import _judged
 
 
@@ -67,15 +67,26 @@ def test_surface_only_alone_stops_what_the_length_of_words_gives_away() -> None:
 
 def test_surface_keeps_stimuli_and_labels_and_replaces_every_layer() -> None:
     subject = clean()
-    seen = surface(subject).volume
-    assert_array_equal(seen["category"], subject.volume["category"])
-    assert_array_equal(seen["layer"], subject.volume["layer"])
-    values = seen["resid_post"].to_numpy()
-    assert_array_equal(values[:, 0], values[:, 1])
-    assert_array_equal(values[:, 0, 0], subject.volume["n_chars"])
+    families = surfaces(subject)
+    assert set(families) == {"counts", "tokens", "letters", "all"}
+    for family in families.values():
+        seen = family.volume
+        assert_array_equal(seen["category"], subject.volume["category"])
+        assert_array_equal(seen["layer"], subject.volume["layer"])
+        assert_array_equal(seen["resid_post"][:, 0], seen["resid_post"][:, 1])
+    counts = families["counts"].volume["resid_post"][:, 0].to_numpy()
+    assert_array_equal(counts[:, 0], subject.volume["n_chars"])
+    letters = families["letters"].volume["resid_post"][:, 0].to_numpy()
     item = subject.volume["item"].to_numpy()
-    for name in np.unique(item)[:5]:  # spelling belongs to the item
-        assert len(np.unique(values[item == name, 0, 4:], axis=0)) == 1
+    assert all(len(np.unique(letters[item == name], axis=0)) == 1 for name in np.unique(item))
+
+
+def test_the_strongest_family_of_surface_features_is_the_one_that_counts() -> None:
+    subject = toy.subject(np.random.default_rng(0), long_words=True, items=20)
+    judged, measure, _ = _judged(case(subject), 0)
+    family, world = strongest(judged, measure)
+    assert family == "counts"
+    assert measure.effect(world) > measure.effect(surfaces(judged)["all"]) + 0.1
 
 
 class Circular(Analysis):
@@ -98,7 +109,7 @@ class Circular(Analysis):
 
 
 def test_shuffled_labels_stops_a_circular_analysis_that_twins_with_dead_units_let_pass() -> None:
-    subject = toy.subject(np.random.default_rng(1), units=3000, items=8, layers=1)
+    subject = toy.subject(np.random.default_rng(1), units=8000, items=12, layers=1)
     dead = {seed: twin * 0 for seed, twin in subject.twins.items()}
     found = verdict(Subject("toy", subject.volume, dead), Circular())
     assert found.estimate > 0.5  # from noise
