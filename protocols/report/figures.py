@@ -17,9 +17,7 @@ from protocols.report.words import between, number, plain
 
 INK, QUIET, PALE = "#1d2429", "#5b666e", "#e3e7ea"
 BLUE = "#0b5a94"
-FONT = (
-    "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
-)
+FONT = "-apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
 HEIGHT, TOP, BOTTOM, LEFT, RIGHT = 430, 46, 54, 62, 176
 # Least distance of two line labels, in pixels.
 LABEL_GAP = 17
@@ -46,7 +44,7 @@ class Look(NamedTuple):
 
 
 LOOKS = {
-    "untrained_twin": Look("#d55e00", "solid", 1.2, "untrained twin"),
+    "untrained_twin": Look("#d55e00", "solid", 1.2, "untrained twins"),
     "shuffled_labels": Look("#8b959c", "solid", 0.8, "shuffled labels"),
     "surface_only": Look("#007a5a", "dash", 1.8, "surface only"),
     "planted_units": Look("#a6487f", "dash", 1.8, "planted units"),
@@ -205,8 +203,8 @@ def by_category(values: xr.DataArray, *, name: str) -> go.Figure:
     )
     figure.update_layout(
         template=TEMPLATE,
-        height=24 + BOTTOM + 25 * len(categories),
-        margin={"t": 12, "b": BOTTOM, "l": 12, "r": 12},
+        height=32 + BOTTOM + 25 * len(categories),
+        margin={"t": 32, "b": BOTTOM, "l": 12, "r": 12},
         dragmode=False,
         xaxis=_axis("layer (counted from 0)", None),
         yaxis={"automargin": True, "fixedrange": True, "ticks": "", "showgrid": False},
@@ -216,7 +214,7 @@ def by_category(values: xr.DataArray, *, name: str) -> go.Figure:
 
 def _axis(title: str, span: list[float] | None, *, grid: bool = False) -> dict[str, Any]:
     return {
-        "title": {"text": title, "standoff": 12},
+        "title": {"text": title, "standoff": 12, "font": {"size": 13}},
         "range": span,
         "showgrid": grid,
         "gridcolor": "#f0f2f3",
@@ -258,7 +256,7 @@ def _world(figure: go.Figure, name: str, layers: list[int], values: np.ndarray) 
     look = LOOKS.get(name, OTHER)
     words = look.words or plain(name)
     if len(values) > 1:
-        words = f"{len(values)} × {words}"
+        words = f"{words} ({len(values)})"
     if name == "shuffled_labels":
         figure.add_scatter(
             x=[*layers, *layers[::-1]],
