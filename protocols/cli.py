@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -186,11 +187,17 @@ def _explain(error: OSError) -> str:
     return f"{error.strerror or error}{place}"
 
 
-def main() -> None:
-    """Run the command; a user's mistake is one line and exit status 1, without a traceback."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; a user's mistake is one line and exit status 1, without a traceback.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Those of the command line by default.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        app()
+        app(sys.argv[1:] if arguments is None else arguments)
     except MISTAKES as error:
         message = str(error)
     except OSError as error:

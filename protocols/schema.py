@@ -281,7 +281,14 @@ def _check_controls(
 
 def _explained(source: MarkedYaml, error: ValidationError) -> ProtocolError:
     """The first of pydantic's complaints, at its line and in our words."""
-    first = min(error.errors(), key=lambda one: source.lines.get(_named(one["loc"], source), 0))
+    # A misspelt key is also a missing one; the misspelling is what the user can see.
+    first = min(
+        error.errors(),
+        key=lambda one: (
+            one["type"] != "extra_forbidden",
+            source.lines.get(_named(one["loc"], source), 0),
+        ),
+    )
     place = _named(first["loc"], source)
     if first["type"] == "extra_forbidden":
         fields = _fields(place[:-1])

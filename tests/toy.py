@@ -48,7 +48,7 @@ def subject(
     length = rng.integers(3, 9, n)[item] + (4 * category if long_words else 0)
     labels = {
         "text": np.array([f"word {i} in frame {f}" for i, f in zip(item, frame, strict=True)]),
-        # Letters at random, and a number that keeps words apart in no order: spelling tells nothing.
+        # Letters at random and numbers in no order: spelling tells nothing.
         "item": np.array(
             ["".join(rng.choice(list("abcdefgh"), 6)) + str(i) for i in rng.permutation(n)]
         )[item],

@@ -123,11 +123,12 @@ def _subjects(summary: Mapping[str, Any], volumes: Mapping[str, xr.Dataset]) -> 
         if seeds:
             drawn = attrs.get("initialisation", "the initialisation of its library")
             sentences.append(
-                f"{capital(counted(len(seeds), 'untrained twin'))} of the same architecture with "
+                f"{capital(spelled(len(seeds)))} untrained "
+                f"{'twin' if len(seeds) == 1 else 'twins'} of the same architecture with "
                 f"fresh weights ({drawn}; seeds {listed(seeds)}) read the same stimuli."
             )
     proved = [json.loads(volume.attrs["identities"]) for volume in volumes.values()]
-    names = sorted({name for found in proved for name in found})
+    names = list(dict.fromkeys(name for found in proved for name in found))
     if names:
         largest = max(value for found in proved for value in found.values())
         sentences.append(
@@ -187,7 +188,8 @@ def _inference(study: Study, summary: Mapping[str, Any]) -> str:
     exploratory = sum(verdict["exploratory"] for verdict in verdicts)
     alphas = sorted({verdict["alpha"] for verdict in verdicts})
     words = (
-        f"{capital(counted(len(verdicts), 'hypothesis', 'hypotheses'))} with direction, smallest "
+        f"{capital(spelled(len(verdicts)))} "
+        f"{'hypothesis' if len(verdicts) == 1 else 'hypotheses'} with direction, smallest "
         "effect that matters, error rate and controls stood in a hash-chained ledger"
     )
     words += (
@@ -212,8 +214,9 @@ def _inference(study: Study, summary: Mapping[str, Any]) -> str:
     return (
         f"{words}. A claim counts as supported if its p reaches the error rate "
         f"({listed([f'{alpha:g}' for alpha in alphas])}), its estimate reaches the smallest "
-        "effect, and every control is passed; as null if the whole interval lies below the "
-        "smallest effect; and otherwise as inconclusive."
+        "effect, and every control is passed, and as rejected if one is not; as null if the whole "
+        "interval lies below the smallest effect; otherwise as inconclusive; and as invalid where "
+        "it could not be judged."
     )
 
 

@@ -1,7 +1,7 @@
 "use strict";
 // Draws the figures, which lie in the page as JSON, and copies the methods text.
 (() => {
-  const narrow = window.matchMedia("(max-width: 760px)");
+  const narrow = window.matchMedia("screen and (max-width: 760px)");
 
   // Where labels at the ends of lines would take half of the screen, a legend below does their work.
   const fitted = (figure) => {

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -31,11 +32,15 @@ WRITES = os.O_WRONLY | os.O_RDWR
 
 def record_into(volumes: Path, model: str, table: str) -> None:
     torch.set_num_threads(1)
-    source = find_source(model)
-    plan = Recording(source, load(table), ("resid_pre", "resid_post"), "target", "float32")
-    loaded = Model.load(source, device="cpu")
+    loaded, stimuli = loaded_once(model), load(table)
+    plan = Recording(loaded.source, stimuli, ("resid_pre", "resid_post"), "target", "float32")
     recording.CHUNK_BYTES = PER_CHUNK * loaded.layers * loaded.width * 4
     record(plan, volumes, lambda: loaded, protocol_sha256="0" * 64)
+
+
+@cache
+def loaded_once(model: str) -> Model:
+    return Model.load(find_source(model), device="cpu")
 
 
 def die_at(moment: int, root: Path) -> None:
@@ -87,7 +92,7 @@ def main() -> None:
             die_at(int(sys.argv[5]), root)
         record_into(root, model, table)
         return
-    environment(), code_version()  # once for all, before the forks
+    environment(), code_version(), loaded_once(model)  # what takes seconds, before the forks
     assert apart(root / "whole", model, table, None) == 0
     moment, died = 0, True
     while died:

@@ -1,0 +1,266 @@
+"""Whole studies through the command line, on a toy model; then everything that can be tampered."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from protocols.cli import app, main
+
+WORDS = {
+    "animals": ["cat", "beaver", "horse", "otter", "mole", "deer"],
+    "tools": ["hammer", "saw", "chisel", "wrench", "drill", "file"],
+    "food": ["bread", "soup", "cheese", "noodle", "rice", "pie"],
+}
+FRAMES = ["There was {} here.", "The word is {} now.", "They wrote {} down."]
+PROTOCOL = """\
+study: toy
+subjects: [{model}]
+stimuli: words.csv
+scan: {{sites: [resid_post], twins: 2}}
+analyses:
+  decode: {{probe: {{site: resid_post, item_folds: 2}}}}
+  prefer: {{selectivity: {{site: resid_post, top: 5, splits: 5}}}}
+hypotheses:
+  - id: decodable
+    claim: The category can be read.
+    rationale: A model that was never trained should not know it.
+    measure: decode.balanced_accuracy
+    at: {{layer: 1}}
+    expect: greater
+    than: chance
+    smallest_effect: 0.2
+    alpha: 0.05
+    controls:
+      untrained_twin: {{margin: 0.1}}
+      shuffled_labels: {{permutations: 19}}
+      surface_only: {{margin: 0.05}}
+      split_half: {{margin: 0.0, splits: 3}}
+"""
+
+
+def run(*arguments: object, code: int = 0) -> None:
+    """`scan` in this process, with the exit status that is expected."""
+    try:
+        main([str(argument) for argument in arguments])
+        status = 0
+    except SystemExit as stop:
+        status = stop.code or 0
+    assert status == code
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_source) -> Path:
+    """A folder with a protocol and the results of a whole run on a toy model."""
+    folder = tmp_path_factory.mktemp("study")
+    rows = [
+        f"{frame.format(item)},{item},frame{number},{category}"
+        for number, frame in enumerate(FRAMES)
+        for category, items in WORDS.items()
+        for item in items
+    ]
+    (folder / "words.csv").write_text("\n".join(["text,item,frame,category", *rows]) + "\n")
+    model = tiny_source("llama").folder
+    (folder / "protocol.yaml").write_text(PROTOCOL.format(model=model))
+    run(folder / "protocol.yaml", "--results", folder / "results")
+    return folder
+
+
+@pytest.fixture
+def study(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished study, to tamper with."""
+    return shutil.copytree(finished, tmp_path / "study")
+
+
+def verdict_of(folder: Path) -> dict:
+    return json.loads((folder / "results/toy/verdicts.json").read_text())["verdicts"][0]
+
+
+def test_a_run_leaves_what_the_readme_of_results_says(finished: Path) -> None:
+    results = finished / "results"
+    home = {path.relative_to(results / "toy").as_posix() for path in (results / "toy").rglob("*.*")}
+    model = json.loads((results / "toy/verdicts.json").read_text())["recordings"][0]["subject"]
+    names = [model, f"{model}.twin0", f"{model}.twin1"]
+    assert home == {
+        "protocol.yaml", "stimuli.csv", "verdicts.json", "report.html", "evidence/decodable.nc",
+        *(f"measures/{analysis}--{name}.nc" for analysis in ("decode", "prefer") for name in names),
+    }  # fmt: skip
+    assert len(list((results / "volumes").glob("*.zarr"))) == 3
+    lines = (results / "ledger.jsonl").read_text().splitlines()
+    kinds = [json.loads(line)["kind"] for line in lines]
+    assert kinds == ["registration", "recording", "recording", "recording", "verdicts"]
+
+
+def test_an_untrained_toy_model_is_not_found_to_know_categories(finished: Path) -> None:
+    found = verdict_of(finished)
+    assert found["status"] in ("null", "inconclusive")
+    assert not found["exploratory"]
+    assert len(found["checks"]) == 4
+
+
+def test_running_again_records_nothing_and_changes_no_byte(study: Path, capfd) -> None:
+    def contents() -> dict[str, bytes]:
+        files = (study / "results").rglob("*")
+        return {str(path): path.read_bytes() for path in files if path.is_file()}
+
+    before = contents()
+    run(study / "protocol.yaml", "--results", study / "results")
+    out, err = capfd.readouterr()
+    assert "decodable" in out and "report: " in out
+    assert "recording " in err
+    assert contents() == before
+
+
+def test_the_single_steps_give_what_the_whole_gives(study: Path, capfd) -> None:
+    before = verdict_of(study)
+    shutil.rmtree(study / "results/toy")
+    for name in ("record", "analyse", "judge", "report"):
+        run(name, study / "protocol.yaml", "--results", study / "results")
+    assert verdict_of(study) == before
+    run("verify", study / "results/toy")
+    assert "1 verdicts were computed again and stand" in capfd.readouterr().out
+
+
+def test_a_dry_run_says_what_it_would_do_and_writes_nothing(study: Path, capfd) -> None:
+    shutil.rmtree(study / "results")
+    run(study / "protocol.yaml", "--results", study / "results", "--dry-run")
+    out = capfd.readouterr().out
+    assert "54" in out and "3 layers" in out and "MB" in out
+    assert not (study / "results").exists()
+
+
+def test_a_step_before_its_time_says_which_one_is_missing(study: Path, capfd) -> None:
+    shutil.rmtree(study / "results")
+    run("judge", study / "protocol.yaml", "--results", study / "results", code=1)
+    assert "has not been recorded; run `scan record`" in capfd.readouterr().err
+
+
+def test_a_hypothesis_changed_after_the_recording_is_exploratory(study: Path, capfd) -> None:
+    protocol = study / "protocol.yaml"
+    protocol.write_text(protocol.read_text().replace("smallest_effect: 0.2", "smallest_effect: 9"))
+    run(protocol, "--results", study / "results")
+    assert verdict_of(study)["exploratory"]
+    assert "not a finding" in " ".join(capfd.readouterr().out.split())
+    run("verify", study / "results/toy")
+
+
+def test_a_layer_that_the_model_does_not_have_is_found_before_anything_is_frozen(
+    study: Path, capfd
+) -> None:
+    shutil.rmtree(study / "results")
+    protocol = study / "protocol.yaml"
+    protocol.write_text(protocol.read_text().replace("layer: 1", "layer: 7"))
+    run(protocol, "--results", study / "results", code=1)
+    assert "line 13: hypotheses.0.at.layer: 7 is none of the model's 3" in _flat(capfd)
+    assert not (study / "results/ledger.jsonl").exists()
+
+
+def first(pattern: str) -> Callable[[Path], Path]:
+    return lambda results: sorted(results.glob(pattern))[0]
+
+
+@pytest.mark.parametrize(
+    ("find", "message"),
+    [
+        (first("toy/report.html"), "report.html was changed after the verdicts were written"),
+        (first("toy/verdicts.json"), "verdicts.json was changed"),
+        (first("toy/protocol.yaml"), "protocol.yaml was changed"),
+        (first("toy/stimuli.csv"), "stimuli.csv was changed"),
+        (first("toy/evidence/*.nc"), "decodable.nc was changed"),
+        (first("toy/measures/*.nc"), "nc was changed"),
+        (first("volumes/*.zarr/resid_post/c/0/0/0"), "its bytes are not those that were recorded"),
+        (first("volumes/*.zarr/zarr.json"), "its bytes are not those that were recorded"),
+        (first("volumes/*.sha256"), "is not the one that was judged"),
+        (first("ledger.jsonl"), "the chain is broken here"),
+    ],
+)
+def test_one_changed_byte_anywhere_fails_loudly(study: Path, capfd, find, message) -> None:
+    run("verify", study / "results/toy")
+    path = find(study / "results")
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    while chr(content[middle]) not in "0123456789abcdef" and "/c/" not in str(path):
+        middle += 1  # a digit or letter: the file stays readable
+    content[middle] ^= 1
+    path.write_bytes(bytes(content))
+    run("verify", study / "results/toy", code=1)
+    assert message in _flat(capfd)
+
+
+def test_a_number_forged_with_all_its_digests_does_not_stand_up_to_the_volumes(
+    study: Path, capfd
+) -> None:
+    """A ledger written anew around a better number: only computing it again can tell."""
+    from protocols.run import study_files
+    from verification import Ledger
+
+    home = study / "results/toy"
+    verdicts = home / "verdicts.json"
+    summary = json.loads(verdicts.read_text())
+    summary["verdicts"][0]["estimate"] += 0.3
+    summary["verdicts"][0]["status"] = "supported"
+    verdicts.write_text(json.dumps(summary))
+    Ledger(study / "results/ledger.jsonl").judged("toy", study_files(home), {"decodable": "x"})
+    run("verify", home, code=1)
+    assert "verdict 'decodable', status: written is 'supported', computed again" in _flat(capfd)
+
+
+def test_a_file_that_is_gone_or_was_added_is_named(study: Path, capfd) -> None:
+    home = study / "results/toy"
+    (home / "extra.txt").write_text("hello")
+    run("verify", home, code=1)
+    assert "extra.txt was not written by this study" in _flat(capfd)
+    (home / "extra.txt").unlink()
+    (home / "report.html").unlink()
+    run("verify", home, code=1)
+    assert "report.html is gone" in _flat(capfd)
+
+
+def test_nan_planted_in_a_volume_is_named_and_nothing_is_judged(study: Path, capfd) -> None:
+    import zarr
+
+    from scanner.volume import digest_file, volume_digest
+
+    volume = first("volumes/*.zarr")(study / "results")
+    zarr.open_group(volume)["resid_post"][4, 2, 7] = float("nan")
+    digest_file(volume).write_text(volume_digest(volume) + "\n")
+    run("judge", study / "protocol.yaml", "--results", study / "results", code=1)
+    error = _flat(capfd)
+    assert "resid_post is not finite at stimulus 4, layer 2, unit 7" in error
+    assert "Traceback" not in error
+
+
+def test_a_typo_ends_with_status_one_and_one_line(tmp_path: Path, capfd) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text("study: s\nsubjcts: [x]\n")
+    run(path, code=1)
+    error = capfd.readouterr().err
+    assert "line 2: subjcts: unknown key; did you mean 'subjects'?" in " ".join(error.split())
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["list"], ["verify", "--help"]])
+def test_the_installed_command_starts(arguments: list[str]) -> None:
+    command = Path(sys.executable).with_name("scan")
+    done = subprocess.run(
+        [command, *arguments], capture_output=True, text=True, env={**os.environ, "COLUMNS": "100"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_list_names_every_part(capsys) -> None:
+    app("list", exit_on_error=False, result_action="return_value")
+    shown = capsys.readouterr().out
+    for name in ("probe", "selectivity", "untrained_twin", "concepts", "smollm2-135m-instruct"):
+        assert name in shown
+
+
+def _flat(capfd) -> str:
+    """What was written to stderr, with the wrapping of the terminal undone."""
+    return " ".join(capfd.readouterr().err.split())
