@@ -69,12 +69,13 @@ def scan(
     if dry_run:
         _show_plan(run)
         return
-    run.plan  # noqa: B018  fetches subjects and checks layers before anything is frozen
-    run.register()
-    run.record()
-    run.analyse()
-    run.judge()
-    run.report()
+    with run.alone():
+        run.plan  # noqa: B018  fetches subjects and checks layers before anything is frozen
+        run.register()
+        run.record()
+        run.analyse()
+        run.judge()
+        run.report()
     _show_verdicts(run)
 
 
@@ -82,22 +83,26 @@ def scan(
 def record(protocol: Protocol, /, *, results: Results = RESULTS) -> None:
     """Register the hypotheses and record the subjects and their twins."""
     run = _open(protocol, results)
-    run.plan  # noqa: B018
-    run.register()
-    run.record()
+    with run.alone():
+        run.plan  # noqa: B018
+        run.register()
+        run.record()
 
 
 @app.command
 def analyse(protocol: Protocol, /, *, results: Results = RESULTS) -> None:
     """Run the analyses on the recordings."""
-    _open(protocol, results).analyse()
+    run = _open(protocol, results)
+    with run.alone():
+        run.analyse()
 
 
 @app.command
 def judge(protocol: Protocol, /, *, results: Results = RESULTS) -> None:
     """Let the gate judge the hypotheses."""
     run = _open(protocol, results)
-    run.judge()
+    with run.alone():
+        run.judge()
     _show_verdicts(run)
 
 
@@ -105,7 +110,8 @@ def judge(protocol: Protocol, /, *, results: Results = RESULTS) -> None:
 def report(protocol: Protocol, /, *, results: Results = RESULTS) -> None:
     """Write the report."""
     run = _open(protocol, results)
-    run.report()
+    with run.alone():
+        run.report()
     _show_verdicts(run)
 
 
@@ -138,8 +144,9 @@ def _first_line(cls: type) -> str:
 def _show_plan(run: Run) -> None:
     """What would be recorded, how many bytes, about how long."""
     table = Table(title=f"{run.study.protocol.study}: would be recorded", title_justify="left")
-    for column in ("subject", "stimuli", "sites", "MB", "about", ""):
-        table.add_column(column, justify="left" if column in ("subject", "sites") else "right")
+    for column in ("subject", "stimuli", "sites", "MB", "about"):
+        left = column in ("subject", "sites")
+        table.add_column(column, justify="left" if left else "right", overflow="fold")
     for planned in run.plan:
         recording = planned.recording
         size = anatomy(recording.source)
@@ -149,10 +156,9 @@ def _show_plan(run: Run) -> None:
         table.add_row(
             recording.subject,
             str(len(recording.stimuli)),
-            f"{', '.join(recording.sites)} × {size.layers} layers × {size.width} units",
+            f"{', '.join(recording.sites)}: {size.layers} layers, {size.width} units",
             f"{recording.bytes(layers=size.layers, width=size.width) / 1e6:.1f}",
-            "-" if there else f"{max(1, round(seconds))} s",
-            "is there" if there else "",
+            "is there" if there else f"{max(1, round(seconds))} s",
         )
     Console().print(table)
 

@@ -20,6 +20,14 @@ Advance = Callable[..., None]
 
 
 @contextmanager
+def noted(what: str) -> Iterator[None]:
+    """A step whose progress others show (pip, transformers): only its line at the end."""
+    began = time.monotonic()
+    yield
+    CONSOLE.print(f"{what}: {time.monotonic() - began:.1f} s")
+
+
+@contextmanager
 def step(what: str, total: int, unit: str) -> Iterator[Advance]:
     """One step of the work.
 

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
+from filelock import FileLock, Timeout
 from joblib import cpu_count
 from threadpoolctl import threadpool_limits
 
-from protocols.progress import step
+from protocols.progress import noted, step
 from protocols.report import render
 from protocols.schema import Study, SubjectSpec
 from scanner import Model, Recording, Subject, anatomy, find_source, open_volume
@@ -134,8 +135,9 @@ class Run:
         protocol = self.study.protocol
         planned = []
         for spec in protocol.subjects:
-            source = find_source(spec.model, revision=spec.revision)
-            self.study.check_layers(anatomy(source).layers)
+            with noted(f"finding {spec.model}"):
+                source = find_source(spec.model, revision=spec.revision)
+                self.study.check_layers(anatomy(source).layers)
             planned += [
                 Planned(
                     spec,
@@ -151,6 +153,25 @@ class Run:
                 for seed in (None, *range(protocol.scan.twins))
             ]
         return planned
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other runs out of the same folder of results.
+
+        Raises
+        ------
+        RunError
+            If another run is in it.
+        """
+        self.folders.root.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.folders.root / ".lock", timeout=0):
+                yield
+        except Timeout:
+            raise RunError(
+                f"another run is writing to {self.folders.root}; wait for it to end, or choose "
+                "another folder with --results"
+            ) from None
 
     def register(self) -> dict[str, str]:
         """Freeze the hypotheses. Returns the sha256 of each by its id."""
@@ -225,9 +246,10 @@ class Run:
         """Run each analysis on each recording and save the measures."""
         protocol, recorded = self.study.protocol, self.recorded()
         total = len(self.study.analyses) * len(recorded)
+        subjects = subjects_from(recorded, self.folders.root)
         written = []
         with step("analysing", total, "analyses") as done, _one_thread():
-            for subject in subjects_from(recorded, self.folders.root).values():
+            for subject in subjects.values():
                 seeds: list[int | None] = [None, *subject.twins]
                 for name, analysis in self.study.analyses.items():
                     for seed in seeds:
@@ -348,7 +370,11 @@ class Run:
 
 def subjects_from(recorded: list[Recorded], root: Path) -> dict[str, Subject]:
     """Open recordings and join each subject with its twins, by the protocol's names for them."""
-    opened = [(one, open_volume(root / one.path)) for one in recorded]
+    opened = []
+    with step("checking recordings", len(recorded), "volumes") as done:
+        for one in recorded:
+            opened.append((one, open_volume(root / one.path)))
+            done(1)
     return {
         one.model: Subject(
             one.subject,

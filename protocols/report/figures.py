@@ -159,7 +159,8 @@ def by_layer(evidence: xr.Dataset, *, measure: str, level: float, judged: Judged
         showlegend=False,
         hovermode="closest",
         dragmode=False,
-        xaxis=_axis("layer (block of the model, counted from 0)", span),
+        xaxis=_axis("layer (block of the model, counted from 0)", span)
+        | {"tick0": 0, "dtick": layer_step(len(layers))},
         yaxis=_axis(plain(measure), limits, grid=True),
     )
     for label in _labels(lines, limits, right):
@@ -203,13 +204,18 @@ def by_category(values: xr.DataArray, *, name: str) -> go.Figure:
     )
     figure.update_layout(
         template=TEMPLATE,
-        height=32 + BOTTOM + 25 * len(categories),
+        height=32 + BOTTOM + 25 * max(4, len(categories)),
         margin={"t": 32, "b": BOTTOM, "l": 12, "r": 12},
         dragmode=False,
-        xaxis=_axis("layer (counted from 0)", None),
+        xaxis=_axis("layer (counted from 0)", None) | {"tick0": 0, "dtick": layer_step(z.shape[1])},
         yaxis={"automargin": True, "fixedrange": True, "ticks": "", "showgrid": False},
     )
     return figure
+
+
+def layer_step(layers: int) -> int:
+    """Step of the ticks on an axis of layers: whole numbers, and at most twelve of them."""
+    return next((step for step in (1, 2, 5, 10) if layers <= 12 * step), 20)
 
 
 def _axis(title: str, span: list[float] | None, *, grid: bool = False) -> dict[str, Any]:

@@ -39,8 +39,8 @@ def p_value(p: float | None) -> str:
 
 
 def percent(share: float) -> str:
-    """``98 %``, with as many digits as it takes."""
-    return f"{100 * share:.4g} %"
+    """``98%``, with as many digits as it takes."""
+    return f"{100 * share:.4g}%"
 
 
 def deviation(value: float) -> str:

@@ -311,7 +311,7 @@ def test_hypotheses_stand_in_the_order_of_registration_and_in_equal_cards(page: 
     cards = re.findall(r'<section class="([^"]*)" id="is-(\w+)">', page)
     assert cards == [("hypothesis", status) for status in STATUSES]
     for status in STATUSES:
-        for part in ("Estimate", "Interval (96 %)", "Controls", "How this was judged"):
+        for part in ("Estimate", "Interval (96%)", "Controls", "How this was judged"):
             assert part in section(page, status)
 
 
@@ -507,6 +507,11 @@ def test_map_has_the_strongest_category_on_top() -> None:
     )
     assert shown["data"][0]["y"] == ["plants", "tools"]
     assert shown["data"][0]["z"][1] == [0.75] * LAYERS
+
+
+@pytest.mark.parametrize(("layers", "step"), [(4, 1), (12, 1), (13, 2), (30, 5), (80, 10)])
+def test_layers_are_whole_numbers_on_the_axis(layers: int, step: int) -> None:
+    assert figures.layer_step(layers) == step
 
 
 @pytest.mark.parametrize(

@@ -264,3 +264,11 @@ def test_list_names_every_part(capsys) -> None:
 def _flat(capfd) -> str:
     """What was written to stderr, with the wrapping of the terminal undone."""
     return " ".join(capfd.readouterr().err.split())
+
+
+def test_a_second_run_in_the_same_folder_is_refused(study: Path, capfd) -> None:
+    from filelock import FileLock
+
+    with FileLock(study / "results/.lock"):
+        run("judge", study / "protocol.yaml", "--results", study / "results", code=1)
+    assert "another run is writing to" in _flat(capfd)
