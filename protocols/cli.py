@@ -166,7 +166,7 @@ def _show_plan(run: Run) -> None:
 def _show_verdicts(run: Run) -> None:
     summary = json.loads(run.folders.verdicts.read_text())
     table = Table(title=f"{summary['study']}: verdicts", title_justify="left")
-    for column in ("hypothesis", "verdict", "estimate", "interval", "why"):
+    for column in ("hypothesis", "verdict", "estimate", "interval"):
         table.add_column(column, overflow="fold")
     for one in summary["verdicts"]:
         estimate, (low, high) = one["estimate"], one["interval"]
@@ -176,9 +176,11 @@ def _show_verdicts(run: Run) -> None:
             one["status"] + (" (exploratory: not a finding)" if one["exploratory"] else ""),
             f"{estimate:.3f}" if measured else "-",
             f"{low:.3f} to {high:.3f}" if measured else "-",
-            one["reason"],
         )
     Console().print(table)
+    for one in summary["verdicts"]:
+        if one["status"] != "supported":
+            print(f"{one['id']}: {one['reason']}")
     if run.folders.report.is_file():
         print(f"report: {run.folders.report}")
 

@@ -10,9 +10,9 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 CONSOLE = Console(stderr=True, highlight=False)
 
@@ -50,17 +50,16 @@ def step(what: str, total: int, unit: str) -> Iterator[Advance]:
         yield lambda count=1, detail="": None
     else:
         with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[detail]}"),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
+            TextColumn("left", table_column=Column(no_wrap=True)),
+            # What gives way on a narrow terminal.
+            TextColumn("[dim]{task.fields[detail]}", table_column=Column(ratio=1, no_wrap=True)),
             console=CONSOLE,
             transient=True,
         ) as bars:
-            task = bars.add_task(what, total=total, unit=unit, detail="")
+            task = bars.add_task(what, total=total, detail="")
             yield lambda count=1, detail="": bars.update(task, advance=count, detail=detail)
     CONSOLE.print(f"{what}: {total} {unit}, {time.monotonic() - began:.1f} s")

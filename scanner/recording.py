@@ -137,7 +137,7 @@ def record(
     path = recording.path(volumes)
     if path.exists():
         if not digest_file(path).is_file():  # killed between the last two steps
-            digest_file(path).write_text(volume_digest(path) + "\n")
+            _seal(path)
         open_volume(path)
         advance(len(recording.stimuli))
         return path
@@ -159,7 +159,7 @@ def record(
             if not (partial / array.path / f"c/{chunk}/0/0").is_file()
         ]
         if todo:
-            for kind, values in _chunk(model, recording.sites, ids, targets, rows).items():
+            for kind, values in _chunk(model, tuple(todo), ids, targets, rows).items():
                 here = table.iloc[rows]
                 check_finite(
                     xr.DataArray(
@@ -302,6 +302,13 @@ def _begin(
 def _finish(partial: Path, path: Path) -> Path:
     """Rename and leave the digest beside; each step can be killed and is taken up again."""
     os.replace(partial, path)
-    digest_file(path).write_text(volume_digest(path) + "\n")
+    _seal(path)
     open_volume(path)
     return path
+
+
+def _seal(path: Path) -> None:
+    """Leave the digest beside a volume, whole or not at all: half of one would condemn it."""
+    staging = digest_file(path).with_name(f".{path.stem}.sha256.writing")
+    staging.write_text(volume_digest(path) + "\n")
+    os.replace(staging, digest_file(path))

@@ -361,7 +361,10 @@ def _rule(
                 return "rejected", f"{check.control}: {check.reason}"
         return "supported", f"{effect} and every control passed"
     if high < delta:
-        return "null", f"{effect}, surely smaller than the smallest that matters ({delta:g})"
+        where = f", and surely on the other side of {hypothesis.than}" if high < 0 else ""
+        return "null", (
+            f"{effect}, surely smaller than the smallest that matters ({delta:g}){where}"
+        )
     return "inconclusive", (
         f"{effect} is neither shown to be there nor shown to be smaller than {delta:g}"
     )

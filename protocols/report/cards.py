@@ -174,6 +174,8 @@ def _caption(
             "The interval is symmetric about its estimate (Student's t) and passes the end of the "
             "scale; it is shown as computed."
         )
+    elif low is not None and (low == quantity.least or high == quantity.greatest):
+        words.append("The interval is cut at the end of the scale; the rule used it uncut.")
     return " ".join(words)
 
 
@@ -182,8 +184,8 @@ def _world_words(name: str, draws: int) -> str:
         "untrained_twin": f"Thin lines: {counted(draws, 'untrained twin')}.",
         "shuffled_labels": f"Grey: {counted(draws, 'shuffling')} of the labels among items, and "
         "their range.",
-        "surface_only": "Dashed: the same analysis on the surface of the words, which no layer "
-        "changes.",
+        "surface_only": "Dashed: the same analysis on the surface of the words, by its strongest "
+        "family of features; no layer changes it.",
         "planted_units": "Dashed: a model with selective units planted in every layer.",
     }
     return words.get(name, f"Dash-dotted: the world of {plain(name)}.")

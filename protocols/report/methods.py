@@ -42,6 +42,8 @@ REFERENCES = {
     "judging": (
         "Wu, C. F. J. (1986). Jackknife, bootstrap and other resampling methods in regression "
         "analysis. Annals of Statistics 14, 1261-1295.",
+        "Shao, J. & Wu, C. F. J. (1989). A general theory for jackknife variance estimation. "
+        "Annals of Statistics 17, 1176-1197.",
     ),
     "holm": (
         "Holm, S. (1979). A simple sequentially rejective multiple test procedure. Scandinavian "
@@ -52,7 +54,8 @@ REFERENCES = {
         "Statistical Applications in Genetics and Molecular Biology 9, article 39.",
     ),
     "untrained_twin": (
-        "Zhang, K. & Bowman, S. (2018). Language modeling teaches you more than translation does. "
+        "Zhang, K. & Bowman, S. (2018). Language modeling teaches you more than translation does: "
+        "lessons learned through auxiliary syntactic task analysis. "
         "BlackboxNLP 2018, 359-361.",
     ),
 }
@@ -164,9 +167,10 @@ def _analysis(name: str, analysis: Analysis) -> str:
     if kind == "probe":
         return (
             f"Linear probes (analysis '{name}'; Alain & Bengio 2016) decoded {settings['label']} "
-            f"from {settings['site']} at each layer by ridge regression on the one-hot label, with "
-            f"penalty {settings['penalty']:g} in units of the mean squared length of a training "
-            f"pattern; {settings['item_folds']} groups of items and {settings['frame_folds']} of "
+            f"from {settings['site']} at each layer by ridge regression on the one-hot label "
+            f"(Hastie et al. 2009), with penalty {settings['penalty']:g} in units of the mean "
+            f"squared length of a training pattern; {settings['item_folds']} groups of items and "
+            f"{settings['frame_folds']} of "
             "frames took turns as the test, and neither the items nor the frames of a test were "
             "in its training."
         )
@@ -205,7 +209,8 @@ def _inference(study: Study, summary: Mapping[str, Any]) -> str:
         )
     words += (
         f" Standard errors are from a delete-half jackknife over items, stratified by category "
-        f"({HALF_SAMPLES} half-samples; Wu 1986), each of which repeats the whole analysis. "
+        f"({HALF_SAMPLES} half-samples; Wu 1986; Shao & Wu 1989), each of which repeats the "
+        "whole analysis; frames were not resampled. "
         f"Intervals ({listed([percent(1 - 2 * alpha) for alpha in alphas])}) and one-sided "
         "p-values are by Student's t with items less categories as degrees of freedom"
     )
@@ -238,9 +243,9 @@ def _control(name: str, controls: list[Control]) -> str:
         f"registered margin ({margin}; Zhang & Bowman 2018).",
         "shuffled_labels": f"Labels were shuffled among items {fields.get('permutations')} times "
         "(Phipson & Smyth 2010).",
-        "surface_only": "The same analysis read what is on the surface of the words (length, "
-        "frequency, tokens, position, letters) in the place of activations, and had to be "
-        f"exceeded by a margin ({margin}).",
+        "surface_only": "The same analysis read families of features of the surface of the words "
+        "(counts such as length and frequency, tokens, letters, and all of these) in the place of "
+        f"activations, and the strongest had to be exceeded by a margin ({margin}).",
         "split_half": f"Over {fields.get('splits')} halvings of the items, the weaker half had to "
         f"keep, in the median, an effect of at least the margin ({margin}).",
         "planted_units": f"A model with {fields.get('units')} planted units of d' = "

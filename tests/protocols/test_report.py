@@ -345,6 +345,17 @@ def test_what_could_not_be_computed_is_said_and_not_drawn(page: str) -> None:
     assert 'id="figure-is-invalid"' not in page and 'id="figure-is-null"' in page
 
 
+@pytest.mark.parametrize(
+    ("high", "said"), [(1.04, "passes the end of the scale"), (1.0, "cut at the end of the scale")]
+)
+def test_interval_at_the_end_of_the_scale_is_explained(
+    tmp_path: Path, high: float, said: str
+) -> None:
+    study = made_up(tmp_path, ("rejected",))
+    study.summary["verdicts"][0]["interval"] = [0.41, high]
+    assert said in section(study.page, "rejected")
+
+
 def test_inconclusive_says_how_many_items_would_decide(page: str) -> None:
     assert "4711" in section(page, "inconclusive")
     assert "4711" not in section(page, "supported")
@@ -414,7 +425,7 @@ def test_eta_squared_of_groups() -> None:
 
 
 def test_methods_name_only_the_sources_that_were_used(parts: Parts) -> None:
-    for source in ("Alain", "Spearman", "Brown", "Wu", "Holm", "Phipson", "Zhang"):
+    for source in ("Alain", "Spearman", "Brown", "Wu", "Shao", "Holm", "Phipson", "Zhang"):
         assert f"{source}, " in parts.text
     assert "CC0" in parts.text
 

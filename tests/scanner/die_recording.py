@@ -1,9 +1,10 @@
 """A script: record a toy model again and again, killed each time at another moment, and resume.
 
 ``python die_recording.py MODEL STIMULI ROOT STEP`` records into ``ROOT/whole`` undisturbed; then, for
-k = 0, STEP, 2 STEP, …, into ``ROOT/k`` and is killed (SIGKILL) just before the k-th change that it
-makes to the file system, and records there once more. It ends with the first k that is more than
-there are changes, and prints one JSON object a line:
+k = 0, STEP, 2 STEP, …, into ``ROOT/k`` and is killed (SIGKILL) just before the k-th file that it
+opens for writing, renames or removes, and records there once more. Of the many small files that a
+recording begins with, one in `FEW` counts. It ends with the first k that is more than there are,
+and prints one JSON object a line:
 
     {"moment": k, "died": true, "chunks": 2, "touched": [], "resumed": 0}
 
@@ -26,7 +27,8 @@ from scanner import Model, Recording, find_source, record, recording
 from scanner.provenance import code_version, environment
 from stimuli import load
 
-PER_CHUNK = 10  # of 36 stimuli: four chunks, the last one short
+PER_CHUNK = 14  # of 36 stimuli: three chunks, the last one short
+FEW = 20
 WRITES = os.O_WRONLY | os.O_RDWR
 
 
@@ -45,17 +47,21 @@ def loaded_once(model: str) -> Model:
 
 def die_at(moment: int, root: Path) -> None:
     """Count the changes below `root`, and die before the one numbered `moment`."""
-    seen = 0
+    begun = seen = 0
 
     def watch(event: str, arguments: tuple) -> None:
-        nonlocal seen
-        changes = event in ("os.rename", "os.mkdir", "os.remove", "os.rmdir") or (
-            event == "open" and bool(arguments[2] & WRITES)
-        )
-        if changes and str(arguments[0]).startswith(str(root)):
-            if seen == moment:
-                os.kill(os.getpid(), signal.SIGKILL)
-            seen += 1
+        nonlocal begun, seen
+        writes = event == "open" and bool(arguments[2] & WRITES)
+        if not (writes or event in ("os.rename", "os.remove")):
+            return
+        path = str(arguments[0])
+        if ".begun" in path:
+            begun += 1
+        if not path.startswith(str(root)) or (".begun/" in path and begun % FEW):
+            return
+        if seen == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+        seen += 1
 
     sys.addaudithook(watch)
 
