@@ -153,12 +153,16 @@ def test_overflow_while_recording_is_refused_by_layer_and_text_and_nothing_is_fi
     # One token of one word overflows, as float16 does on the first token of some models: the
     # random tokens that identities are proved on do not show it.
     (ids,), _ = model.tokenize([toy_stimuli.table["text"][3]])
-    others = {token for text in toy_stimuli.table["text"][:3] for token in model.tokenize([text])[0][0]}
+    others = {
+        token for text in toy_stimuli.table["text"][:3] for token in model.tokenize([text])[0][0]
+    }
     rare = next(token for token in ids if token not in others)
     with torch.no_grad():
         model.base.embed_tokens.weight[rare] = float("inf")
     plan = Recording(model.source, toy_stimuli, ("resid_post",), "target", "float32")
-    with pytest.raises(VolumeError, match=r"resid_post of stimuli 0 to 35 is not finite at .*layer 0"):
+    with pytest.raises(
+        VolumeError, match=r"resid_post of stimuli 0 to 35 is not finite at .*layer 0"
+    ):
         record(plan, tmp_path, lambda: model, protocol_sha256="0" * 64)
     assert not plan.path(tmp_path).exists()
     assert list(tmp_path.rglob("c/0/0/0")) == []
