@@ -63,7 +63,8 @@ def scan(
 ) -> None:
     """Run a protocol: register, record, analyse, judge, report.
 
-    What has been recorded before is not recorded again; an interrupted run goes on.
+    What has been recorded before is not recorded again, what has been judged and has not changed
+    is not judged again, and an interrupted run goes on.
     """
     run = _open(protocol, results)
     if dry_run:
@@ -73,9 +74,12 @@ def scan(
         run.plan  # noqa: B018  fetches subjects and checks layers before anything is frozen
         run.register()
         run.record()
-        run.analyse()
-        run.judge()
-        run.report()
+        if run.stands():
+            CONSOLE.print("nothing has changed since the verdicts were written")
+        else:
+            run.analyse()
+            run.judge()
+            run.report()
     _show_verdicts(run)
 
 

@@ -242,6 +242,18 @@ class Run:
             )
         return found
 
+    def stands(self) -> bool:
+        """Whether the study was run to its end with this protocol, code and these recordings.
+
+        Every file must still be what the ledger says, so what was tampered with is made anew.
+        """
+        entry = Ledger(self.folders.ledger).latest_judgement(self.study.protocol.study)
+        if entry is None or entry["files"] != study_files(self.folders.home):
+            return False
+        summary = json.loads(self.folders.verdicts.read_text())
+        now = self._circumstances(self.recorded())
+        return all(summary[key] == value for key, value in now.items())
+
     def analyse(self) -> None:
         """Run each analysis on each recording and save the measures."""
         protocol, recorded = self.study.protocol, self.recorded()
@@ -354,17 +366,23 @@ class Run:
         self, ledger: Ledger, recorded: list[Recorded], verdicts: list[Verdict]
     ) -> dict[str, Any]:
         return {
-            "study": self.study.protocol.study,
-            "protocol_sha256": self.study.sha256,
-            "stimuli_sha256": self.study.stimuli.digest,
+            **self._circumstances(recorded),
             "ledger_head": ledger.anchor(
                 (verdict.registration for verdict in verdicts),
                 ((Path(one.path).name, one.sha256) for one in recorded),
             ),
+            "verdicts": [verdict.as_json() for verdict in verdicts],
+        }
+
+    def _circumstances(self, recorded: list[Recorded]) -> dict[str, Any]:
+        """All that the verdicts of this run can depend on."""
+        return {
+            "study": self.study.protocol.study,
+            "protocol_sha256": self.study.sha256,
+            "stimuli_sha256": self.study.stimuli.digest,
             "code_version": code_version(),
             "environment": dict(environment()),
             "recordings": [asdict(one) for one in recorded],
-            "verdicts": [verdict.as_json() for verdict in verdicts],
         }
 
 

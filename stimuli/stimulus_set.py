@@ -209,8 +209,8 @@ def _checked(table: pd.DataFrame, source: str) -> pd.DataFrame:
         returns = table[column].astype(str).str.contains("\r", regex=False)
         if returns.any():
             raise StimulusError(
-                f"stimuli {source}, row {_row(returns)}: column '{column}' holds a carriage return; "
-                "write line breaks as \\n alone"
+                f"stimuli {source}, row {_row(returns)}: column '{column}' holds a carriage "
+                "return; write line breaks as \\n alone"
             )
     table = table.assign(**{column: table[column].astype(str) for column in REQUIRED})
     if not set(SPAN) <= set(table.columns):

@@ -1,4 +1,4 @@
-"""Subjects for all tests: the embedded model, and toy models of many families, without a network."""
+"""Subjects for all tests, without a network: the embedded model, and toy models of families."""
 
 import os
 

@@ -112,8 +112,30 @@ def test_running_again_records_nothing_and_changes_no_byte(study: Path, capfd) -
     run(study / "protocol.yaml", "--results", study / "results")
     out, err = capfd.readouterr()
     assert "decodable" in out and "report: " in out
-    assert "recording " in err
+    assert "nothing has changed since the verdicts were written" in err
+    assert "judging" not in err
     assert contents() == before
+
+
+def test_judging_again_from_the_recordings_gives_the_same_bytes(study: Path, capfd) -> None:
+    home = study / "results/toy"
+    files = [path for path in home.rglob("*") if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
+    ledger = (study / "results/ledger.jsonl").read_bytes()
+    shutil.rmtree(home)
+    run(study / "protocol.yaml", "--results", study / "results")
+    assert "judging" in capfd.readouterr().err
+    assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before
+    assert (study / "results/ledger.jsonl").read_bytes() == ledger
+
+
+def test_a_damaged_result_is_made_anew(study: Path, capfd) -> None:
+    report = study / "results/toy/report.html"
+    before = report.read_bytes()
+    report.write_bytes(b"")
+    run(study / "protocol.yaml", "--results", study / "results")
+    assert report.read_bytes() == before
+    assert "judging" in capfd.readouterr().err
 
 
 def test_the_single_steps_give_what_the_whole_gives(study: Path, capfd) -> None:

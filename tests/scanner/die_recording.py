@@ -1,9 +1,9 @@
 """A script: record a toy model again and again, killed each time at another moment, and resume.
 
-``python die_recording.py MODEL STIMULI ROOT STEP`` records into ``ROOT/whole`` undisturbed; then, for
-k = 0, STEP, 2 STEP, …, into ``ROOT/k`` and is killed (SIGKILL) just before the k-th file that it
-opens for writing, renames or removes, and records there once more. Of the many small files that a
-recording begins with, one in `FEW` counts. It ends with the first k that is more than there are,
+``python die_recording.py MODEL STIMULI ROOT STEP`` records into ``ROOT/whole`` undisturbed; then,
+for k = 0, STEP, 2 STEP, …, into ``ROOT/k`` and is killed (SIGKILL) just before the k-th file that
+it opens for writing, renames or removes, and records there once more. Of the many small files that
+a recording begins with, one in `FEW` counts. It ends with the first k that is more than there are,
 and prints one JSON object a line:
 
     {"moment": k, "died": true, "chunks": 2, "touched": [], "resumed": 0}

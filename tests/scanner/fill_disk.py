@@ -1,7 +1,7 @@
 """A script: record on a disk that is full, then on one that is read-only; Linux only.
 
-``unshare -rm python fill_disk.py MODEL STIMULI PROTOCOL FOLDER`` puts a small file system of its own
-on FOLDER, which nobody else sees and which ends with it. It prints one JSON object a line:
+``unshare -rm python fill_disk.py MODEL STIMULI PROTOCOL FOLDER`` puts a small file system of its
+own on FOLDER, which nobody else sees and which ends with it. It prints one JSON object a line:
 
     {"step": "full", "size": 64, "status": 1, "errno": 28, "said": "…"}
 """

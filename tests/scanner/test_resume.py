@@ -1,4 +1,4 @@
-"""A recording that was killed goes on where it was and ends as the same bytes; none is done twice."""
+"""A recording that was killed goes on where it was, and ends as the same bytes."""
 
 import json
 import os

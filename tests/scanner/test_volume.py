@@ -37,7 +37,7 @@ def volume(finished):
 
 
 def sealed(path):
-    """Give a changed volume the digest of what it now is: only the contract is left to refuse it."""
+    """Give a changed volume the digest of what it is now: only the contract can refuse it."""
     digest_file(path).write_text(volume_digest(path) + "\n")
     return path
 
