@@ -1,6 +1,7 @@
 """What may be claimed: hypotheses, the ledger that freezes them, and the gate that judges."""
 
-from verification.base import CONTROLS, Check, Control, Hypothesis, Verdict
+from verification.base import Check, Hypothesis, Verdict
+from verification.control import CONTROLS, Control
 from verification.gate import REQUIRED, Case, evidence, judge
 from verification.ledger import Ledger, LedgerError, Registration
 

@@ -11,7 +11,8 @@ from joblib import Parallel, delayed
 from analyses import Analysis, AnalysisError
 from analyses.splits import item_groups
 from scanner import Subject
-from verification.base import Check, Control, Hypothesis, Status, Verdict
+from verification.base import Check, Hypothesis, Status, Verdict
+from verification.control import Control
 from verification.controls import CONTROLS
 from verification.measure import Measure, item_labels
 from verification.statistics import Estimate, HalfSamples, holm, items_needed, stream

@@ -16,7 +16,8 @@ from analyses.base import labels as labels_of
 from analyses.base import read
 from analyses.selectivity import word_means
 from scanner import Subject
-from verification.base import Check, Control, Hypothesis, Kind, control
+from verification.base import Check, Hypothesis, Kind
+from verification.control import Control, control
 from verification.measure import Measure
 from verification.statistics import Estimate
 

@@ -12,7 +12,8 @@ import xarray as xr
 
 from analyses.base import labels
 from scanner import Subject
-from verification.base import Check, Control, Hypothesis, Kind, control
+from verification.base import Check, Hypothesis, Kind
+from verification.control import Control, control
 from verification.measure import Measure
 from verification.statistics import Estimate, permutation_p
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from analyses.splits import item_groups
 from scanner import Subject
-from verification.base import Check, Control, Hypothesis, Kind, control
+from verification.base import Check, Hypothesis, Kind
+from verification.control import Control, control
 from verification.measure import Measure, item_labels
 from verification.statistics import Estimate
 

@@ -11,7 +11,8 @@ import numpy as np
 import xarray as xr
 
 from scanner import Subject
-from verification.base import Check, Control, Hypothesis, Kind, control
+from verification.base import Check, Hypothesis, Kind
+from verification.control import Control, control
 from verification.measure import Measure
 from verification.statistics import Estimate
 

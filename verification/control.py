@@ -1,0 +1,102 @@
+"""What a control is, and the registry that protocols name them by."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import xarray as xr
+
+from scanner import Subject
+from verification.base import Check, Hypothesis, Kind
+from verification.measure import Measure
+from verification.statistics import Estimate
+
+
+@dataclass(frozen=True)
+class Control(ABC):
+    """A world built so that a claim must fail in it, or a part of the world where it must hold.
+
+    A control changes the subject and asks the same measure again. One file each; the file's name
+    is its name in a protocol, its fields are the settings that a protocol may give.
+    """
+
+    kind: ClassVar[Kind]
+    margin: float
+
+    @abstractmethod
+    def __call__(
+        self,
+        subject: Subject,
+        measure: Measure,
+        observed: Estimate,
+        hypothesis: Hypothesis,
+        *,
+        rng: np.random.Generator,
+    ) -> Check:
+        """Judge the measure in this control's world.
+
+        Parameters
+        ----------
+        subject : Subject
+            The subject that the claim is about, with the stimuli that judge.
+        measure : Measure
+        observed : Estimate
+            What the measure found on it.
+        hypothesis : Hypothesis
+        rng : numpy.random.Generator
+
+        Raises
+        ------
+        AnalysisError, KeyError
+            If the control cannot be run; the gate then calls the verdict invalid.
+        """
+
+    def profile(
+        self, subject: Subject, measure: Measure, *, rng: np.random.Generator
+    ) -> xr.DataArray | None:
+        """The measure at every layer of the control's world (draw, layer), for the report.
+
+        None where this world has no layers to show.
+        """
+        return None
+
+    def beaten(self, observed: Estimate, world: Estimate, alpha: float, what: str) -> Check:
+        """The rule of null controls: the effect exceeds that of the world by the margin.
+
+        The lower limit, at one-sided confidence 1 - `alpha`, of the paired difference must reach
+        the margin; to be better by a hair is not enough.
+        """
+        difference = observed - world
+        low, high = difference.interval(1 - 2 * alpha)
+        passed = bool(low >= self.margin)
+        return Check(
+            control=name_of(type(self)),
+            kind=self.kind,
+            passed=passed,
+            estimate=world.value,
+            interval=(low, high),
+            margin=self.margin,
+            reason=(
+                f"{what} has an effect of {world.value:.3f}; the observed effect exceeds it by "
+                f"{difference.value:.3f} ({low:.3f} to {high:.3f}), "
+                f"{'at least' if passed else 'not surely'} the margin {self.margin:g}"
+            ),
+        )
+
+
+CONTROLS: dict[str, type[Control]] = {}
+
+
+def control(added: type[Control]) -> type[Control]:
+    """Enter a control under the name of its file."""
+    name = name_of(added)
+    if name in CONTROLS:
+        raise TypeError(f"two controls are named '{name}'")
+    CONTROLS[name] = added
+    return added
+
+
+def name_of(cls: type) -> str:
+    """The name of the file that a control is written in."""
+    return cls.__module__.rpartition(".")[2]
