@@ -10,6 +10,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from analyses import REGISTRY, AnalysisError
@@ -42,6 +43,7 @@ app = App(
     name="scan",
     help="An fMRI for language models: record, analyse, judge and report a protocol.",
     version=lambda: version("lmfmri"),
+    suppress_keyboard_interrupt=False,  # `main` says how to go on
     console=Console(),
 )
 
@@ -219,5 +221,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
     else:
         return
-    CONSOLE.print(f"[bold red]error:[/] {message}", markup=True, soft_wrap=True)
+    CONSOLE.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
     sys.exit(1)
