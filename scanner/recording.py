@@ -19,7 +19,7 @@ import zarr
 
 from scanner.model import Model
 from scanner.provenance import code_version, digest, environment, now
-from scanner.sites import Kind
+from scanner.sites import KINDS, Kind
 from scanner.sources import Source
 from scanner.volume import (
     VolumeError,
@@ -132,7 +132,8 @@ def record(
     VolumeError
         If an activation is not finite, or what lies at the path is damaged.
     StimulusError
-        If a stimulus is longer than the context or its target has no token.
+        If a stimulus is longer than the context, its target has no token, or a column of the table
+        has a name that volumes use.
     """
     path = recording.path(volumes)
     if path.exists():
@@ -205,6 +206,12 @@ def _tokenized(
 ) -> tuple[list[list[int]], np.ndarray, pd.DataFrame]:
     """Token ids, the position of each target's last token, and the table with what tokens tell."""
     table = stimuli.table
+    taken = {"layer", "unit", "n_tokens", "target_position", "first_token", "last_token", *KINDS}
+    for column in table.columns:
+        if column in taken:
+            raise StimulusError(
+                f"stimuli '{stimuli.name}': a volume holds '{column}' of its own; rename the column"
+            )
     ids, offsets = model.tokenize(table["text"].tolist())
     last, counts, first_ids, last_ids = [], [], [], []
     spans = zip(table["text"], table["target_start"], table["target_end"], strict=True)

@@ -11,6 +11,7 @@ import zarr
 
 from scanner import Recording, VolumeError, check_volume, open_volume, record
 from scanner.volume import PROVENANCE, digest_file, provenance, volume_digest
+from stimuli import StimulusError, StimulusSet
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +145,18 @@ def test_no_volume_and_one_that_is_not_finished_are_refused(path, tmp_path):
     digest_file(path).unlink()
     with pytest.raises(VolumeError, match="no finished volume"):
         open_volume(path)
+
+
+@pytest.mark.parametrize("column", ["layer", "unit", "n_tokens", "target_position", "resid_post"])
+def test_a_column_of_the_stimuli_that_the_volume_would_overwrite_is_refused(
+    tiny_model, toy_stimuli, tmp_path, column
+):
+    model = tiny_model("llama")
+    stimuli = StimulusSet("mine", toy_stimuli.table.assign(**{column: 7}))
+    plan = Recording(model.source, stimuli, ("resid_post",), "target", "float32")
+    with pytest.raises(StimulusError, match=f"'mine': a volume holds '{column}' of its own"):
+        record(plan, tmp_path, lambda: model, protocol_sha256="0" * 64)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_overflow_while_recording_is_refused_by_layer_and_text_and_nothing_is_finished(
