@@ -154,13 +154,13 @@ def record(
     step = next(iter(sites.values())).chunks[0]
     for chunk, start in enumerate(range(0, len(ids), step)):
         rows = np.arange(start, min(start + step, len(ids)))
-        todo = [
+        todo: tuple[Kind, ...] = tuple(
             kind
-            for kind, array in sites.items()
-            if not (partial / array.path / f"c/{chunk}/0/0").is_file()
-        ]
+            for kind in recording.sites
+            if not (partial / sites[kind].path / f"c/{chunk}/0/0").is_file()
+        )
         if todo:
-            for kind, values in _chunk(model, tuple(todo), ids, targets, rows).items():
+            for kind, values in _chunk(model, todo, ids, targets, rows).items():
                 here = table.iloc[rows]
                 check_finite(
                     xr.DataArray(

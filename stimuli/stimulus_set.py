@@ -62,8 +62,10 @@ class StimulusSet:
         """Read back what `csv` wrote: a label that only looks like a number ("01") stays a word."""
         table = _read(path)
         cells = pd.read_csv(path, keep_default_na=False, dtype=str)
-        words = [name for name in table if list(table[name].astype(str)) != list(cells[name])]
-        return cls(path.stem, table.assign(**{name: cells[name] for name in words}))
+        for name in table.columns:
+            if list(table[name].astype(str)) != list(cells[name]):
+                table[name] = cells[name]
+        return cls(path.stem, table)
 
     def part(self, *, items: int | None = None, frames: int | None = None) -> "StimulusSet":
         """A stratified part: the same number of items from each category, in the first frames.
