@@ -207,6 +207,12 @@ def _checked(table: pd.DataFrame, source: str) -> pd.DataFrame:
                 f"stimuli {source}, row {_row(empty)}: column '{column}' is empty; "
                 "fill it in or leave the row out"
             )
+        kinds = {type(value).__name__ for value in table[column].tolist()}
+        if column not in SPAN and (len(kinds) > 1 or kinds & {"list", "dict"}):
+            raise StimulusError(
+                f"stimuli {source}: column '{column}' holds {' and '.join(sorted(kinds))}; "
+                "a label is one text, number or truth value in each row"
+            )
         # CSV leaves a lone one unquoted, and what `csv` wrote would be read as two rows.
         returns = table[column].astype(str).str.contains("\r", regex=False)
         if returns.any():

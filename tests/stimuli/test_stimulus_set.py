@@ -427,3 +427,18 @@ def test_any_part_is_stratified_and_spans_the_frequencies_or_is_refused(sizes, i
         gaps = np.diff(ranks)
         assert len(gaps) == 0 or gaps.max() - gaps.min() <= 1
         assert abs(ranks[0] - (len(ranked) - 1 - ranks[-1])) <= 1
+
+
+@pytest.mark.parametrize(
+    ("values", "kinds"),
+    [([1, "a"], "int and str"), ([["x"], ["y"]], "list"), ([{"a": 1}, {"a": 2}], "dict")],
+)
+def test_a_label_that_is_not_one_kind_of_value_is_refused(tmp_path, values, kinds) -> None:
+    rows = [
+        {"text": f"A {word} here.", "item": word, "frame": "f", "category": "c", "size": value}
+        for word, value in zip(("cat", "dog"), values, strict=True)
+    ]
+    path = tmp_path / "mixed.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    with pytest.raises(StimulusError, match=f"column 'size' holds {kinds}; a label is one text"):
+        load(str(path))
