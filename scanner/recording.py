@@ -7,6 +7,7 @@ in one piece and its presence means that these stimuli are done, which is all th
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,10 +146,48 @@ def record(
     model = load()
     partial = path.with_suffix(".zarr.partial")
     ids, targets, table = _tokenized(model, recording.stimuli)
-    if not (partial / "zarr.json").is_file():
+    if not _resumable(partial, model):
         _begin(partial, recording, model, table, protocol_sha256)
     for leftover in partial.rglob("*.partial"):  # a chunk that was being written when killed
         leftover.unlink()
+    _fill(partial, recording, model, ids, targets, advance)
+    return _finish(partial, path)
+
+
+def _resumable(partial: Path, model: Model) -> bool:
+    """Whether a recording was begun and can go on; one that was made otherwise is cleared away."""
+    if not (partial / "zarr.json").is_file():
+        return False
+    begun = dict(zarr.open_group(partial, mode="r").attrs)
+    if all(begun.get(key) == value for key, value in _making(model).items()):
+        return True
+    # Half of a volume from another device or version is worth less than a volume of one piece.
+    shutil.rmtree(partial)
+    return False
+
+
+def _making(model: Model) -> dict[str, str | int]:
+    """What the last bits of a recording depend on, beside its content key."""
+    return {
+        "device": model.device,
+        "attention": model.network.config._attn_implementation,
+        "batch": BATCH,
+        "threads": torch.get_num_threads(),
+        "code_version": code_version(),
+        "environment": json.dumps(dict(environment())),
+    }
+
+
+def _fill(
+    partial: Path,
+    recording: Recording,
+    model: Model,
+    ids: list[list[int]],
+    targets: np.ndarray,
+    advance: Callable[[int], None],
+) -> None:
+    """Record the chunks that are not there yet."""
+    texts = recording.stimuli.table["text"].to_numpy()
     group = zarr.open_group(partial, mode="r+")
     sites = {kind: _array(group, kind) for kind in recording.sites}
     step = next(iter(sites.values())).chunks[0]
@@ -161,18 +200,16 @@ def record(
         )
         if todo:
             for kind, values in _chunk(model, todo, ids, targets, rows).items():
-                here = table.iloc[rows]
                 check_finite(
                     xr.DataArray(
                         values,
                         dims=("stimulus", "layer", "unit"),
-                        coords={"text": ("stimulus", here["text"].to_numpy())},
+                        coords={"text": ("stimulus", texts[rows])},
                     ),
                     f"{recording.subject}: {kind} of stimuli {rows[0]} to {rows[-1]}",
                 )
                 sites[kind][rows[0] : rows[-1] + 1] = values
         advance(len(rows))
-    return _finish(partial, path)
 
 
 def _array(group: zarr.Group, kind: Kind) -> zarr.Array:
@@ -269,14 +306,9 @@ def _begin(
         "protocol_sha256": protocol_sha256,
         "tokens": recording.tokens,
         "dtype": recording.dtype,
-        "device": model.device,
-        "attention": model.network.config._attn_implementation,
         "twin_seed": "none" if recording.seed is None else recording.seed,
         "initialisation": model.initialisation(),
-        "batch": BATCH,
-        "threads": torch.get_num_threads(),
-        "code_version": code_version(),
-        "environment": json.dumps(dict(environment())),
+        **_making(model),
         "identities": json.dumps(identities),
         "time": now(),
     }

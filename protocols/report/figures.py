@@ -15,7 +15,7 @@ from scipy.stats import t as student
 
 from protocols.report.words import between, number, plain
 
-INK, QUIET, PALE = "#1d2429", "#5b666e", "#e3e7ea"
+INK, QUIET = "#1d2429", "#5b666e"
 BLUE = "#0b5a94"
 FONT = "-apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
 HEIGHT, TOP, BOTTOM, LEFT, RIGHT = 430, 46, 54, 62, 176

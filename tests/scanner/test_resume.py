@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import zarr
 
 from scanner import Recording, open_volume, record, recording
-from scanner.volume import digest_file
+from scanner.volume import digest_file, volume_digest
 
 SCRIPT = Path(__file__).with_name("die_recording.py")
 ROOT = Path(__file__).parents[2]
@@ -132,3 +133,28 @@ def test_what_was_recorded_and_then_damaged_is_not_taken_for_recorded(plan, tiny
     (path / "resid_post/c/0/0/0").unlink()
     with pytest.raises(VolumeError, match="its bytes are not those that were recorded"):
         record(plan, tmp_path, refuse_to_load, protocol_sha256="0" * 64)
+
+
+def test_a_recording_begun_otherwise_is_begun_anew_and_not_mixed(
+    tiny_model, toy_stimuli, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
+    monkeypatch.setattr(recording, "CHUNK_BYTES", 4000)
+    model = tiny_model()
+    wanted = Recording(model.source, toy_stimuli, ("resid_post",), "target", "float32")
+    whole = record(wanted, tmp_path / "whole", lambda: model, protocol_sha256="p")
+
+    def stop_after_one_chunk(stimuli: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        record(
+            wanted, tmp_path / "mixed", lambda: model, protocol_sha256="p",
+            advance=stop_after_one_chunk,
+        )  # fmt: skip
+    (partial,) = (tmp_path / "mixed").glob("*.partial")
+    zarr.open_group(partial).attrs["device"] = "another"
+    chunk = partial / "resid_post/c/0/0/0"
+    chunk.write_bytes(bytes(chunk.stat().st_size))  # what that device recorded
+    again = record(wanted, tmp_path / "mixed", lambda: model, protocol_sha256="p")
+    assert volume_digest(again) == volume_digest(whole)
