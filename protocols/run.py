@@ -138,6 +138,11 @@ class Run:
             with noted(f"finding {spec.model}"):
                 source = find_source(spec.model, revision=spec.revision)
                 self.study.check_layers(anatomy(source).layers)
+            if any(source.name == other.recording.source.name for other in planned):
+                raise self.study.source.error(
+                    ("subjects",),
+                    f"two are called '{source.name}', and so would their files; rename a folder",
+                )
             planned += [
                 Planned(
                     spec,

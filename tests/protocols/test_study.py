@@ -182,6 +182,40 @@ def test_a_layer_that_the_model_does_not_have_is_found_before_anything_is_frozen
     assert not (study / "results/ledger.jsonl").exists()
 
 
+def test_two_subjects_are_recorded_and_judged_side_by_side(tmp_path, finished, tiny_source) -> None:
+    shutil.copy(finished / "words.csv", tmp_path)
+    models = [tiny_source("llama").folder, tiny_source("gpt2").folder]
+    text = (finished / "protocol.yaml").read_text()
+    text = text.replace(f"[{models[0]}]", f"[{models[0]}, {models[1]}]")
+    start = text.index("  - id")
+    one = text[start:].replace("  - id: decodable", f"  - id: first\n    subject: {models[0]}")
+    two = text[start:].replace("  - id: decodable", f"  - id: second\n    subject: {models[1]}")
+    (tmp_path / "protocol.yaml").write_text(text[:start] + one + two)
+    run(tmp_path / "protocol.yaml", "--results", tmp_path / "results")
+    verdicts = json.loads((tmp_path / "results/toy/verdicts.json").read_text())["verdicts"]
+    assert [one["volumes"][0]["subject"] for one in verdicts] == [model.name for model in models]
+    run("verify", tmp_path / "results/toy")
+
+
+def test_two_subjects_of_one_name_are_refused(study: Path, tmp_path, capfd) -> None:
+    protocol = study / "protocol.yaml"
+    model = Path(protocol.read_text().split("subjects: [")[1].split("]")[0])
+    twice = shutil.copytree(model, tmp_path / "elsewhere" / model.name)
+    text = protocol.read_text().replace(f"[{model}]", f"[{model}, {twice}]")
+    protocol.write_text(text.replace("  - id", f"  - subject: {model}\n    id"))
+    run(protocol, "--results", study / "results", code=1)
+    assert f"line 2: subjects: two are called '{model.name}'" in _flat(capfd)
+
+
+def test_a_protocol_without_hypotheses_records_analyses_and_reports(study: Path) -> None:
+    protocol = study / "protocol.yaml"
+    text = protocol.read_text()
+    protocol.write_text(text[: text.index("hypotheses:")])
+    run(protocol, "--results", study / "results")
+    assert json.loads((study / "results/toy/verdicts.json").read_text())["verdicts"] == []
+    run("verify", study / "results/toy")
+
+
 def first(pattern: str) -> Callable[[Path], Path]:
     return lambda results: sorted(results.glob(pattern))[0]
 
