@@ -73,7 +73,6 @@ def scan(
         _show_plan(run)
         return
     with run.alone():
-        run.plan  # noqa: B018  fetches subjects and checks layers before anything is frozen
         run.register()
         run.record()
         if run.stands():
@@ -90,7 +89,6 @@ def record(protocol: Protocol, /, *, results: Results = RESULTS) -> None:
     """Register the hypotheses and record the subjects and their twins."""
     run = _open(protocol, results)
     with run.alone():
-        run.plan  # noqa: B018
         run.register()
         run.record()
 

@@ -180,6 +180,7 @@ class Run:
 
     def register(self) -> dict[str, str]:
         """Freeze the hypotheses. Returns the sha256 of each by its id."""
+        _ = self.plan  # finds subjects and checks layers: what cannot be judged is not frozen
         ledger = Ledger(self.folders.ledger)
         return {one.hypothesis.id: ledger.register(one) for one in self.registrations()}
 

@@ -6,8 +6,34 @@ import numpy as np
 import xarray as xr
 
 from scanner import Subject
+from verification import Hypothesis
 
 Code = Literal["none", "direction", "graded", "localist", "length", "item"]
+
+
+FOUR = {
+    "untrained_twin": {"margin": 0.1},
+    "shuffled_labels": {"permutations": 39},
+    "surface_only": {"margin": 0.1},
+    "split_half": {"margin": 0.05, "splits": 5},
+}
+
+
+def hypothesis(**changed: object) -> Hypothesis:
+    """A hypothesis about a probe under the four controls of a claim of presence."""
+    fields = {
+        "id": "h",
+        "claim": "The category can be decoded.",
+        "rationale": "Because it was planted.",
+        "measure": "decode.balanced_accuracy",
+        "at": {"layer": 0},
+        "expect": "greater",
+        "than": "chance",
+        "smallest_effect": 0.1,
+        "alpha": 0.05,
+        "controls": FOUR,
+    }
+    return Hypothesis.model_validate(fields | changed)
 
 
 def subject(

@@ -11,35 +11,14 @@ from analyses.probe import Probe
 from analyses.selectivity import Selectivity
 from scanner import Subject
 from tests import toy
-from verification import CONTROLS, REQUIRED, Case, Hypothesis, Verdict, evidence, judge
+from verification import CONTROLS, REQUIRED, Case, Verdict, evidence, judge
 
-FOUR = {
-    "untrained_twin": {"margin": 0.1},
-    "shuffled_labels": {"permutations": 39},
-    "surface_only": {"margin": 0.1},
-    "split_half": {"margin": 0.05, "splits": 5},
-}
+FOUR = toy.FOUR
 PROBE = Probe(site="resid_post", item_folds=3, frame_folds=2)
 
 
-def hypothesis(**changed) -> Hypothesis:
-    fields = {
-        "id": "h",
-        "claim": "The category can be decoded.",
-        "rationale": "Because it was planted.",
-        "measure": "decode.balanced_accuracy",
-        "at": {"layer": 0},
-        "expect": "greater",
-        "than": "chance",
-        "smallest_effect": 0.1,
-        "alpha": 0.05,
-        "controls": FOUR,
-    }
-    return Hypothesis.model_validate(fields | changed)
-
-
 def case(subject: Subject, analysis: Analysis = PROBE, *, exploratory=False, **changed) -> Case:
-    return Case(hypothesis(**changed), analysis, subject, "sha", exploratory, ())
+    return Case(toy.hypothesis(**changed), analysis, subject, "sha", exploratory, ())
 
 
 def verdict(subject: Subject, analysis: Analysis = PROBE, **changed) -> Verdict:

@@ -5,30 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from verification import Hypothesis, Ledger, LedgerError, Registration
+from tests import toy
+from verification import Ledger, LedgerError, Registration
 from verification.ledger import START
-
-
-def hypothesis(**changed) -> Hypothesis:
-    fields = {
-        "id": "h1",
-        "claim": "A claim that is long enough.",
-        "rationale": "A reason that is long enough.",
-        "measure": "decode.balanced_accuracy",
-        "at": {"layer": 0},
-        "expect": "greater",
-        "than": "chance",
-        "smallest_effect": 0.1,
-        "alpha": 0.05,
-        "controls": {},
-    }
-    return Hypothesis.model_validate(fields | changed)
 
 
 def registration(**changed) -> Registration:
     fields = {
         "study": "s",
-        "hypothesis": hypothesis(),
+        "hypothesis": toy.hypothesis(),
         "analysis": {"probe": {"site": "resid_post"}},
         "stimuli_sha256": "0",
         "scan": {"model": "m"},
@@ -91,9 +76,9 @@ def test_a_line_cut_short_by_a_crash_is_named_with_its_mend(path: Path) -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"hypothesis": hypothesis(smallest_effect=0.2)},
-        {"hypothesis": hypothesis(expect="less")},
-        {"hypothesis": hypothesis(controls={"untrained_twin": {"margin": 0.0}})},
+        {"hypothesis": toy.hypothesis(smallest_effect=0.2)},
+        {"hypothesis": toy.hypothesis(expect="less")},
+        {"hypothesis": toy.hypothesis(controls={"untrained_twin": {"margin": 0.0}})},
         {"analysis": {"probe": {"site": "resid_pre"}}},
         {"stimuli_sha256": "1"},
         {"scan": {"model": "other"}},
