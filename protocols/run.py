@@ -12,7 +12,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -266,7 +266,9 @@ class Run:
         total = len(self.study.analyses) * len(recorded)
         subjects = subjects_from(recorded, self.folders.root)
         written = []
-        with step("analysing", total, "analyses") as done, _one_thread():
+        # The matrices are small: on a busy machine two threads that wait for each other were four
+        # times slower than one.
+        with step("analysing", total, "analyses") as done, threadpool_limits(limits=1):
             for subject in subjects.values():
                 seeds: list[int | None] = [None, *subject.twins]
                 for name, analysis in self.study.analyses.items():
@@ -455,11 +457,3 @@ def _load(planned: Planned, loaded: dict[str, Model]) -> Model:
         loaded[model] = Model.load(planned.recording.source, dtype=planned.spec.dtype)
     seed = planned.recording.seed
     return loaded[model] if seed is None else loaded[model].twin(seed)
-
-
-@contextmanager
-def _one_thread() -> Iterator[Mapping[str, Any]]:
-    """One thread of linear algebra: the matrices are small, and two threads that wait for each
-    other on a busy machine were four times slower than one."""
-    with threadpool_limits(limits=1) as limits:
-        yield {"limits": limits}

@@ -167,14 +167,8 @@ def _observe(case: Case, seed: int) -> _Observed:
     all_items = len(np.unique(item_labels(case.subject)[0]))
     try:
         subject, measure, rows = _judged(case, seed)
-        return _Observed(
-            rows,
-            len(np.unique(item_labels(subject)[0])),
-            measure,
-            measure.value(subject),
-            measure.reference(subject),
-            measure(subject),
-        )
+        items = len(np.unique(item_labels(subject)[0]))
+        return _Observed(rows, items, measure, *measure.read(subject), measure(subject))
     except AnalysisError as error:
         return _Observed(everything, all_items, impossible=str(error))
 

@@ -5,8 +5,7 @@ same analysis, the same layer, the same seed and the same half-samples throughou
 """
 
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -16,6 +15,13 @@ from analyses.base import labels
 from scanner import Subject
 from verification.base import Hypothesis
 from verification.statistics import Estimate, HalfSamples, stream
+
+
+class Reading(NamedTuple):
+    """A measure in its own units, and the number or the subject's chance it is compared with."""
+
+    value: float
+    reference: float
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Measure:
     seed: int
     half_samples: HalfSamples | None = None
 
-    @cached_property
+    @property
     def variable(self) -> str:
         return self.hypothesis.measure.partition(".")[2]
 
@@ -51,10 +57,6 @@ class Measure:
         rng = stream(self.seed, self.hypothesis.id, "analysis")
         return self.analysis(subject, rng=rng)[self.variable]
 
-    def value(self, subject: Subject) -> float:
-        """The measure of a subject, in its own units."""
-        return self._at_layer(subject)[0]
-
     def effect(self, subject: Subject) -> float:
         """How far the measure lies on the side that the hypothesis expects.
 
@@ -63,12 +65,8 @@ class Measure:
         AnalysisError
             If it is not finite.
         """
-        value, reference = self._at_layer(subject)
+        value, reference = self.read(subject)
         return self.sign * (value - reference)
-
-    def reference(self, subject: Subject) -> float:
-        """What the hypothesis compares with: a number, or chance for that subject."""
-        return self._at_layer(subject)[1]
 
     @property
     def sign(self) -> int:
@@ -86,7 +84,14 @@ class Measure:
             self.half_samples.freedom,
         )
 
-    def _at_layer(self, subject: Subject) -> tuple[float, float]:
+    def read(self, subject: Subject) -> Reading:
+        """The measure at its layer, and what the hypothesis compares it with.
+
+        Raises
+        ------
+        AnalysisError
+            If it is not finite.
+        """
         if isinstance(self.layer, int):
             subject = subject.at(self.layer)  # layers are independent, so the others can wait
         profile = self.profile(subject)
@@ -98,7 +103,8 @@ class Measure:
         if not np.isfinite(value):
             raise AnalysisError(f"{self.hypothesis.measure} of {subject.name} is {value}")
         than = self.hypothesis.than
-        return value, float(profile.attrs["chance"]) if than == "chance" else float(than)
+        reference = float(profile.attrs["chance"]) if than == "chance" else float(than)
+        return Reading(value, reference)
 
 
 def item_labels(subject: Subject) -> tuple[np.ndarray, np.ndarray]:

@@ -105,9 +105,10 @@ def test_only_the_chunks_that_are_missing_are_computed(plan, tiny_model, tmp_pat
     class StopError(Exception):
         pass
 
-    def stop_after_two(_count, left=[2]):  # noqa: B006  counts down over the calls
-        left[0] -= 1
-        if left[0] == 0:
+    last = iter([False, True])
+
+    def stop_after_two(_count):
+        if next(last):
             raise StopError
 
     with pytest.raises(StopError):

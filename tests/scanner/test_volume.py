@@ -192,8 +192,8 @@ def test_float16_that_overflows_is_refused_where_float32_is_recorded(
         model.base.embed_tokens.register_forward_hook(lambda _m, _a, output: output * 1e7)
         plan = Recording(model.source, toy_stimuli, ("resid_post",), "target", dtype)
         if dtype == "float32":
-            record(plan, tmp_path, lambda: model, protocol_sha256="0" * 64)  # noqa: B023
+            record(plan, tmp_path, lambda m=model: m, protocol_sha256="0" * 64)
         else:
             with pytest.raises(ValueError, match="fails by nan|is not finite"):
-                record(plan, tmp_path, lambda: model, protocol_sha256="0" * 64)  # noqa: B023
+                record(plan, tmp_path, lambda m=model: m, protocol_sha256="0" * 64)
             assert not plan.path(tmp_path).exists()

@@ -53,19 +53,22 @@ def shifted(size: float, *, seed: int = 0, items: int = 40, spread: float = 1.0)
     )
 
 
+# With controls that hardly ask anything, so that only the rule is tested.
+OF_SHIFT = {
+    "measure": "m.mean",
+    "expect": "less",
+    "than": 0.0,
+    "smallest_effect": 0.3,
+    "controls": {
+        "split_half": {"margin": 0.0, "splits": 3},
+        "planted_units": {"margin": -9.0, "units": 5},
+    },
+}
+
+
 def of_shift(subject: Subject, **changed) -> Verdict:
-    """A verdict on the planted mean; two replication controls, so that only the rule is tested."""
-    fields = {
-        "measure": "m.mean",
-        "expect": "less",
-        "than": 0.0,
-        "smallest_effect": 0.3,
-        "controls": {
-            "split_half": {"margin": 0.0, "splits": 3},
-            "planted_units": {"margin": -9.0, "units": 5},
-        },
-    }
-    return verdict(subject, Shift(), **fields | changed)
+    """A verdict on the planted mean."""
+    return verdict(subject, Shift(), **OF_SHIFT | changed)
 
 
 def test_a_planted_effect_is_supported_and_every_control_reports() -> None:
@@ -190,16 +193,7 @@ def test_choosing_the_best_of_many_layers_of_noise_finds_nothing() -> None:
 
 def test_holm_corrects_confirmatory_hypotheses_and_leaves_exploratory_ones_out() -> None:
     subject = shifted(-0.30, items=25)
-    fields = {
-        "measure": "m.mean",
-        "expect": "less",
-        "than": 0.0,
-        "smallest_effect": 0.1,
-        "controls": {
-            "split_half": {"margin": 0.0, "splits": 3},
-            "planted_units": {"margin": -9.0, "units": 5},
-        },
-    }
+    fields = OF_SHIFT | {"smallest_effect": 0.1}
     cases = [case(subject, Shift(), id=name, **fields) for name in ("a", "b", "c")]
     cases.append(case(subject, Shift(), id="d", exploratory=True, **fields))
     *three, last = judge(cases, seed=0)
