@@ -15,12 +15,13 @@ NEW_ENOUGH = "$(PYTHON)" -c 'import sys, ensurepip; sys.exit(sys.version_info < 
 
 LOCK_TORCH = $(shell sed -n 's/^torch==//p' requirements.lock)
 
-.PHONY: help scan test lint format sae lock clean
+.PHONY: help scan test lint bench format sae lock clean
 
 help:
 	@echo "make scan    run the quickstart study; its report is results/quickstart/report.html (ARGS=... goes to scan)"
 	@echo "make test    run the tests (ARGS=... goes to pytest)"
 	@echo "make lint    check style, types and the direction of imports"
+	@echo "make bench   measure recording against the bare forward and other tools, in an environment of theirs (an hour)"
 	@echo "make format  let ruff mend the style"
 	@echo "make sae     add sae-lens to .venv, for the analyses that read sparse autoencoders (heavy)"
 	@echo "make lock    resolve the newest versions anew and write requirements.lock"
@@ -37,6 +38,17 @@ lint: .venv/.installed-lint
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
 	.venv/bin/lint-imports --no-logo
+
+# Others' tools pin what they need; they are measured in an environment of their own.
+bench: .venv/.installed .venv-peers/.installed
+	OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.scanner --peers .venv-peers/bin/python $(ARGS)
+
+.venv-peers/.installed: benchmarks/peers.txt
+	@$(NEW_ENOUGH)
+	$(call say,installing the peers into .venv-peers (heavy))
+	@"$(PYTHON)" -m venv --clear .venv-peers
+	@.venv-peers/bin/python -m pip install --disable-pip-version-check $(PIP_QUIET) -r benchmarks/peers.txt
+	@touch $@
 
 format: .venv/.installed-lint
 	.venv/bin/ruff check --fix .
@@ -85,5 +97,5 @@ lock:
 	@rm -rf .venv-lock
 
 clean:
-	rm -rf .venv .venv-lock requirements.lock.new build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-lock .venv-peers requirements.lock.new build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,7 +6,7 @@ Dataset. It keeps no state and knows nothing of controls.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -94,7 +94,8 @@ def read(subject: Subject, site: str, label: str) -> tuple[np.ndarray, np.ndarra
     Raises
     ------
     AnalysisError
-        If the volume has no such site or label, or the label has fewer than two values.
+        If the volume has no such site or label, the label has fewer than two values, or the site
+        was recorded without layers or at several tokens a stimulus.
     """
     if site not in subject.volume:
         raise AnalysisError(
@@ -104,8 +105,52 @@ def read(subject: Subject, site: str, label: str) -> tuple[np.ndarray, np.ndarra
     names, codes = np.unique(labels(subject, label), return_inverse=True)
     if len(names) < 2:
         raise AnalysisError(f"label '{label}' has one value ('{names[0]}'); two are needed")
-    x = subject.volume[site].transpose("layer", "stimulus", "unit").to_numpy().astype(np.float64)
-    return x, codes, names
+    return _vectors(subject, site), codes, names
+
+
+def _vectors(subject: Subject, site: str) -> np.ndarray:
+    """layer x stimulus x unit; heads, where a site has them, one after the other."""
+    values = subject.volume[site]
+    why = misfit(site, [str(dim) for dim in values.dims])
+    if why:
+        raise AnalysisError(f"{subject.name}: {why}")
+    others = [dim for dim in values.dims if dim not in ("layer", "stimulus")]
+    ordered = values.transpose("layer", "stimulus", *others).to_numpy().astype(np.float64)
+    return ordered.reshape(*ordered.shape[:2], -1)
+
+
+def misfit(site: str, dims: Collection[str]) -> str:
+    """Why a site is not one vector a stimulus in each layer, as analyses read it.
+
+    Protocols ask it before anything is recorded, of every analysis with a setting ``site``.
+
+    Parameters
+    ----------
+    site : str
+    dims : collection of str
+        Its dimensions in a volume.
+
+    Returns
+    -------
+    str
+        The reason and what to do; empty if it is.
+    """
+    if "pair" in dims:
+        return (
+            f"'{site}' is a number for each pair of tokens, and this analysis reads one vector a "
+            "stimulus; z is what the weights of each head add up"
+        )
+    if "layer" not in dims:
+        return (
+            f"'{site}' stands outside the layers that this analysis compares; "
+            "resid_pre of layer 0 and resid_post of the last are its neighbours"
+        )
+    if "stimulus" not in dims or "position" in dims:
+        return (
+            f"'{site}' is recorded at several tokens a stimulus, and this analysis reads one "
+            "vector a stimulus; scan with `tokens: target`, `last` or a mean"
+        )
+    return ""
 
 
 def labels(subject: Subject, label: str) -> np.ndarray:

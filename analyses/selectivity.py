@@ -102,7 +102,7 @@ class Selectivity(Analysis):
             coords={
                 "layer": subject.volume["layer"].to_numpy(),
                 "category": names,
-                "unit": subject.volume["unit"].to_numpy(),
+                "unit": np.arange(units),
             },
         )
 

@@ -2,12 +2,14 @@
 
 import errno
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
+import numpy as np
 from cyclopts import App, Parameter
 from rich.console import Console
 from rich.markup import escape
@@ -15,13 +17,16 @@ from rich.table import Table
 
 from analyses import REGISTRY, AnalysisError
 from protocols.marked_yaml import ProtocolError
-from protocols.progress import CONSOLE
+from protocols.progress import CONSOLE, noted
+from protocols.report import words
 from protocols.run import Folders, Run, RunError
 from protocols.schema import load_study
 from protocols.verify import VerifyError
 from protocols.verify import verify as verify_study
-from scanner import SiteError, SourceError, VolumeError, anatomy
+from scanner import Model, SiteError, SourceError, VolumeError, anatomy, find_source
 from scanner.provenance import version
+from scanner.recording import estimate
+from scanner.sites import KINDS, MEANINGS, PAIRED, sites_of
 from scanner.sources import EMBEDDED
 from stimuli import StimulusError, shipped
 from verification import CONTROLS, LedgerError
@@ -30,8 +35,8 @@ MISTAKES = (
     ProtocolError, StimulusError, SourceError, SiteError, VolumeError, AnalysisError, LedgerError,
     RunError, VerifyError,
 )  # fmt: skip
-# From a first run on two cores, one thread each: texts of ten tokens through 135 million weights.
-SECONDS_PER_STIMULUS_AND_WEIGHT = 1e-10
+# From a first run on two cores, one thread each: 135 million weights.
+SECONDS_PER_TOKEN_AND_WEIGHT = 2e-11
 
 Protocol = Annotated[Path, Parameter(help="The protocol, a YAML file.")]
 Results = Annotated[
@@ -140,6 +145,84 @@ def list_parts() -> None:
             print(f"  {name:24}{what}".rstrip())
 
 
+@app.command
+def subjects(
+    name: Annotated[str, Parameter(help="An embedded name, a folder, or a hub id.")],
+    /,
+    *,
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"], Parameter()] = "float32",
+) -> None:
+    """Show a subject's anatomy: its sites, where they are, their shapes, what they cost."""
+    source = find_source(name)
+    anatomy(source)  # refuses what transformers does not know
+    with noted(f"loading {source.name}"):
+        model = Model.load(source, dtype=dtype)
+    with noted(f"proving the sites of {source.name}"):
+        structure, proof = model.structure, model.proof
+    for line in _heading(model):
+        _say(line)
+    _say()
+    Console().print(_sites(model))
+    _say()
+    for why in dict.fromkeys(structure.refused.values()):
+        _say(f"no {', '.join(kind for kind in KINDS if structure.refused.get(kind) == why)}: {why}")
+    worst = max(proof.deviations, key=lambda one: np.nan_to_num(proof.deviations[one], nan=np.inf))
+    _say(
+        f"{len(proof.deviations)} identities were checked; the largest deviation was "
+        f"{proof.deviations[worst]:.1e} ({worst})"
+    )
+    if structure.multiplier != 1:
+        _say(f"attention and MLP outputs are added times {structure.multiplier:g}")
+    if structure.entry != "embeddings":
+        _say(f"the stream begins as {structure.entry}")
+    how = f"apart: {proof.sharing}" if proof.sharing else "together"
+    _say(f"texts that begin alike are computed {how}")
+    for kind, why in proof.unwritable.items():
+        _say(f"{kind} can be recorded but not written: {why}")
+
+
+def _heading(model: Model) -> list[str]:
+    weights = sum(parameter.numel() for parameter in model.network.parameters())
+    size = f"{weights / 1e6:.0f} million" if weights >= 1e6 else f"{weights:,}"
+    window = "" if model.window is None else f", windows of {model.window}"
+    return [
+        f"{model.source.name}: {type(model.network).__name__}, {size} weights "
+        f"({model.source.weights}), on {model.device} in {model.dtype}",
+        f"{model.layers} layers of {model.width} units, context of {model.context or 'any'} "
+        f"tokens{window}",
+        f"blocks: {model.structure.blocks}.N; modules inside are named from there",
+        "bytes: of a token in all layers, in float32 (of attention weights, with one key)",
+    ]
+
+
+def _sites(model: Model) -> Table:
+    """The sites that a model has; within blocks all layers are alike."""
+    structure = model.structure
+    table = Table(box=None, pad_edge=False)
+    for column in ("site", "shape", "bytes", "where"):
+        right = column == "bytes"
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    for kind in structure.kinds:
+        sites = sites_of(kind, model.layers)
+        sizes = structure.sizes[kind]
+        shape = words.shape(dict(zip(MEANINGS[kind].dims, sizes, strict=True)))
+        path, side = structure.port(sites[0])
+        first = f"{structure.blocks}.0"
+        where = "the block" if path == first else path.removeprefix(f"{first}.") or "the network"
+        table.add_row(
+            kind,
+            f"{shape} a key" if kind in PAIRED else shape,
+            f"{4 * len(sites) * math.prod(sizes):,}",
+            f"the block + {where} (sum)" if side == "sum" else f"{where} ({side})",
+        )
+    return table
+
+
+def _say(text: str = "") -> None:
+    """A line for people, wrapped between words."""
+    Console().print(text, markup=False, highlight=False)
+
+
 def _first_line(cls: type) -> str:
     module = sys.modules[cls.__module__]
     return (module.__doc__ or "").strip().splitlines()[0]
@@ -153,15 +236,15 @@ def _show_plan(run: Run) -> None:
         table.add_column(column, justify="left" if left else "right", overflow="fold")
     for planned in run.plan:
         recording = planned.recording
-        size = anatomy(recording.source)
+        size, cost = anatomy(recording.source), estimate(recording)
         weights = sum(f.stat().st_size for f in recording.source.folder.glob("*.safetensors")) / 4
-        seconds = len(recording.stimuli) * weights * SECONDS_PER_STIMULUS_AND_WEIGHT
+        seconds = cost.tokens * weights * SECONDS_PER_TOKEN_AND_WEIGHT
         there = recording.path(run.folders.volumes).exists()
         table.add_row(
             recording.subject,
             str(len(recording.stimuli)),
-            f"{', '.join(recording.sites)}: {size.layers} layers, {size.width} units",
-            f"{recording.bytes(layers=size.layers, width=size.width) / 1e6:.1f}",
+            f"{', '.join(recording.sites)} ({recording.content['tokens']}): {size.layers} layers",
+            f"{cost.bytes / 1e6:.1f}",
             "is there" if there else f"{max(1, round(seconds))} s",
         )
     Console().print(table)

@@ -12,7 +12,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -27,10 +27,20 @@ from threadpoolctl import threadpool_limits
 from protocols.progress import noted, step
 from protocols.report import render
 from protocols.schema import Study, SubjectSpec
-from scanner import Model, Recording, Subject, anatomy, find_source, open_volume
+from scanner import (
+    Chat,
+    Model,
+    Recording,
+    Source,
+    Subject,
+    anatomy,
+    find_source,
+    open_volume,
+    verify_volume,
+)
 from scanner import record as record_volume
 from scanner.provenance import code_version, environment, file_digest
-from scanner.volume import digest_file
+from scanner.volume import check_finite, digest_file
 from verification import Case, Ledger, Registration, Verdict
 from verification import evidence as gather_evidence
 from verification import judge as pass_judgement
@@ -144,20 +154,26 @@ class Run:
                     f"two are called '{source.name}', and so would their files; rename a folder",
                 )
             planned += [
-                Planned(
-                    spec,
-                    Recording(
-                        source,
-                        self.study.stimuli,
-                        tuple(protocol.scan.sites),
-                        protocol.scan.tokens,
-                        spec.dtype,
-                        seed,
-                    ),
-                )
+                Planned(spec, self._recording(source, spec, seed))
                 for seed in (None, *range(protocol.scan.twins))
             ]
         return planned
+
+    def _recording(self, source: Source, spec: SubjectSpec, seed: int | None) -> Recording:
+        scan = self.study.protocol.scan
+        return Recording(
+            source,
+            self.study.stimuli,
+            tuple(scan.sites),
+            scan.kept,
+            spec.dtype,
+            seed,
+            store=scan.store,
+            share=scan.share_prefixes,
+            top=scan.top_logits,
+            chat=None if scan.chat is None else Chat(scan.chat.system),
+            truncate=scan.truncate,
+        )
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -248,6 +264,12 @@ class Run:
             )
         return found
 
+    @property
+    def _sites(self) -> set[str]:
+        """The sites that analyses read."""
+        read = (getattr(analysis, "site", None) for analysis in self.study.analyses.values())
+        return {site for site in read if site is not None}
+
     def stands(self) -> bool:
         """Whether the study was run to its end with this protocol, code and these recordings.
 
@@ -264,7 +286,7 @@ class Run:
         """Run each analysis on each recording and save the measures."""
         protocol, recorded = self.study.protocol, self.recorded()
         total = len(self.study.analyses) * len(recorded)
-        subjects = subjects_from(recorded, self.folders.root)
+        subjects = subjects_from(recorded, self.folders.root, self._sites)
         written = []
         # The matrices are small: on a busy machine two threads that wait for each other were four
         # times slower than one.
@@ -311,17 +333,20 @@ class Run:
 
     def cases(self, ledger: Ledger, recorded: list[Recorded]) -> list[Case]:
         """Each hypothesis with its analysis, its subject and its standing in the ledger."""
-        subjects = subjects_from(recorded, self.folders.root)
+        subjects = subjects_from(recorded, self.folders.root, self._sites)
         cases = []
         for registration in self.registrations():
             hypothesis = registration.hypothesis
             model = self.study.subject_of(hypothesis)
             used = [one for one in recorded if one.model == model]
+            analysis = self.study.analyses[hypothesis.measure.partition(".")[0]]
+            site = getattr(analysis, "site", None)
             cases.append(
                 Case(
                     hypothesis,
-                    self.study.analyses[hypothesis.measure.partition(".")[0]],
-                    subjects[model],
+                    analysis,
+                    # The gate loads what it reads hundreds of times: one site, not the volume.
+                    subjects[model] if site is None else subjects[model].keep(site),
                     registration.sha256,
                     ledger.exploratory(
                         registration.sha256, [(Path(one.path).name, one.sha256) for one in used]
@@ -394,12 +419,22 @@ class Run:
         }
 
 
-def subjects_from(recorded: list[Recorded], root: Path) -> dict[str, Subject]:
-    """Open recordings and join each subject with its twins, by the protocol's names for them."""
+def subjects_from(
+    recorded: list[Recorded], root: Path, sites: Collection[str]
+) -> dict[str, Subject]:
+    """Open recordings and join each subject with its twins, by the protocol's names for them.
+
+    The sites, which analyses are going to read, are held to be finite.
+    """
     opened = []
     with step("checking recordings", len(recorded), "volumes") as done:
         for one in recorded:
-            opened.append((one, open_volume(root / one.path)))
+            path = root / one.path
+            verify_volume(path)
+            volume = open_volume(path)
+            for site in sorted(sites):
+                check_finite(volume[site], f"volume {path}: {site}")
+            opened.append((one, volume))
             done(1)
     return {
         one.model: Subject(

@@ -22,9 +22,12 @@ from pydantic import (
 )
 
 from analyses import REGISTRY, Analysis
+from analyses.base import misfit
 from protocols.marked_yaml import MarkedYaml, Place, ProtocolError, read
+from scanner.aliases import resolve
 from scanner.provenance import digest
-from scanner.sites import KINDS, Kind
+from scanner.reading import Tokens, TokensName
+from scanner.sites import MEANINGS, OUTSIDE, PAIRED, Kind, SiteError
 from stimuli import StimulusError, StimulusSet, load
 from verification import CONTROLS, REQUIRED, Hypothesis
 
@@ -53,12 +56,63 @@ class StimuliSpec(_Part):
     frames: Annotated[int, Field(ge=1)] | None = None
 
 
+class ChatSpec(_Part):
+    """A conversation around each text, by the chat template of the model."""
+
+    system: str | None = None
+
+
 class ScanSpec(_Part):
-    """What is recorded."""
+    """What is recorded.
+
+    Attributes
+    ----------
+    sites : list of str
+        Kinds of site, each in every layer; names of other tools are understood.
+    tokens : str or list of int
+        ``target``, ``target_mean``, ``last``, ``mean``, ``all``, or positions.
+    twins : int
+        Untrained networks of the same architecture.
+    store : str
+        Dtype of the volume; that of computing belongs to the subject.
+    share_prefixes : bool
+        Compute what texts begin with alike once, where that is proved to be the same.
+    top_logits : int or None
+        Keep the highest logits only.
+    chat : ChatSpec or None
+    truncate : bool
+        Cut texts that are longer than the model's context.
+    """
 
     sites: Annotated[list[Kind], Field(min_length=1)]
-    tokens: Literal["target"] = "target"
+    tokens: TokensName | Annotated[list[int], Field(min_length=1)] = "target"
     twins: Few = 0
+    store: Literal["float32", "float16"] = "float32"
+    share_prefixes: bool = True
+    top_logits: Annotated[int, Field(ge=1)] | None = None
+    chat: ChatSpec | None = None
+    truncate: bool = False
+
+    @field_validator("tokens", mode="before")
+    @classmethod
+    def _known(cls, tokens: Any) -> Any:
+        # In one complaint what pydantic would say of each branch of the union.
+        names = get_args(TokensName)
+        if isinstance(tokens, list):
+            if not tokens or any(type(position) is not int for position in tokens):
+                raise ValueError("positions as whole numbers, such as [0, -1]")
+            if len(set(tokens)) < len(tokens):
+                raise ValueError("each position once")
+        elif tokens not in names:
+            near = difflib.get_close_matches(str(tokens), names, n=1, cutoff=0.6)
+            meant = f" (did you mean '{near[0]}'?)" if near else ""
+            raise ValueError(f"{', '.join(names)} or positions such as [0, -1]{meant}")
+        return tokens
+
+    @property
+    def kept(self) -> Tokens:
+        """The tokens as the scanner takes them."""
+        return self.tokens if isinstance(self.tokens, str) else tuple(self.tokens)
 
 
 class Protocol(_Part):
@@ -167,18 +221,14 @@ def load_study(path: Path, *, stimuli: StimulusSet | None = None) -> Study:
         For the first mistake, with file, line, key and what was expected.
     """
     source = read(path)
+    _resolve_sites(source)
     try:
         protocol = Protocol.model_validate(source.data)
     except ValidationError as error:
         raise _explained(source, error) from None
+    _check_scan(source, protocol.scan)
     analyses = {name: _analysis(source, name, given) for name, given in protocol.analyses.items()}
-    for name, analysis in analyses.items():
-        site = getattr(analysis, "site", None)
-        if site is not None and site not in protocol.scan.sites:
-            raise source.error(
-                ("analyses", name, next(iter(protocol.analyses[name])), "site"),
-                f"'{site}' is not among the scanned sites: {', '.join(protocol.scan.sites)}",
-            )
+    _check_read(source, protocol, analyses)
     _check_hypotheses(source, protocol, analyses)
     if stimuli is None:
         try:
@@ -195,6 +245,88 @@ def load_study(path: Path, *, stimuli: StimulusSet | None = None) -> Study:
                 f"the stimuli have no column '{label}'{_nearest(label, columns)}",
             )
     return Study(protocol, path.read_text(encoding="utf-8"), analyses, stimuli, source)
+
+
+def _resolve_sites(source: MarkedYaml) -> None:
+    """Put our names of sites in the place of those of other tools.
+
+    Raises
+    ------
+    ProtocolError
+        For a name that means no site, one layer of it (a scan records every layer), or one that
+        stands there already.
+    """
+    data = source.data if isinstance(source.data, dict) else {}
+    sites = data["scan"].get("sites") if isinstance(data.get("scan"), dict) else None
+    if isinstance(sites, list):
+        for number, name in enumerate(sites):
+            place = ("scan", "sites", number)
+            found = _resolved(source, place, name)
+            if found in sites[:number]:
+                same = "" if found == name else f"is '{found}', which "
+                raise source.error(place, f"'{name}' {same}stands twice")
+            sites[number] = found
+    analyses = data.get("analyses")
+    for name, given in analyses.items() if isinstance(analyses, dict) else ():
+        for kind, settings in given.items() if isinstance(given, dict) else ():
+            if isinstance(settings, dict) and "site" in settings:
+                place = ("analyses", name, kind, "site")
+                settings["site"] = _resolved(source, place, settings["site"])
+
+
+def _resolved(source: MarkedYaml, place: Place, name: Any) -> Any:
+    if not isinstance(name, str):
+        return name
+    try:
+        found = resolve(name)
+    except SiteError as error:
+        raise source.error(place, str(error)) from None
+    if found.layer is not None:
+        raise source.error(
+            place, f"'{name}' is one layer; a scan records all of them, write '{found.kind}'"
+        )
+    return found.kind
+
+
+def _check_scan(source: MarkedYaml, scan: ScanSpec) -> None:
+    """Settings of a scan that do not go together."""
+    if scan.top_logits is not None and "logits" not in scan.sites:
+        raise source.error(
+            ("scan", "top_logits"),
+            "no logits are scanned; add 'logits' to `sites`, or leave it out",
+        )
+    weights = next((kind for kind in scan.sites if kind in PAIRED), None)
+    if weights is not None and scan.tokens in ("target_mean", "mean"):
+        raise source.error(
+            ("scan", "tokens"),
+            f"'{weights}' has no mean over tokens, which see different keys; scan it with "
+            f"`tokens: target`, not `{scan.tokens}`",
+        )
+
+
+def dims(kind: Kind, tokens: Tokens) -> tuple[str, ...]:
+    """The dimensions of a site in a volume, told before anything is recorded."""
+    several = "position" if not isinstance(tokens, str) and kind not in PAIRED else None
+    row = "pair" if kind in PAIRED else "token" if tokens == "all" else "stimulus"
+    layer = None if kind in OUTSIDE else "layer"
+    return (row, *(dim for dim in (layer, several) if dim), *MEANINGS[kind].dims)
+
+
+def _check_read(source: MarkedYaml, protocol: Protocol, analyses: dict[str, Analysis]) -> None:
+    """That the site of each analysis is scanned, and in a way that it can read."""
+    scan = protocol.scan
+    for name, analysis in analyses.items():
+        site = getattr(analysis, "site", None)
+        if site is None:
+            continue
+        place = ("analyses", name, next(iter(protocol.analyses[name])), "site")
+        if site not in scan.sites:
+            raise source.error(
+                place, f"'{site}' is not among the scanned sites: {', '.join(scan.sites)}"
+            )
+        why = misfit(site, dims(site, scan.kept))
+        if why:
+            raise source.error(place, why)
 
 
 def _analysis(source: MarkedYaml, name: str, given: dict[str, dict[str, Any]]) -> Analysis:
@@ -295,11 +427,11 @@ def _explained(source: MarkedYaml, error: ValidationError) -> ProtocolError:
         return source.error(place, f"unknown key{_nearest(str(place[-1]), fields)}")
     if first["type"] == "missing":
         return source.error(place[:-1], f"key '{place[-1]}' is needed")
-    if first["type"] == "literal_error" and place[:2] == ("scan", "sites"):
-        return source.error(
-            place, f"no site is called {first['input']!r}{_nearest(str(first['input']), KINDS)}"
-        )
     message = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    if first["type"] == "too_short":
+        message = "at least one"
+    elif first["type"] == "model_type":
+        message = f"keys and values ({', '.join(_fields(place))})"
     return source.error(place, f"expected {message}, found {first['input']!r}")
 
 

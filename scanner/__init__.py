@@ -1,19 +1,26 @@
 """A model in, a volume out.
 
 `find_source` finds a subject, `Model.load` puts it on a device, `record` streams its activations to
-disk, `open_volume` reads them back, and a `Subject` is what analyses are given.
+disk, `open_volume` reads them back, and a `Subject` is what analyses are given. `Model.intervene`
+acts on the live model with `Edit`; `resolve` understands the names of other tools.
 """
 
+from scanner.aliases import Place, resolve
+from scanner.interventions import Edit
 from scanner.model import Model
+from scanner.reading import Chat
 from scanner.recording import Recording, record
 from scanner.sites import Site, SiteError
 from scanner.sources import Anatomy, Source, SourceError, anatomy, find_source
 from scanner.subject import Subject
-from scanner.volume import VolumeError, check_volume, open_volume
+from scanner.volume import VolumeError, check_volume, open_volume, verify_volume
 
 __all__ = [
     "Anatomy",
+    "Chat",
+    "Edit",
     "Model",
+    "Place",
     "Recording",
     "Site",
     "SiteError",
@@ -26,4 +33,6 @@ __all__ = [
     "find_source",
     "open_volume",
     "record",
+    "resolve",
+    "verify_volume",
 ]

@@ -1,70 +1,225 @@
-"""Listening to a live model: hooks placed in a ``with``, removed in ``finally``, and counted."""
+"""The one place where a live model is listened to and acted on.
+
+Hooks are placed in a ``with``, removed in ``finally`` and counted. Recording and intervening share
+them: a visitor is shown each activation, and what it gives back, if anything, takes its place.
+"""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 
-from scanner.sites import Kind, Site, SiteError, hidden_states
+from scanner.operations import AttentionOperations, Role, RouterOperations
+from scanner.sites import Site, SiteError
+from scanner.structure import Port, Structure, added_to, as_heads, first_tensor, listening_inside
 
-Listener = Callable[[Site, torch.Tensor], None]
+# Shown a site and its activation; gives what takes its place, or None to leave it.
+Visitor = Callable[[Site, torch.Tensor], torch.Tensor | None]
 
 
 @contextmanager
-def listening(blocks: nn.ModuleList, kinds: Sequence[Kind], heard: Listener) -> Iterator[None]:
-    """Call `heard` with each site and its activation during the one forward pass of the body.
+def visiting(
+    network: nn.Module, structure: Structure, sites: Collection[Site], visitor: Visitor
+) -> Iterator[None]:
+    """Show each site's activation to `visitor` in every forward pass of the body.
+
+    Activations come as batch x position x the dimensions of their kind; ``attn_scores`` and
+    ``attn_probs`` as batch x head x query x key. They belong to the model: copy what is kept.
 
     Parameters
     ----------
-    blocks : torch.nn.ModuleList
-        The blocks of the model, in order.
-    kinds : sequence of str
-        Kinds of site to listen to, in every layer.
-    heard : callable
-        Takes a `Site` and a tensor, batch x position x unit, on the device. The tensor belongs to
-        the model: copy what is to be kept.
+    network : torch.nn.Module
+        The model with its vocabulary head.
+    structure : Structure
+    sites : collection of Site
+    visitor : callable
 
     Raises
     ------
     SiteError
-        If, when the body has ended well, a site did not fire exactly once.
+        If the model lacks a site, or if, when the body has ended well, a site did not fire exactly
+        once in each forward pass.
     """
-    fired: Counter[Site] = Counter()
-    handles = []
-
-    def tell(site: Site, value: object) -> None:
-        fired[site] += 1
-        heard(site, hidden_states(value))
-
-    def before(site: Site) -> Callable[..., None]:
-        def hook(_module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-            tell(site, args[0] if args else kwargs["hidden_states"])
-
-        return hook
-
-    def after(site: Site) -> Callable[..., None]:
-        def hook(_module: nn.Module, _args: object, output: object) -> None:
-            tell(site, output)
-
-        return hook
-
-    try:
-        for layer, block in enumerate(blocks):
-            if "resid_pre" in kinds:
-                site = Site("resid_pre", layer)
-                handles.append(block.register_forward_pre_hook(before(site), with_kwargs=True))
-            if "resid_post" in kinds:
-                handles.append(block.register_forward_hook(after(Site("resid_post", layer))))
+    ports = {site: structure.port(site) for site in sites}
+    hearing = _Hearing(network, structure, visitor)
+    with ExitStack() as stack:
+        hearing.count_passes(stack)
+        hearing.place_modules(stack, ports)
+        hearing.place_operations(stack, ports)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
-    for layer in range(len(blocks)):
-        for kind in kinds:
-            if fired[Site(kind, layer)] != 1:
-                raise SiteError(
-                    f"{kind}.{layer} fired {fired[Site(kind, layer)]} times in one forward pass, "
-                    "not once; its activations cannot be trusted"
+    for site, port in ports.items():
+        if hearing.fired[site] != hearing.passes:
+            raise SiteError(
+                f"{site} fired {hearing.fired[site]} times in {hearing.passes} forward passes at "
+                f"{port}, not once in each; its activations cannot be trusted"
+            )
+
+
+class _Hearing:
+    """The hooks of one `visiting` and what they count."""
+
+    def __init__(self, network: nn.Module, structure: Structure, visitor: Visitor):
+        self.network, self.structure, self.visitor = network, structure, visitor
+        self.fired: Counter[Site] = Counter()
+        self.passes = 0
+        self.batch = 0
+        self.positions = 0
+
+    def show(self, site: Site, activation: torch.Tensor) -> torch.Tensor | None:
+        self.fired[site] += 1
+        return self.visitor(site, activation)
+
+    def count_passes(self, stack: ExitStack) -> None:
+        """Note how often the list of blocks is gone through, with how many stimuli and tokens."""
+
+        def begin(_module: nn.Module, _args: Any) -> None:
+            self.passes += 1
+
+        def enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self.batch, self.positions = _given(args, kwargs).shape[:2]
+
+        # Not counted at the first block: it may itself run twice, or late, or not at all.
+        owner = self.network.get_submodule(self.structure.blocks.rpartition(".")[0])
+        stack.callback(owner.register_forward_pre_hook(begin).remove)
+        for block in self.network.get_submodule(self.structure.blocks).children():
+            stack.callback(block.register_forward_pre_hook(enter, with_kwargs=True).remove)
+
+    def place_modules(self, stack: ExitStack, ports: dict[Site, Port]) -> None:
+        for site, port in ports.items():
+            module = self.network.get_submodule(port.path)
+            if port.side == "input":
+                hook = self._before(site)
+                stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+            elif port.side == "output":
+                stack.callback(module.register_forward_hook(self._after(site)).remove)
+            elif port.side == "sum":
+                self._place_sum(stack, site, module)
+
+    def _before(self, site: Site) -> Callable[..., Any]:
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            given = _given(args, kwargs)
+            changed = self.show(site, self._shaped(site, given))
+            if changed is None:
+                return None
+            changed = changed.reshape(given.shape)
+            if args:
+                return (changed, *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": changed}
+
+        return hook
+
+    def _after(self, site: Site) -> Callable[..., Any]:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
+            returned = output.logits if site.kind == "logits" else first_tensor(output)
+            if returned is None:
+                raise SiteError(f"{site}: its module returned {type(output).__name__}, no tensor")
+            changed = self.show(site, self._shaped(site, returned))
+            return None if changed is None else _replaced(output, changed.reshape(returned.shape))
+
+        return hook
+
+    def _place_sum(self, stack: ExitStack, site: Site, module: nn.Module) -> None:
+        """Hear what the block adds up; write by changing the part that is added."""
+        entered: list[torch.Tensor] = []
+        multiplier = self.structure.multiplier
+        block = self.network.get_submodule(f"{self.structure.blocks}.{site.layer}")
+
+        def enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            entered[:] = [_given(args, kwargs)]
+
+        def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
+            part = first_tensor(output)
+            assert part is not None
+            (stream,) = entered
+            middle = added_to(stream, part, multiplier)
+            changed = self.show(site, middle)
+            if changed is None:
+                return None
+            # An unchanged stream changes the part by nothing, to the last bit.
+            moved = part + ((changed - middle) / multiplier).reshape(part.shape)
+            return _replaced(output, moved)
+
+        stack.callback(block.register_forward_pre_hook(enter, with_kwargs=True).remove)
+        stack.callback(module.register_forward_hook(hook).remove)
+        stack.callback(entered.clear)
+
+    def place_operations(self, stack: ExitStack, ports: dict[Site, Port]) -> None:
+        inside: dict[str, dict[str, Site]] = {}
+        for site, port in ports.items():
+            if port.side == "operation":
+                inside.setdefault(port.path, {})[site.kind] = site
+        for path, wanted in inside.items():
+            stack.enter_context(
+                listening_inside(
+                    self.network.get_submodule(path),
+                    lambda wanted=wanted: (
+                        RouterOperations(self._through(wanted))
+                        if "router" in wanted
+                        else AttentionOperations(self._through(wanted))
+                    ),
                 )
+            )
+
+    def _through(self, wanted: dict[str, Site]) -> Callable[[Role, torch.Tensor], torch.Tensor]:
+        def through(role: Role, tensor: torch.Tensor) -> torch.Tensor:
+            site = wanted.get(role)
+            if site is None:
+                return tensor
+            if role == "router":
+                changed = self.show(site, self._shaped(site, tensor))
+            elif role in ("attn_scores", "attn_probs"):
+                return self._weights(site, tensor)
+            else:
+                return self._heads(site, tensor)
+            return tensor if changed is None else changed.reshape(tensor.shape)
+
+        return through
+
+    def _weights(self, site: Site, tensor: torch.Tensor) -> torch.Tensor:
+        """Scores or probabilities, without the column of an attention sink."""
+        weights = as_heads(tensor, self.batch)
+        keys = min(weights.shape[-1], self._keys(weights))
+        changed = self.show(site, weights[..., :keys])
+        if changed is None:
+            return tensor
+        return torch.cat([changed, weights[..., keys:]], dim=-1).reshape(tensor.shape)
+
+    def _keys(self, weights: torch.Tensor) -> int:
+        sinks = weights.shape[-1] - self.positions
+        # With a cache of earlier tokens there are more keys than positions; a sink is one column.
+        return weights.shape[-1] - 1 if sinks == 1 else weights.shape[-1]
+
+    def _heads(self, site: Site, tensor: torch.Tensor) -> torch.Tensor:
+        """Queries, keys or values: shown as batch x position x head x unit, each head once."""
+        heads = as_heads(tensor, self.batch)
+        wanted = self.structure.sizes[site.kind][0]
+        repeats = heads.shape[1] // wanted
+        changed = self.show(site, heads[:, ::repeats].transpose(1, 2))
+        if changed is None:
+            return tensor
+        whole = changed.transpose(1, 2).repeat_interleave(repeats, dim=1)
+        return whole.reshape(tensor.shape)
+
+    def _shaped(self, site: Site, tensor: torch.Tensor) -> torch.Tensor:
+        """Batch x position x the dimensions of the kind, from modules that flatten them."""
+        size = self.structure.sizes[site.kind]
+        if site.kind in ("embeddings", "final_norm", "logits"):
+            return tensor
+        return tensor.reshape(self.batch, -1, *size)
+
+
+def _given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
+    return args[0] if args else kwargs["hidden_states"]
+
+
+def _replaced(output: Any, changed: torch.Tensor) -> Any:
+    """What a module returned, with another tensor in the place of its activation."""
+    if isinstance(output, torch.Tensor):
+        return changed
+    if isinstance(output, tuple):
+        return (changed, *output[1:])
+    output.logits = changed
+    return output

@@ -1,40 +1,31 @@
-"""A transformers model in the scanner: loaded, proved, listened to, and its untrained twins."""
+"""A transformers model in the scanner: loaded, proved, listened to, acted on, and its twins."""
 
 import hashlib
+import inspect
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from scanner.aliases import Place, resolve
+from scanner.batches import Batch, padded
 from scanner.device import DeviceName, attention_implementation, best_device
-from scanner.hooks import listening
-from scanner.sites import Kind, Site, SiteError, find_blocks
+from scanner.hooks import Visitor, visiting
+from scanner.identities import Proof, prove
+from scanner.interventions import Applied, Edit, applying, check_edit
+from scanner.sites import PAIRED, Kind, Site, SiteError, sites_of
 from scanner.sources import Source
+from scanner.structure import Structure, explore
 
 DtypeName = Literal["float32", "bfloat16", "float16"]
-
-# Batched against alone, relative to the largest activation of the layer. Padding and batch size
-# change the order of sums, and with it the last bits (transformers#29029).
-BATCH_TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2, "float16": 3e-3}
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Tokenised stimuli of one forward pass, right-padded.
-
-    Attributes
-    ----------
-    ids, mask : torch.Tensor
-        batch x position, integers.
-    """
-
-    ids: torch.Tensor
-    mask: torch.Tensor
+# The random prompt that sites are found and proved on. Longer than the windows of toy models.
+PROMPT = 12
 
 
 @dataclass(frozen=True)
@@ -115,6 +106,10 @@ class Model:
         )
 
     @property
+    def name(self) -> str:
+        return self.source.name if self.seed is None else f"{self.source.name}.twin{self.seed}"
+
+    @property
     def base(self) -> nn.Module:
         """The network without its vocabulary head."""
         return self.network.base_model
@@ -128,15 +123,62 @@ class Model:
         return self.network.config.get_text_config().hidden_size
 
     @property
-    def context(self) -> int:
-        """Tokens that the model was built for."""
-        return self.network.config.get_text_config().max_position_embeddings
+    def vocabulary(self) -> int:
+        return self.network.config.get_text_config().vocab_size
 
     @property
-    def blocks(self) -> nn.ModuleList:
-        return find_blocks(self.base, self.layers)
+    def context(self) -> int | None:
+        """Tokens that the model was built for; None where there is no limit."""
+        return getattr(self.network.config.get_text_config(), "max_position_embeddings", None)
 
-    def weights_digest(self) -> str:
+    @property
+    def window(self) -> int | None:
+        """Tokens that the narrowest attention sees, where the configuration tells of one."""
+        config = self.network.config.get_text_config()
+        names = ("sliding_window", "window_size", "attention_window", "attention_chunk_size")
+        found = [getattr(config, name, None) for name in names]
+        return min((one for one in found if isinstance(one, int) and one > 0), default=None)
+
+    @property
+    def attention(self) -> str:
+        """How transformers computes its attention: ``sdpa``, ``eager``."""
+        return self.network.config._attn_implementation
+
+    @cached_property
+    def found(self) -> Structure:
+        """Its sites, found on a random prompt and not proved yet.
+
+        Raises
+        ------
+        SiteError
+            If it has no blocks that a stream runs through.
+        """
+        batch = self.batch([self.prompt(PROMPT)])
+        return explore(self.network, self.base, self.layers, batch.ids)
+
+    @cached_property
+    def proof(self) -> Proof:
+        """The identities of its sites, checked on this device and in this dtype.
+
+        Raises
+        ------
+        SiteError
+            If the residual stream fails one.
+        """
+        return prove(self)
+
+    @cached_property
+    def structure(self) -> Structure:
+        """Its sites, those refused that failed an identity."""
+        return self.found.without(self.proof.refused)
+
+    def prompt(self, length: int, *, seed: int = 0) -> list[int]:
+        """Random token ids."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randint(0, self.vocabulary, (length,), generator=generator).tolist()
+
+    @cached_property
+    def weights_sha256(self) -> str:
         """sha256 over names, shapes and bytes of the parameters, as they lie on the device."""
         hasher = hashlib.sha256()
         for name, parameter in sorted(self.network.state_dict().items()):
@@ -149,121 +191,161 @@ class Model:
         spread = getattr(self.network.config.get_text_config(), "initializer_range", None)
         return f"transformers _init_weights, initializer_range {spread}"
 
-    def tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:
-        """Token ids and character offsets of each text, the tokenizer's special tokens included."""
-        encoded = self.tokenizer(list(texts), return_offsets_mapping=True)
-        return encoded["input_ids"], encoded["offset_mapping"]
+    @property
+    def filler(self) -> int:
+        """The token that rows are filled up with; nothing that is kept can see it."""
+        pad = self.tokenizer.pad_token_id
+        return 0 if pad is None else pad
 
     def batch(self, ids: Sequence[Sequence[int]]) -> Batch:
-        """Pad token ids on the right, so that positions and past activations stay."""
-        longest = max(map(len, ids))
-        filler = self.tokenizer.pad_token_id
-        padded = torch.full((len(ids), longest), 0 if filler is None else filler)
-        mask = torch.zeros((len(ids), longest), dtype=torch.long)
-        for row, tokens in enumerate(ids):
-            padded[row, : len(tokens)] = torch.tensor(tokens)
-            mask[row, : len(tokens)] = 1
-        return Batch(padded.to(self.device), mask.to(self.device))
+        """Token ids as a batch on the device, padded on the right."""
+        return padded(ids, filler=self.filler).to(self.device)
 
-    @torch.inference_mode()
-    def activations(
-        self, batch: Batch, kinds: Sequence[Kind], positions: torch.Tensor
-    ) -> Mapping[Kind, torch.Tensor]:
-        """Activations of every layer at one position of each stimulus.
+    @contextmanager
+    def eager(self) -> Iterator[None]:
+        """Compute attention step by step, so that its scores and probabilities can be heard."""
+        before = self.attention
+        if before == "eager":
+            yield
+            return
+        self._compute_attention("eager")
+        try:
+            yield
+        finally:
+            self._compute_attention(before)
+
+    def _compute_attention(self, way: str) -> None:
+        with _quietly():
+            self.network.set_attn_implementation(way)
+        if self.attention != way:  # families older than the setting read it at each call (Falcon)
+            self.network.config._attn_implementation = way
+
+    def listening(self, kinds: Sequence[Kind]):
+        """The way to compute attention that these kinds need: a context manager."""
+        return self.eager() if set(kinds) & set(PAIRED) else _as_it_is()
+
+    def forward(
+        self, batch: Batch, *, head: bool = False, columns: torch.Tensor | None = None
+    ) -> torch.Tensor | None:
+        """One forward pass. Hooks, if any, hear it.
 
         Parameters
         ----------
         batch : Batch
-        kinds : sequence of str
-            Kinds of site.
-        positions : torch.Tensor
-            One position for each row of the batch, on the CPU.
+            On the device.
+        head : bool
+            Whether the vocabulary head is run.
+        columns : torch.Tensor, optional
+            The columns whose logits are wanted; all by default. The head is run on no others where
+            the model can choose.
 
         Returns
         -------
-        mapping of str to torch.Tensor
-            For each kind batch x layer x unit, on the CPU, in the dtype of the model.
+        torch.Tensor or None
+            Logits, row x column x vocabulary, if the head was run.
         """
-        rows = torch.arange(len(positions), device=self.device)
-        columns = positions.to(self.device)
-        heard: dict[Site, torch.Tensor] = {}
+        given: dict[str, Any] = {
+            "input_ids": batch.ids, "attention_mask": batch.mask, "use_cache": False
+        }  # fmt: skip
+        if batch.positions is not None:
+            given["position_ids"] = batch.positions
+        if not head:
+            self.base(**given)
+            return None
+        if columns is not None and self.chooses_columns:
+            given["logits_to_keep"] = columns
+        logits = self.network(**given).logits
+        return logits if columns is None or self.chooses_columns else logits[:, columns]
 
-        def keep(site: Site, states: torch.Tensor) -> None:
-            # Indexing with tensors copies, so later in-place work of the model cannot reach it.
-            heard[site] = states[rows, columns]
+    @cached_property
+    def chooses_columns(self) -> bool:
+        """Whether the vocabulary head can be run on some columns only."""
+        return "logits_to_keep" in inspect.signature(self.network.forward).parameters
 
-        with listening(self.blocks, kinds, keep):
-            self.base(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
-        return {
-            kind: torch.stack([heard[Site(kind, layer)] for layer in range(self.layers)], 1).cpu()
-            for kind in kinds
-        }
+    @torch.inference_mode()
+    def activations(
+        self, batch: Batch, kinds: Sequence[Kind], *, columns: torch.Tensor | None = None
+    ) -> Mapping[Site, torch.Tensor]:
+        """Activations of every layer at every token.
 
-    def prove(self) -> dict[str, float]:
-        """Check on this device that the sites are what their names say.
-
-        On random token ids: hooks leave the logits bit-equal; what leaves a block enters the next;
-        changed future tokens leave the past unchanged; a prompt alone equals the prompt in a
-        padded batch.
+        Parameters
+        ----------
+        batch : Batch
+            On the device.
+        kinds : sequence of str
+            Kinds of site. ``attn_scores`` and ``attn_probs`` have attention computed step by step.
+        columns : torch.Tensor, optional
+            The columns whose logits are wanted; all by default.
 
         Returns
         -------
-        dict of str to float
-            The largest deviation found for each identity, relative to the layer's largest value.
+        mapping of Site to torch.Tensor
+            row x column x the dimensions of the kind (row x head x query x key for attention
+            weights), on the device, in the dtype of the model.
 
         Raises
         ------
         SiteError
-            If an identity does not hold; the message names it.
+            If the model does not have a kind, or a site did not fire once.
         """
-        generator = torch.Generator().manual_seed(0)
-        vocabulary = self.network.config.get_text_config().vocab_size
-        long, short = (
-            torch.randint(0, vocabulary, (length,), generator=generator).tolist()
-            for length in (12, 7)
-        )
-        changed = [*long[:7], *((token + 1) % vocabulary for token in long[7:])]
-        alone, together = self.batch([short]), self.batch([long, short])
-        kinds: tuple[Kind, ...] = ("resid_pre", "resid_post")
-        middle = torch.tensor([6])
-        tolerance = BATCH_TOLERANCE[self.dtype]
+        heard: dict[Site, torch.Tensor] = {}
 
-        single = self.activations(alone, kinds, middle)
-        padded = self.activations(together, kinds, torch.tensor([6, 6]))
-        past = self.activations(self.batch([long]), ("resid_post",), middle)["resid_post"]
-        future = self.activations(self.batch([changed]), ("resid_post",), middle)["resid_post"]
-        found = {
-            "hooks_leave_logits": self._hook_effect(alone),
-            "blocks_chain": _deviation(single["resid_post"][:, :-1], single["resid_pre"][:, 1:]),
-            "future_leaves_past": _deviation(past, future),
-            "alone_equals_batched": _deviation(single["resid_post"][0], padded["resid_post"][1]),
-        }
-        allowed = {"hooks_leave_logits": 0.0, "blocks_chain": 0.0, "future_leaves_past": tolerance,
-                   "alone_equals_batched": tolerance}  # fmt: skip
-        for name, deviation in found.items():
-            if not deviation <= allowed[name]:
-                raise SiteError(
-                    f"subject '{self.source.name}' on {self.device} in {self.dtype}: the identity "
-                    f"'{name}' fails by {deviation:.2g} where {allowed[name]:.2g} is allowed; "
-                    "its residual stream is not recorded"
-                )
-        return found
+        def keep(site: Site, activation: torch.Tensor) -> None:
+            heard[site] = activation.clone()
 
-    @torch.inference_mode()
-    def _hook_effect(self, batch: Batch) -> float:
-        bare = self.network(input_ids=batch.ids, attention_mask=batch.mask).logits
-        with listening(self.blocks, ("resid_pre", "resid_post"), lambda _site, _states: None):
-            hooked = self.network(input_ids=batch.ids, attention_mask=batch.mask).logits
-        return _deviation(bare, hooked)
+        with self.listening(kinds), self.visiting(kinds, keep):
+            logits = self.forward(batch, head="logits" in kinds, columns=columns)
+        if logits is not None and columns is not None:
+            heard[Site("logits")] = logits
+        return heard
+
+    def resolve(self, name: str) -> Place:
+        """A site by the name that another tool has for it, or a module path of this model.
+
+        Raises
+        ------
+        SiteError
+            If it is none of this model's sites; the message says what comes near.
+        """
+        place = resolve(name, ports=self.structure.names)
+        for site in place.sites(self.layers):
+            self.structure.port(site)
+        return place
+
+    def visiting(self, kinds: Sequence[Kind], visitor: Visitor):
+        """Show all layers of some kinds to a visitor: a context manager (`hooks.visiting`)."""
+        sites = [site for kind in kinds for site in sites_of(kind, self.layers)]
+        return visiting(self.network, self.found, sites, visitor)
+
+    @contextmanager
+    def intervene(self, edits: Sequence[Edit]) -> Iterator[Applied]:
+        """Change activations in every forward pass of the body.
+
+        Parameters
+        ----------
+        edits : sequence of Edit
+            Applied in the order of the model's computation. With none, nothing is touched.
+
+        Yields
+        ------
+        Applied
+            How much each edit changed: no effect is to be believed of one that moved nothing.
+
+        Raises
+        ------
+        SiteError
+            If the model lacks a site, or it cannot be written there.
+        """
+        kinds: list[Kind] = [edit.kind for edit in edits]
+        for edit in edits:
+            check_edit(edit, self.structure, self.proof.unwritable)
+        with self.listening(kinds), applying(self.network, self.structure, edits) as applied:
+            yield applied
 
 
-def _deviation(a: torch.Tensor, b: torch.Tensor) -> float:
-    """The largest difference of a row x layer x unit from another, relative to the layer's largest
-    value in that row: later layers may be a thousand times as large as the first."""
-    if not a.numel():  # a single block hands nothing on
-        return 0.0
-    a, b = a.float(), b.float()
-    return float(((a - b).abs().amax(-1) / a.abs().amax(-1)).max())
+@contextmanager
+def _as_it_is() -> Iterator[None]:
+    yield
 
 
 @contextmanager

@@ -1,24 +1,19 @@
 """Where in a model an activation is taken, in the words of this field.
 
 A site is a kind and a layer, written ``resid_post.12``. Layers count from 0: ``resid_post.0`` is
-the residual stream after the first block. Sites are found by the structure of the model: the blocks
-are the one ``ModuleList`` as long as ``num_hidden_layers``, whatever the family calls it.
-
-========== ======================== ====================================================
-kind       dims                     meaning
-========== ======================== ====================================================
-resid_pre  stimulus, layer, unit    residual stream that enters a block
-resid_post stimulus, layer, unit    residual stream that leaves a block
-========== ======================== ====================================================
+the residual stream after the first block. ``embeddings``, ``final_norm`` and ``logits`` stand
+outside the blocks and have no layer. A site is what satisfies an identity, not what has a name:
+`scanner.structure` finds it in a model, and `docs/sites.md` says what each one means.
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
-import torch
-from torch import nn
-
-Kind = Literal["resid_pre", "resid_post"]
+Kind = Literal[
+    "embeddings", "resid_pre", "q", "k", "value", "attn_scores", "attn_probs", "z", "attn_out",
+    "attn_out_post", "resid_mid", "mlp_pre", "mlp_act", "mlp_out", "mlp_out_post", "resid_post",
+    "router", "final_norm", "logits",
+]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -26,53 +21,64 @@ class SiteError(ValueError):
     """A site that this model does not have, or that does not satisfy its identities."""
 
 
+class Meaning(NamedTuple):
+    """What a kind of site is.
+
+    Attributes
+    ----------
+    dims : tuple of str
+        Its dimensions beside stimulus (or token) and layer.
+    text : str
+        What it holds.
+    """
+
+    dims: tuple[str, ...]
+    text: str
+
+
+STREAM = ("unit",)
+MEANINGS: dict[Kind, Meaning] = {
+    "embeddings": Meaning(STREAM, "what the token embedding returns, scaled where it scales"),
+    "resid_pre": Meaning(STREAM, "residual stream that enters a block"),
+    "q": Meaning(("head", "head_unit"), "queries as the scores use them: normed and rotated"),
+    "k": Meaning(("kv_head", "head_unit"), "keys as the scores use them: normed and rotated"),
+    "value": Meaning(("kv_head", "head_unit"), "values that the attention weights add up"),
+    "attn_scores": Meaning(("head",), "what enters the softmax: scaled, capped, biased, masked"),
+    "attn_probs": Meaning(("head",), "what the softmax gives to each key"),
+    "z": Meaning(("head", "head_unit"), "what enters the attention's output projection"),
+    "attn_out": Meaning(STREAM, "what the attention returns"),
+    "attn_out_post": Meaning(STREAM, "what the attention adds to the stream, after a post-norm"),
+    "resid_mid": Meaning(STREAM, "residual stream between attention and MLP"),
+    "mlp_pre": Meaning(("neuron",), "what enters the MLP's activation function"),
+    "mlp_act": Meaning(("neuron",), "what enters the MLP's last projection: the neurons"),
+    "mlp_out": Meaning(STREAM, "what the MLP returns"),
+    "mlp_out_post": Meaning(STREAM, "what the MLP adds to the stream, after a post-norm"),
+    "resid_post": Meaning(STREAM, "residual stream that leaves a block"),
+    "router": Meaning(("expert",), "scores of a mixture's experts, before any softmax"),
+    "final_norm": Meaning(STREAM, "residual stream after the norm that follows the last block"),
+    "logits": Meaning(("vocabulary",), "scores of the next token"),
+}  # fmt: skip
+OUTSIDE: tuple[Kind, ...] = ("embeddings", "final_norm", "logits")
+# A row of these is a query with one key; their values are kept for keys up to the query.
+PAIRED: tuple[Kind, ...] = ("attn_scores", "attn_probs")
+
+
 @dataclass(frozen=True)
 class Site:
-    """One place of one layer, ``resid_post.12``."""
+    """One place of one layer, ``resid_post.12``; the layer is None outside the blocks."""
 
     kind: Kind
-    layer: int
+    layer: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.layer is None) != (self.kind in OUTSIDE):
+            needs = "has no layer" if self.kind in OUTSIDE else "needs a layer"
+            raise SiteError(f"site '{self.kind}' {needs}; it was given {self.layer}")
 
     def __str__(self) -> str:
-        return f"{self.kind}.{self.layer}"
+        return self.kind if self.layer is None else f"{self.kind}.{self.layer}"
 
 
-def find_blocks(base: nn.Module, layers: int) -> nn.ModuleList:
-    """The list of transformer blocks of a base model.
-
-    Raises
-    ------
-    SiteError
-        If not exactly one ``ModuleList`` has `layers` entries that all own parameters.
-    """
-    found = [
-        (name, module)
-        for name, module in base.named_modules()
-        if isinstance(module, nn.ModuleList)
-        and len(module) == layers
-        and all(any(True for _ in block.parameters()) for block in module)
-    ]
-    # An outer list hides lists of the same length inside its own blocks.
-    outer = [
-        (name, module)
-        for name, module in found
-        if not any(name.startswith(f"{other}.") for other, _ in found)
-    ]
-    if len(outer) != 1:
-        names = ", ".join(name for name, _ in outer) or "none"
-        raise SiteError(
-            f"{type(base).__name__}: expected one list of {layers} blocks, found {names}; "
-            "this architecture offers no residual sites yet"
-        )
-    return outer[0][1]
-
-
-def hidden_states(value: object) -> torch.Tensor:
-    """The hidden states in what a block is called with or returns.
-
-    Blocks returned a tuple before transformers 4.54 and return the tensor since.
-    """
-    tensor = value[0] if isinstance(value, tuple) else value
-    if not isinstance(tensor, torch.Tensor) or tensor.ndim != 3:
-        raise SiteError(f"a block passed on {type(tensor).__name__}, not batch x position x unit")
-    return tensor
+def sites_of(kind: Kind, layers: int) -> list[Site]:
+    """The sites of a kind: one a layer, or the one outside the blocks."""
+    return [Site(kind)] if kind in OUTSIDE else [Site(kind, layer) for layer in range(layers)]

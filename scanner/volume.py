@@ -2,19 +2,30 @@
 
 Dimensions, here and in every analysis:
 
-========= ==========================================================================
-stimulus  one row of the stimulus table; its labels are coordinates
-position  a token of a stimulus, counted from 0
-layer     a block of the model, counted from 0
-head      an attention head of a layer, counted from 0
-unit      a component of a site: of the residual stream, of an MLP, of a head
-seed      the seed of an untrained twin
-category  a value of the label that an analysis reads
-item      a word; the unit that splits and resampling respect
-draw      a resample, a split or a permutation
-========= ==========================================================================
+========== =========================================================================
+stimulus   one row of the stimulus table; its labels are coordinates
+token      a token of a stimulus, all those of the first, then of the second; which
+           they are say ``token_stimulus``, ``token_position``, ``token_id``
+pair       a token and one that it sees, itself included; ``pair_stimulus``,
+           ``pair_query`` and ``pair_key`` (positions)
+position   one of the positions that a scan asked for, counted from 0
+layer      a block of the model, counted from 0
+head       an attention head of a layer, counted from 0
+kv_head    a head of keys and values, which several heads of queries may share
+head_unit  a component within a head
+unit       a component of the residual stream; in measures, of any site
+neuron     a component of what enters the last projection of an MLP
+expert     of a mixture
+vocabulary a token of the vocabulary, by its id
+rank       a place among the highest logits, the highest first
+seed       the seed of an untrained twin
+category   a value of the label that an analysis reads
+item       a word; the unit that splits and resampling respect
+draw       a resample, a split or a permutation
+========== =========================================================================
 
-A volume holds one variable for each kind of site. Analyses name dimensions with these words only.
+A volume holds one variable for each kind of site. Its first dimension is what a row is: stimulus,
+token or pair. Analyses name dimensions with these words only.
 """
 
 import json
@@ -24,20 +35,20 @@ import numpy as np
 import xarray as xr
 
 from scanner.provenance import folder_digest
+from scanner.shard_reader import open_shards
+from scanner.shards import VolumeError, damaged
 
 DIMENSIONS = (
-    "stimulus", "position", "layer", "head", "unit", "seed", "category", "item", "draw"
+    "stimulus", "token", "pair", "position", "layer", "head", "kv_head", "head_unit", "unit",
+    "neuron", "expert", "vocabulary", "rank", "seed", "category", "item", "draw",
 )  # fmt: skip
+ROWS = ("stimulus", "token", "pair")
 PROVENANCE = (
     "subject", "revision", "weights", "weights_sha256", "tokenizer_sha256", "config_sha256",
     "stimuli_sha256", "protocol_sha256", "tokens", "dtype", "device", "twin_seed", "code_version",
     "environment", "identities", "time",
 )  # fmt: skip
 LABELS = ("item", "frame", "category")
-
-
-class VolumeError(ValueError):
-    """A recording that cannot be used; the message names the file, the place and the mend."""
 
 
 def digest_file(path: Path) -> Path:
@@ -51,25 +62,55 @@ def volume_digest(path: Path) -> str:
 
 
 def open_volume(path: Path) -> xr.Dataset:
-    """Open a finished volume lazily; plain `xarray.open_zarr` does the same.
+    """Open a finished volume lazily: what plain `xarray.open_zarr` gives, and read faster.
+
+    Nothing but labels is read. Each chunk carries a checksum, which it is held to when it is read,
+    unless only a few of its rows are; `verify_volume` checks all of them.
 
     Raises
     ------
     VolumeError
-        If there is none, its bytes are not those that were recorded, or it breaks the contract.
+        If there is none, or it breaks the contract. Reading values raises it where they are
+        damaged.
     """
     if not path.is_dir() or not digest_file(path).is_file():
         raise VolumeError(f"no finished volume at {path}; run `scan record` on the protocol")
-    if volume_digest(path) != digest_file(path).read_text().strip():
-        raise VolumeError(
-            f"volume {path}: its bytes are not those that were recorded. "
-            f"Remove it and {digest_file(path).name}, and record again."
-        )
-    return check_volume(xr.open_zarr(path, consolidated=False), str(path))
+    volume = open_shards(path)
+    _check_structure(volume, str(path))
+    return volume
+
+
+def verify_volume(path: Path) -> None:
+    """Read all bytes of a finished volume and hold them against what was recorded.
+
+    Raises
+    ------
+    VolumeError
+        If they differ; the message names the first chunk that does.
+    """
+    if not digest_file(path).is_file():
+        raise VolumeError(f"no finished volume at {path}; run `scan record` on the protocol")
+    if volume_digest(path) == digest_file(path).read_text().strip():
+        return
+    raise VolumeError(
+        f"volume {path}: its bytes are not those that were recorded{_first_damage(path)}. "
+        f"Remove it and {digest_file(path).name}, and record again."
+    )
+
+
+def _first_damage(path: Path) -> str:
+    """The first chunk whose checksum is wrong, if it is a chunk that was changed."""
+    for array in sorted(one.parent for one in path.glob("*/zarr.json")):
+        try:
+            for damage in damaged(array):
+                return f" ({damage})"
+        except (ValueError, KeyError, OSError):  # no shards, or metadata that were changed
+            continue
+    return ""
 
 
 def check_volume(volume: xr.Dataset, name: str) -> xr.Dataset:
-    """Hold a volume to its contract.
+    """Hold a volume to its contract, its numbers included, one layer at a time.
 
     Parameters
     ----------
@@ -88,6 +129,13 @@ def check_volume(volume: xr.Dataset, name: str) -> xr.Dataset:
         For an unknown dimension, a missing label or attribute, a site without stimuli, or a value
         that is not finite (named by site, layer and stimulus).
     """
+    _check_structure(volume, name)
+    for kind, site in volume.data_vars.items():
+        check_finite(site, f"volume {name}: {kind}")
+    return volume
+
+
+def _check_structure(volume: xr.Dataset, name: str) -> None:
     unknown = set(map(str, volume.dims)) - set(DIMENSIONS)
     if unknown:
         raise VolumeError(f"volume {name}: unknown dimension '{min(unknown)}'")
@@ -102,10 +150,8 @@ def check_volume(volume: xr.Dataset, name: str) -> xr.Dataset:
     if not volume.data_vars:
         raise VolumeError(f"volume {name}: no site was recorded")
     for kind, site in volume.data_vars.items():
-        if "stimulus" not in site.dims:
+        if not set(ROWS) & set(site.dims):
             raise VolumeError(f"volume {name}: '{kind}' has no dimension 'stimulus'")
-        check_finite(site, f"volume {name}: {kind}")
-    return volume
 
 
 def check_finite(site: xr.DataArray, name: str) -> None:
@@ -115,22 +161,31 @@ def check_finite(site: xr.DataArray, name: str) -> None:
     ------
     VolumeError
     """
-    bad = ~np.isfinite(site.to_numpy())
-    if not bad.any():
-        return
-    where = dict(zip(site.dims, np.argwhere(bad)[0], strict=True))
-    text = site["text"].to_numpy()[where["stimulus"]] if "text" in site.coords else ""
-    place = ", ".join(f"{dim} {index}" for dim, index in where.items())
-    raise VolumeError(
-        f"{name} is not finite at {place}"
-        + (f" ('{text}')" if text else "")
-        + f", and in {int(bad.sum())} places in all. A wider dtype (float32) usually mends it."
-    )
+    layers = range(site.sizes["layer"]) if "layer" in site.dims else [None]
+    for layer in layers:
+        part = site if layer is None else site.isel(layer=[layer])
+        bad = ~np.isfinite(part.to_numpy())
+        if not bad.any():
+            continue
+        where = dict(zip(part.dims, np.argwhere(bad)[0], strict=True))
+        if layer is not None:
+            where["layer"] = layer
+        row = where.get("stimulus")
+        text = site["text"].to_numpy()[row] if row is not None and "text" in site.coords else ""
+        place = ", ".join(f"{dim} {index}" for dim, index in where.items())
+        raise VolumeError(
+            f"{name} is not finite at {place}"
+            + (f" ('{text}')" if text else "")
+            + f", and in {int(bad.sum())} places of that layer. "
+            "A wider dtype (float32) usually mends it."
+        )
 
 
 def provenance(volume: xr.Dataset) -> dict[str, object]:
     """The attributes of a volume, with those decoded that are stored as JSON text."""
     decoded = dict(volume.attrs)
-    for key in ("environment", "identities"):
+    for key in ("environment", "identities", "refused", "content"):
+        if key not in decoded:
+            continue
         decoded[key] = json.loads(decoded[key])
     return decoded

@@ -16,7 +16,7 @@ import stimuli
 from stimuli import StimulusSet
 
 # Three layers, so that a first, a middle and a last one exist; windows shorter than the prompts of
-# `Model.prove`, so that they matter.
+# `Model.proof`, so that they matter.
 SMALL = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "vocab_size": 400, "max_position_embeddings": 64,
@@ -34,7 +34,19 @@ FAMILIES = {
     "phi3": {},
     "olmo2": {},
     "mixtral": {"num_local_experts": 4},
-}
+    "falcon": {},
+    "bloom": {},
+    "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32},
+    "qwen2_moe": {
+        "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+        "shared_expert_intermediate_size": 32,
+    },
+    "gpt_oss": {
+        "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8, "sliding_window": 8,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    },
+    "mamba": {"state_size": 8},
+}  # fmt: skip
 SPECIAL = ["<pad>", "<s>", "</s>"]
 
 WORDS = {
@@ -60,6 +72,17 @@ def smollm2():
     return Model.load(find_source("smollm2-135m-instruct"), device="cpu")
 
 
+@pytest.fixture(scope="session")
+def gemma3():
+    """The other embedded subject, which begins each text with ``<bos>``; about 2 GB of memory."""
+    import torch
+
+    from scanner import Model, find_source
+
+    torch.set_num_threads(1)
+    return Model.load(find_source("gemma3-270m"), device="cpu")
+
+
 @pytest.fixture(scope="session", params=list(FAMILIES))
 def family(request) -> str:
     """Each family of toy models in turn."""
@@ -79,7 +102,7 @@ def tiny_source(tmp_path_factory) -> Callable:
     def make(family: str = "llama", *, bos: bool = False, seed: int = 0, **config: object):
         from scanner import find_source
 
-        key = (family, bos, seed, tuple(sorted(config.items())))
+        key = (family, bos, seed, repr(sorted(config.items())))
         if key not in made:
             folder = tmp_path_factory.mktemp("tiny") / f"{family}-{next(numbers)}"
             _save_tiny(folder, family, bos, seed, config)
@@ -98,6 +121,21 @@ def tiny_model(tiny_source) -> Callable:
         return Model.load(tiny_source(family, **settings), dtype=dtype, device="cpu")
 
     return load
+
+
+@pytest.fixture(scope="session")
+def proved(tiny_model) -> Callable:
+    """``proved(family, ...)``: the same, proved and kept for all tests, which leave it as it is."""
+    made = {}
+
+    def prove(family: str = "llama", **settings: object):
+        key = (family, repr(sorted(settings.items())))
+        if key not in made:
+            made[key] = tiny_model(family, **settings)
+            assert made[key].proof
+        return made[key]
+
+    return prove
 
 
 @pytest.fixture(scope="session")
@@ -128,7 +166,7 @@ def _save_tiny(folder: Path, family: str, bos: bool, seed: int, config: dict[str
 
     torch.set_num_threads(1)
     logging.disable_progress_bar()
-    settings = AutoConfig.for_model(family, **{**SMALL, **FAMILIES[family], **config})
+    settings = AutoConfig.for_model(family, **{**SMALL, **FAMILIES.get(family, {}), **config})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = AutoModelForCausalLM.from_config(settings, dtype=torch.float32)

@@ -1,6 +1,7 @@
 """The methods paragraph of a study, written from its protocol, its recordings and its verdicts."""
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -20,9 +21,11 @@ from protocols.report.words import (
     p_value,
     percent,
     plain,
+    shape,
     spelled,
 )
-from protocols.schema import Study
+from protocols.schema import ScanSpec, Study
+from scanner.sites import MEANINGS, OUTSIDE, PAIRED, Kind
 from verification import CONTROLS, Control
 from verification.statistics import HALF_SAMPLES
 
@@ -59,6 +62,15 @@ REFERENCES = {
         "BlackboxNLP 2018, 359-361.",
     ),
 }
+# Where activations were taken, by the settings of a scan.
+TOKENS = {
+    "target": "at the last token of the target",
+    "target_mean": "averaged over the tokens of the target",
+    "last": "at the last token of each {text}",
+    "mean": "averaged over the tokens of each {text} but the first",
+    "all": "at every token of each {text}",
+}
+SHARED = "texts that begin alike are computed together"
 
 
 def paragraphs(
@@ -120,7 +132,8 @@ def _subjects(summary: Mapping[str, Any], volumes: Mapping[str, xr.Dataset]) -> 
             f"The subject was {recording['subject']} (revision {attrs['revision']}, weights "
             f"{attrs['weights']}), computed in {attrs['dtype']} on {attrs['device']}"
             + (f" with {attrs['attention']} attention" if "attention" in attrs else "")
-            + (f" in batches of {attrs['batch']}" if "batch" in attrs else "")
+            + (f" in batches of up to {attrs['batch']} tokens" if "batch" in attrs else "")
+            + (f", and stored in {attrs['store']}" if _narrower(attrs) else "")
             + "."
         )
         if seeds:
@@ -130,16 +143,52 @@ def _subjects(summary: Mapping[str, Any], volumes: Mapping[str, xr.Dataset]) -> 
                 f"{'twin' if len(seeds) == 1 else 'twins'} of the same architecture with "
                 f"fresh weights ({drawn}; seeds {listed(seeds)}) read the same stimuli."
             )
-    proved = [json.loads(volume.attrs["identities"]) for volume in volumes.values()]
-    names = list(dict.fromkeys(name for found in proved for name in found))
-    if names:
-        largest = max(value for found in proved for value in found.values())
-        sentences.append(
-            f"Before it was recorded, each model had to satisfy {spelled(len(names))} identities "
-            f"of its sites ({listed([plain(name) for name in names])}); the largest relative "
-            f"deviation was {deviation(largest)}."
-        )
-    return " ".join(sentences)
+    sentences += [_identities(volumes), _sharing(volumes)]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _narrower(attrs: Mapping[str, Any]) -> bool:
+    """Whether the numbers of a volume are not those that were computed."""
+    return attrs.get("store") == "float16" and attrs["dtype"] != "float16"
+
+
+def _identities(volumes: Mapping[str, xr.Dataset]) -> str:
+    largest: dict[str, float] = {}
+    failed: set[str] = set()
+    for volume in volumes.values():
+        failed |= set(re.findall(r"the identity '(\w+)' fails", volume.attrs.get("refused", "")))
+        for name, found in json.loads(volume.attrs["identities"]).items():
+            largest[name] = max(found, largest.get(name, 0.0))
+    # One is asked for prompts that share what they begin with, and is told with them.
+    held = {
+        name: found
+        for name, found in largest.items()
+        if name not in failed and name != "alone_equals_shared"
+    }
+    if not held:
+        return ""
+    return (
+        "Before it was recorded, each model had to satisfy "
+        f"{spelled(len(held))} {'identity' if len(held) == 1 else 'identities'} of its sites "
+        f"({listed([plain(name) for name in held])}); the largest relative deviation was "
+        f"{deviation(max(held.values()))}."
+    )
+
+
+def _sharing(volumes: Mapping[str, xr.Dataset]) -> str:
+    shared = {n: one for n, one in volumes.items() if one.attrs.get("sharing") == SHARED}
+    if not shared:
+        return ""
+    counts = sorted({(v.attrs["tokens_unique"], v.attrs["tokens_read"]) for v in shared.values()})
+    proved = [json.loads(v.attrs["identities"])["alone_equals_shared"] for v in shared.values()]
+    apart = [name for name in volumes if name not in shared]
+    return (
+        "Tokens that texts begin with alike were computed once "
+        f"({listed([f'{unique} of {read} tokens' for unique, read in counts])}"
+        + (f"; not in {listed(apart)}" if apart else "")
+        + "); a prompt that shares its beginning differed from the prompt alone by at most "
+        f"{deviation(max(proved))}."
+    )
 
 
 def _stimuli(study: Study, volumes: Mapping[str, xr.Dataset]) -> str:
@@ -149,16 +198,55 @@ def _stimuli(study: Study, volumes: Mapping[str, xr.Dataset]) -> str:
         if spec.items is not None or spec.frames is not None
         else ""
     )
-    sizes = sorted(
-        {(volume.sizes["layer"], volume.sizes.get("unit", 0)) for volume in volumes.values()}
-    )
-    shape = listed([f"{layers} layers of {units} units" for layers, units in sizes])
-    return (
+    sentences = [
         f"The stimuli were {len(table)} texts of the set '{spec.set}'{part}: "
         f"{table['item'].nunique()} items of {table['category'].nunique()} categories, in "
-        f"{counted(table['frame'].nunique(), 'sentence frame')}. Recorded was "
-        f"{listed(scan.sites)} at the last token of the target, in all layers ({shape})."
+        f"{counted(table['frame'].nunique(), 'sentence frame')}."
+    ]
+    if scan.chat is not None:
+        system = scan.chat.system
+        prompt = "without a system prompt" if system is None else f"after the prompt '{system}'"
+        sentences.append(
+            "Each text was what a user says in a conversation, by the chat template of the "
+            f"subject, {prompt}, up to where the answer begins."
+        )
+    if scan.truncate:
+        sentences.append("Texts longer than the context of a subject were cut there.")
+    return " ".join([*sentences, _recorded(scan, volumes)])
+
+
+def _recorded(scan: ScanSpec, volumes: Mapping[str, xr.Dataset]) -> str:
+    """Which sites were recorded, of what shape, and at which tokens."""
+    inside: list[Kind] = [kind for kind in scan.sites if kind not in OUTSIDE]
+    outside: list[Kind] = [kind for kind in scan.sites if kind in OUTSIDE]
+    layers = sorted({one[kind].sizes["layer"] for one in volumes.values() for kind in inside})
+    parts = []
+    if inside:
+        every = listed([str(count) for count in layers], "or")
+        parts.append(f"{listed([_shaped(kind, volumes) for kind in inside])} in all {every} layers")
+    if outside:
+        parts.append(listed([_shaped(kind, volumes) for kind in outside]))
+    verb = "was" if len(scan.sites) == 1 else "were"
+    return f"Recorded {verb} {', and '.join(parts)}, {_tokens(scan)}."
+
+
+def _shaped(kind: Kind, volumes: Mapping[str, xr.Dataset]) -> str:
+    rest = (*MEANINGS[kind].dims, "rank")
+    shapes = dict.fromkeys(
+        shape({str(dim): size for dim, size in one[kind].sizes.items() if dim in rest})
+        for one in volumes.values()
     )
+    seen = ", for each token that is seen" if kind in PAIRED else ""
+    return f"{kind} ({listed(list(shapes), 'or')}{seen})"
+
+
+def _tokens(scan: ScanSpec) -> str:
+    text = "text" if scan.chat is None else "conversation"
+    if isinstance(scan.tokens, str):
+        return TOKENS[scan.tokens].format(text=text)
+    places = listed([str(position) for position in scan.tokens])
+    where = "position" if len(scan.tokens) == 1 else "positions"
+    return f"at {where} {places} of each {text} (from 0; below it from the end)"
 
 
 def _analysis(name: str, analysis: Analysis) -> str:

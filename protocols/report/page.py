@@ -39,8 +39,8 @@ READING = {
 # What a recording says of itself, in the order in which it is shown.
 RECORDED = (
     "revision", "weights", "weights_sha256", "tokenizer_sha256", "config_sha256", "stimuli_sha256",
-    "initialisation", "twin_seed", "tokens", "device", "dtype", "attention", "batch", "threads",
-    "code_version", "protocol_sha256", "time",
+    "initialisation", "twin_seed", "tokens", "chat", "device", "dtype", "store", "attention",
+    "sharing", "batch", "threads", "code_version", "protocol_sha256", "time",
 )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Numbers and counts as the report writes them, and what its words mean."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 # Every verdict with what it says, in the order in which a summary counts them.
 STATUSES = {
@@ -12,6 +12,10 @@ STATUSES = {
     "invalid": "a precondition failed, so the claim was not judged",
 }
 NOT_COMPUTED = "not computed"
+# Dimensions whose own word is none for people.
+_NOUNS = {
+    "kv_head": "kv head", "head_unit": "unit", "vocabulary": "token", "rank": "highest value",
+}  # fmt: skip
 _SPELLED = (
     "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
     "eleven", "twelve",
@@ -56,6 +60,11 @@ def spelled(count: int) -> str:
 def counted(count: int, noun: str, plural: str = "") -> str:
     """``1 word``, ``2 words``."""
     return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
+def shape(sizes: Mapping[str, int]) -> str:
+    """Dimensions of a site, ``9 heads x 64 units``."""
+    return " x ".join(counted(size, _NOUNS.get(dim, dim)) for dim, size in sizes.items())
 
 
 def listed(parts: Sequence[str], joint: str = "and") -> str:

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from protocols.report import figures, render, words
+from protocols.report import figures, methods, render, words
 from protocols.report.page import _eta_squared
-from protocols.schema import Study, load_study
+from protocols.schema import ScanSpec, Study, load_study
 from scanner.volume import PROVENANCE
 from stimuli import StimulusSet, load
 
@@ -428,6 +428,66 @@ def test_methods_name_only_the_sources_that_were_used(parts: Parts) -> None:
     for source in ("Alain", "Spearman", "Brown", "Wu", "Shao", "Holm", "Phipson", "Zhang"):
         assert f"{source}, " in parts.text
     assert "CC0" in parts.text
+
+
+def told(scan: dict[str, Any], **attrs: Any) -> str:
+    """What the methods say of a scan of two subjects with these attributes."""
+    sites = {
+        "resid_post": ("layer", "unit"), "z": ("layer", "head", "head_unit"),
+        "attn_probs": ("layer", "head"), "embeddings": ("unit",), "logits": ("rank",),
+    }  # fmt: skip
+    sizes = {"layer": 3, "unit": 32, "head": 4, "head_unit": 8, "rank": 1}
+    given = {"dtype": "float32", "refused": "{}"} | attrs
+    volume = xr.Dataset(
+        {
+            kind: (("stimulus", *dims), np.zeros([2, *(sizes[dim] for dim in dims)], np.float32))
+            for kind, dims in sites.items()
+        },
+        attrs={"identities": json.dumps({"parts_sum": 2e-7, "alone_equals_shared": 3e-7})} | given,
+    )
+    volumes = {"tiny": volume, "tiny.twin0": volume.copy()}
+    spec = ScanSpec.model_validate({"sites": ["resid_post"]} | scan)
+    said = [methods._recorded(spec, volumes), methods._identities(volumes)]
+    return " ".join([*said, methods._sharing(volumes)])
+
+
+@pytest.mark.parametrize(
+    ("scan", "shown"),
+    [
+        ({}, "resid_post (32 units) in all 3 layers, at the last token of the target."),
+        ({"tokens": "target_mean"}, "layers, averaged over the tokens of the target."),
+        ({"tokens": "last"}, "at the last token of each text."),
+        ({"tokens": "last", "chat": {}}, "at the last token of each conversation."),
+        ({"tokens": "mean"}, "averaged over the tokens of each text but the first."),
+        ({"tokens": "all"}, "at every token of each text."),
+        ({"tokens": [0]}, "at position 0 of each text (from 0; below it from the end)."),
+        ({"tokens": [0, 2, -1]}, "at positions 0, 2 and -1 of each text"),
+        ({"sites": ["z"]}, "Recorded was z (4 heads x 8 units) in all 3 layers, at"),
+        ({"sites": ["embeddings"]}, "Recorded was embeddings (32 units), at the last token of"),
+        (
+            {"sites": ["z", "attn_probs", "logits"]},
+            "Recorded were z (4 heads x 8 units) and attn_probs (4 heads, for each token that is "
+            "seen) in all 3 layers, and logits (1 highest value), at the last token of the target.",
+        ),
+    ],
+)
+def test_methods_say_what_was_recorded_and_where(scan: dict[str, Any], shown: str) -> None:
+    assert shown in told(scan)
+
+
+def test_methods_tell_of_shared_tokens_only_where_they_were() -> None:
+    counts = {"tokens_unique": 10, "tokens_read": 30}
+    shared = told({}, sharing=methods.SHARED, **counts)
+    assert "computed once (10 of 30 tokens); a prompt that shares its beginning" in shared
+    assert "differed from the prompt alone by at most 3.0e-07." in shared
+    assert "computed once" not in told({}, sharing="not asked for", **counts)
+    assert "computed once" not in told({})
+
+
+def test_methods_name_only_identities_that_hold() -> None:
+    assert "to satisfy one identity of its sites (parts sum); the largest" in told({})
+    failed = json.dumps({"mlp_out": "the identity 'parts_sum' fails by 0.3 where 0.0001 is allo"})
+    assert "to satisfy" not in told({}, refused=failed)
 
 
 def test_provenance_is_complete(whole: MadeUp, parts: Parts) -> None:

@@ -5,7 +5,11 @@ from pathlib import Path
 import pytest
 
 from protocols.marked_yaml import ProtocolError, read
-from protocols.schema import load_study
+from protocols.schema import dims, load_study
+from scanner import Recording
+from scanner.reading import read as read_stimuli
+from scanner.recording import variables
+from scanner.sites import KINDS
 
 GOOD = """\
 study: small
@@ -72,7 +76,7 @@ def test_comments_and_spacing_do_not_change_the_digest_but_settings_do(tmp_path:
         (
             "  sites: [resid_post]",
             "  sites: [resid_pots]",
-            r"line 5: scan.sites.0: no site is called 'resid_pots'; did you mean 'resid_post'\?",
+            r"line 5: scan.sites.0: 'resid_pots' is no site that is known; did you mean 'resid_p",
         ),
         ("    probe:", "    prob:", r"line 9: analyses.decode.prob: .*; did you mean 'probe'\?"),
         ("item_folds: 2", "folds: 2", r"line 9: .*folds: no such setting; did you mean 'item_f"),
@@ -115,6 +119,158 @@ def test_a_mistake_names_line_key_and_mend(
         load_study(path)
     assert str(error.value).startswith(str(path))
     assert "\n" not in str(error.value)
+
+
+SITES = "  sites: [resid_post]"
+
+
+@pytest.mark.parametrize(
+    ("sites", "found"),
+    [
+        ("[hook_resid_post]", ["resid_post"]),
+        ("[blocks.*.hook_resid_post]", ["resid_post"]),
+        ("[resid_post, hook_attn_out, hook_embed]", ["resid_post", "attn_out_post", "embeddings"]),
+    ],
+)
+def test_names_of_other_tools_are_read_as_ours(tmp_path: Path, sites: str, found: list) -> None:
+    text = GOOD.replace(SITES, f"  sites: {sites}")
+    study = load_study(written(tmp_path, text.replace("{site: resid", "{site: hook_resid")))
+    assert study.protocol.scan.sites == found
+    assert study.analyses["decode"].site == "resid_post"
+    ours = GOOD.replace(SITES, f"  sites: [{', '.join(found)}]")
+    assert load_study(written(tmp_path, ours)).sha256 == study.sha256
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("", "target"),
+        ("tokens: target_mean", "target_mean"),
+        ("tokens: last", "last"),
+        ("tokens: mean", "mean"),
+    ],
+)
+def test_tokens_are_read(tmp_path: Path, given: str, kept: object) -> None:
+    study = load_study(written(tmp_path, GOOD.replace(SITES, f"{SITES}\n  {given}")))
+    assert study.protocol.scan.kept == kept
+
+
+def test_settings_of_a_scan_are_read(tmp_path: Path) -> None:
+    lines = [
+        "  sites: [resid_post, logits, attn_probs]", "  tokens: last", "  store: float16",
+        "  share_prefixes: false", "  top_logits: 5", "  truncate: true",
+        "  chat: {system: Short.}",
+    ]  # fmt: skip
+    scan = load_study(written(tmp_path, GOOD.replace(SITES, "\n".join(lines)))).protocol.scan
+    assert (scan.store, scan.share_prefixes, scan.top_logits) == ("float16", False, 5)
+    assert scan.truncate and scan.chat is not None and scan.chat.system == "Short."
+    plain = load_study(written(tmp_path, GOOD)).protocol.scan
+    assert (plain.store, plain.share_prefixes, plain.top_logits) == ("float32", True, None)
+    assert (plain.tokens, plain.chat, plain.truncate) == ("target", None, False)
+    bare = load_study(written(tmp_path, GOOD.replace(SITES, f"{SITES}\n  chat: {{}}")))
+    assert bare.protocol.scan.chat is not None and bare.protocol.scan.chat.system is None
+
+
+NAMES = "target, target_mean, last, mean, all or positions such as"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("sites: []", "line 5: scan.sites: expected at least one, found"),
+        ("sites: resid_post", "line 5: scan.sites: expected a valid list, found 'resid_post'"),
+        ("sites: [3]", "line 5: scan.sites.0: expected 'embeddings', 'resid_pre', "),
+        ("sites: [resid_post, resid_post]", "line 5: scan.sites.1: 'resid_post' stands twice"),
+        (
+            "sites: [resid_post, hook_resid_post]",
+            "scan.sites.1: 'hook_resid_post' is 'resid_post', which stands twice",
+        ),
+        (
+            "sites:\n    - resid_post\n    - blocks.3.hook_attn_out",
+            "line 7: scan.sites.1: 'blocks.3.hook_attn_out' is one layer; a scan records all of "
+            "them, write 'attn_out_post'",
+        ),
+        ("sites: [resid_post, mlp_act.1]", "'mlp_act.1' is one layer; .*write 'mlp_act'"),
+        (
+            "sites: [resid_post, hook_q]",
+            "line 5: scan.sites.1: 'hook_q' is none of our sites: it is before the rotation.*"
+            "The nearest is 'q'",
+        ),
+        ("sites: [resid_post, logits.2]", "logits stands outside the blocks; write 'logits'"),
+        (
+            "tokens: targt",
+            rf"line 6: scan.tokens: expected {NAMES} \[0, -1\] \(did you mean 'target'\?\), found",
+        ),
+        ("tokens: 3", rf"line 6: scan.tokens: expected {NAMES} \[0, -1\], found 3"),
+        ("tokens: []", r"line 6: scan.tokens: expected positions as whole numbers, .*found \[\]"),
+        ("tokens: [first]", r"scan.tokens: expected positions as whole numbers, such as \[0, -1\]"),
+        ("tokens: [true]", "scan.tokens: expected positions as whole numbers, .*found .True"),
+        ("tokens: [1, 1]", r"scan.tokens: expected each position once, found \[1, 1\]"),
+        ("store: float64", "line 6: scan.store: expected 'float32' or 'float16', found 'float64'"),
+        ("share_prefixes: often", "line 6: scan.share_prefixes: expected a valid boolean, found"),
+        ("truncate: 3", "line 6: scan.truncate: expected a valid boolean, found 3"),
+        ("chat: true", r"line 6: scan.chat: expected keys and values \(system\), found True"),
+        ("chat: {sytem: a}", r"line 6: scan.chat.sytem: unknown key; did you mean 'system'\?"),
+        ("chat: {system: 3}", "line 6: scan.chat.system: expected a valid string, found 3"),
+        ("top_logits: 0", "line 6: scan.top_logits: expected greater than or equal to 1, found 0"),
+        (
+            "top_logits: 5",
+            "line 6: scan.top_logits: no logits are scanned; add 'logits' to `sites`",
+        ),
+        (
+            "sites: [resid_post, attn_probs]\n  tokens: mean",
+            "line 6: scan.tokens: 'attn_probs' has no mean over tokens, which see different keys; "
+            "scan it with `tokens: target`, not `mean`",
+        ),
+        (
+            "sites: [blocks.*.attn.hook_attn_scores, resid_post]\n  tokens: target_mean",
+            "line 6: scan.tokens: 'attn_scores' has no mean over tokens.*not `target_mean`",
+        ),
+    ],
+)
+def test_a_mistake_in_what_is_scanned_names_line_key_and_mend(
+    tmp_path: Path, lines: str, message: str
+) -> None:
+    given = f"  {lines}" if lines.startswith("sites:") else f"{SITES}\n  {lines}"
+    with pytest.raises(ProtocolError, match=message) as error:
+        load_study(written(tmp_path, GOOD.replace(SITES, given)))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("site", "tokens", "message"),
+    [
+        ("resid_post", "all", "recorded at several tokens a stimulus.* scan with `tokens: target`"),
+        ("z", "[0, -1]", "'z' is recorded at several tokens a stimulus"),
+        ("attn_probs", "target", "'attn_probs' is a number for each pair of tokens"),
+        ("attn_scores", "all", "'attn_scores' is a number for each pair of tokens"),
+        ("embeddings", "target", "'embeddings' stands outside the layers that this analysis comp"),
+        ("logits", "last", "'logits' stands outside the layers"),
+    ],
+)
+def test_an_analysis_of_what_is_not_a_vector_a_stimulus_is_refused_at_its_line(
+    tmp_path: Path, site: str, tokens: str, message: str
+) -> None:
+    text = GOOD.replace(SITES, f"  sites: [{site}]\n  tokens: {tokens}")
+    with pytest.raises(ProtocolError, match=f"line 10: analyses.decode.probe.site: .*{message}"):
+        load_study(written(tmp_path, text.replace("{site: resid_post", f"{{site: {site}")))
+
+
+@pytest.mark.parametrize("site", ["resid_pre", "z", "k", "mlp_act", "router"])
+@pytest.mark.parametrize("tokens", ["target", "target_mean", "last", "mean"])
+def test_an_analysis_of_a_vector_a_stimulus_is_not(tmp_path: Path, site: str, tokens: str) -> None:
+    text = GOOD.replace(SITES, f"  sites: [{site}]\n  tokens: {tokens}")
+    study = load_study(written(tmp_path, text.replace("{site: resid_post", f"{{site: {site}")))
+    assert study.analyses["decode"].site == site
+
+
+@pytest.mark.parametrize("tokens", ["target", "target_mean", "last", "mean", "all", (0, -1)])
+def test_dimensions_are_told_as_volumes_have_them(tiny_model, toy_stimuli, tokens) -> None:
+    model = tiny_model("llama")
+    kinds = tuple(kind for kind in KINDS if kind not in model.structure.refused)
+    recording = Recording(model.source, toy_stimuli, kinds, tokens, "float32")
+    made = variables(recording, model, read_stimuli(model, toy_stimuli, tokens))
+    assert {kind: dims(kind, tokens) for kind in kinds} == {k: made[k].dims for k in kinds}
 
 
 def test_several_subjects_need_hypotheses_that_name_one(tmp_path: Path) -> None:

@@ -2,15 +2,20 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 
+import numpy as np
 import pytest
+import xarray as xr
 
 from protocols.cli import app, main
+from scanner import Model, find_source
 
 WORDS = {
     "animals": ["cat", "beaver", "horse", "otter", "mole", "deer"],
@@ -214,6 +219,86 @@ def test_a_protocol_without_hypotheses_records_analyses_and_reports(study: Path)
     run(protocol, "--results", study / "results")
     assert json.loads((study / "results/toy/verdicts.json").read_text())["verdicts"] == []
     run("verify", study / "results/toy")
+
+
+SETTINGS = """\
+study: toy
+subjects: [{model}]
+stimuli: words.csv
+scan:
+  sites: [mlp_act, blocks.*.attn.hook_pattern, logits]
+  tokens: last
+  store: float16
+  top_logits: 3
+  twins: 1
+analyses:
+  prefer: {{selectivity: {{site: mlp_act, top: 5, splits: 5}}}}
+"""
+TEMPLATE = (
+    "{% for one in messages %}<{{ one.role }}>{{ one.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def test_other_sites_at_the_last_token_are_recorded_analysed_and_told(
+    tmp_path, finished, tiny_source
+) -> None:
+    shutil.copy(finished / "words.csv", tmp_path)
+    source = tiny_source("llama")
+    (tmp_path / "protocol.yaml").write_text(SETTINGS.format(model=source.folder))
+    run(tmp_path / "protocol.yaml", "--results", tmp_path / "results")
+    volume = first(f"volumes/{source.name}--*.zarr")(tmp_path / "results")
+    recorded = xr.open_zarr(volume, consolidated=False)
+    assert set(recorded.data_vars) == {"mlp_act", "attn_probs", "logits", "logits_token"}
+    assert recorded["mlp_act"].sizes == {"stimulus": 54, "layer": 3, "neuron": 64}
+    assert recorded["mlp_act"].dtype == "float16"
+    assert recorded["logits"].sizes == {"stimulus": 54, "rank": 3}
+    measured = xr.open_dataset(
+        first(f"toy/measures/prefer--{source.name}.nc")(tmp_path / "results"), engine="h5netcdf"
+    )
+    assert np.isfinite(measured["profile"]).all()
+    told = report_of(tmp_path)
+    assert (
+        "Recorded were mlp_act (64 neurons) and attn_probs (4 heads, for each token that is seen) "
+        "in all 3 layers, and logits (3 highest values), at the last token of each text." in told
+    )
+    assert "computed in float32 on" in told and "and stored in float16" in told
+    assert "Tokens that texts begin with alike were computed once (" in told
+    run("verify", tmp_path / "results/toy")
+
+
+def test_texts_are_read_in_a_conversation(tmp_path, finished, tiny_source) -> None:
+    shutil.copy(finished / "words.csv", tmp_path)
+    model = shutil.copytree(tiny_source("llama", bos=True).folder, tmp_path / "talking")
+    (model / "chat_template.jinja").write_text(TEMPLATE)
+    text = SETTINGS.format(model=model).replace("  top_logits: 3\n", "  chat: {system: Hi.}\n")
+    text = text.replace("sites: [mlp_act, blocks.*.attn.hook_pattern, logits]", "sites: [mlp_act]")
+    text = text.replace("tokens: last", "tokens: target_mean").replace("twins: 1", "twins: 0")
+    (tmp_path / "protocol.yaml").write_text(text)
+    run(tmp_path / "protocol.yaml", "--results", tmp_path / "results")
+    told = report_of(tmp_path)
+    assert "the chat template of the subject, after the prompt 'Hi.', up to where the ans" in told
+    assert "mlp_act (64 neurons) in all 3 layers, averaged over the tokens of the target." in told
+    volume = first("volumes/talking--*.zarr")(tmp_path / "results")
+    recorded = xr.open_zarr(volume, consolidated=False)
+    plain = Model.load(find_source(str(model)), device="cpu").tokenizer
+    for row in (0, 20):
+        text = f"<system>Hi.\n<user>{recorded['text'].to_numpy()[row]}\n<assistant>"
+        ids = plain(text, add_special_tokens=False)["input_ids"]
+        assert recorded["text_tokens"].to_numpy()[row] == len(ids)
+
+
+def test_a_subject_without_a_chat_template_is_refused_in_one_line(study: Path, capfd) -> None:
+    protocol = study / "protocol.yaml"
+    protocol.write_text(protocol.read_text().replace("twins: 2}", "twins: 2, chat: {}}"))
+    run(protocol, "--results", study / "results", code=1)
+    assert "has no chat template; leave `chat` out" in _flat(capfd)
+
+
+def report_of(folder: Path) -> str:
+    """The words of a report."""
+    page = unescape((folder / "results/toy/report.html").read_text())
+    return " ".join(re.sub(r"<[^>]+>", "", page).split())
 
 
 def first(pattern: str) -> Callable[[Path], Path]:

@@ -1,121 +1,179 @@
 """A script: record a toy model again and again, killed each time at another moment, and resume.
 
-``python die_recording.py MODEL STIMULI ROOT STEP`` records into ``ROOT/whole`` undisturbed; then,
-for k = 0, STEP, 2 STEP, …, into ``ROOT/k`` and is killed (SIGKILL) just before the k-th file that
-it opens for writing, renames or removes, and records there once more. Of the many small files that
-a recording begins with, one in `FEW` counts. It ends with the first k that is more than there are,
-and prints one JSON object a line:
+``python die_recording.py MODEL STIMULI ROOT DEATHS`` records into ``ROOT/whole`` undisturbed; then
+into folders of their own, in each of which it is killed (SIGKILL) up to `LIVES` times before it may
+end, until it has died DEATHS times. Half of the folders see deaths at moments of the clock; half
+just before a file is opened for writing, cut, renamed or removed, the last of these among them. All
+are drawn by one seed. Of the many small files that a recording begins with, one in `FEW` counts. It
+prints one JSON object for each folder:
 
-    {"moment": k, "died": true, "chunks": 2, "touched": [], "resumed": 0}
+    {"folder": "0", "batches": 9, "lives": [
+        {"died": true, "journal": [0, 1], "renamed": false, "passes": [0, 1, 2]}, …]}
 
-``chunks`` were finished when it died, ``touched`` are those that were written anew, ``resumed`` is
-the exit status of the second recording.
+``journal`` are the batches that were noted when that life ended, ``renamed`` whether the volume had
+its name then, ``passes`` the batches that were computed.
 """
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
 from functools import cache
 from pathlib import Path
 
 import torch
 
-from scanner import Model, Recording, find_source, record, recording
+from scanner import Model, Recording, find_source, record, recording, shards, streaming
 from scanner.provenance import code_version, environment
 from stimuli import load
 
-PER_CHUNK = 14  # of 36 stimuli: three chunks, the last one short
 FEW = 20
+LIVES = 2
 WRITES = os.O_WRONLY | os.O_RDWR
+SITES = ("resid_pre", "resid_post")
 
 
-def record_into(volumes: Path, model: str, table: str) -> None:
-    torch.set_num_threads(1)
-    loaded, stimuli = loaded_once(model), load(table)
-    plan = Recording(loaded.source, stimuli, ("resid_pre", "resid_post"), "target", "float32")
-    recording.CHUNK_BYTES = PER_CHUNK * loaded.layers * loaded.width * 4
-    record(plan, volumes, lambda: loaded, protocol_sha256="0" * 64)
+def record_into(folder: Path, model: str, table: str) -> None:
+    """Many batches, shards and notes; each forward pass is logged by its first stimulus."""
+    streaming.COMMIT_SECONDS = 0.0
+    shards.CHUNK_BYTES, shards.SHARD_BYTES = 1000, 6000
+    recording.batch_tokens = lambda _device: 16
+    log = os.open(folder.with_suffix(".passes"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    forward = recording._forward
+
+    def logged(stimuli, *args, **kwargs):
+        os.write(log, f"{stimuli[0]}\n".encode())
+        forward(stimuli, *args, **kwargs)
+
+    recording._forward = logged
+    loaded = loaded_once(model)
+    plan = Recording(loaded.source, load(table), SITES, "target", "float32")
+    record(plan, folder, lambda: loaded, protocol_sha256="0" * 64)
 
 
 @cache
 def loaded_once(model: str) -> Model:
-    return Model.load(find_source(model), device="cpu")
+    torch.set_num_threads(1)
+    loaded = Model.load(find_source(model), device="cpu")
+    assert loaded.proof
+    return loaded
 
 
-def die_at(moment: int, root: Path) -> None:
-    """Count the changes below `root`, and die before the one numbered `moment`."""
-    begun = seen = 0
+def watch_changes(root: Path, die_at: int | None) -> list[str]:
+    """Count the changes below `root`, and die before the one with that number."""
+    seen: list[str] = []
+    begun = 0
 
     def watch(event: str, arguments: tuple) -> None:
-        nonlocal begun, seen
-        writes = event == "open" and bool(arguments[2] & WRITES)
-        if not (writes or event in ("os.rename", "os.remove")):
+        nonlocal begun
+        writes = event == "open" and bool((arguments[2] or 0) & WRITES)
+        if not (writes or event in ("os.rename", "os.remove", "os.truncate")):
             return
         path = str(arguments[0])
-        if ".begun" in path:
-            begun += 1
-        if not path.startswith(str(root)) or (".begun/" in path and begun % FEW):
+        if not path.startswith(f"{root}/"):
             return
-        if seen == moment:
+        if ".begun/" in path:
+            begun += 1
+            if begun % FEW:
+                return
+        if len(seen) == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
-        seen += 1
+        seen.append(path)
 
     sys.addaudithook(watch)
+    return seen
 
 
-def apart(volumes: Path, model: str, table: str, moment: int | None) -> int:
-    """Record in a process of its own; its exit status, negative where a signal ended it."""
+def live(
+    folder: Path,
+    model: str,
+    table: str,
+    *,
+    changes: int | None = None,
+    seconds: float | None = None,
+) -> int:
+    """Record in a process of its own; its exit status, negative where a signal ended it.
+
+    It is killed before the change with that number, or when so many seconds have passed.
+    """
     if sys.platform != "linux":  # frameworks of macOS do not survive a fork; imports take seconds
-        called = [sys.executable, __file__, model, table, str(volumes), "once", str(moment)]
-        return subprocess.run(called).returncode
+        called = [sys.executable, __file__, model, table, str(folder), "once", str(changes)]
+        child = subprocess.Popen(called)
+        try:
+            return child.wait(None if seconds is None else 5 + seconds)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            return child.wait()
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            if moment is not None:
-                die_at(moment, volumes)
-            record_into(volumes, model, table)
+            once(folder, model, table, changes)
             status = 0
         finally:
             os._exit(status)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def chunks(volumes: Path) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Finished chunks of activations, each with what changes when it is written anew."""
-    for site in ("resid_pre", "resid_post"):
-        for path in sorted(volumes.glob(f"*.zarr*/{site}/c/*/0/0")):
-            yield f"{site}/{path.parts[-3]}", (path.stat().st_ino, path.stat().st_mtime_ns)
+def once(folder: Path, model: str, table: str, changes: int | None) -> None:
+    seen = watch_changes(folder, changes)
+    record_into(folder, model, table)
+    folder.with_suffix(".changes").write_text(f"{len(seen)}\n")
+
+
+def lines(path: Path) -> list[int]:
+    """Whole lines of a file of numbers, if it is there."""
+    if not path.is_file():
+        return []
+    return [int(line) for line in path.read_text().split("\n")[:-1]]
 
 
 def main() -> None:
-    model, table, root, step = *sys.argv[1:3], Path(sys.argv[3]), sys.argv[4]
-    if step == "once":
-        if sys.argv[5] != "None":
-            die_at(int(sys.argv[5]), root)
-        record_into(root, model, table)
+    model, table, root, deaths = *sys.argv[1:3], Path(sys.argv[3]), sys.argv[4]
+    if deaths == "once":
+        once(root, model, table, None if sys.argv[5] == "None" else int(sys.argv[5]))
         return
-    environment(), code_version(), loaded_once(model)  # what takes seconds, before the forks
-    assert apart(root / "whole", model, table, None) == 0
-    moment, died = 0, True
-    while died:
-        volumes = root / str(moment)
-        died = apart(volumes, model, table, moment) == -signal.SIGKILL
-        before = dict(chunks(volumes))
-        resumed = apart(volumes, model, table, None)
-        after = dict(chunks(volumes))
-        line = {
-            "moment": moment,
-            "died": died,
-            "chunks": len(before),
-            "touched": [name for name in before if after.get(name) != before[name]],
-            "resumed": resumed,
-        }
-        print(json.dumps(line), flush=True)
-        moment += int(step)
+    environment(), code_version(), loaded_once(model), load(table)  # seconds, before the forks
+    assert threading.active_count() == 1
+    assert live(root / "warm", model, table) == 0
+    began = time.monotonic()
+    assert live(root / "whole", model, table) == 0
+    duration = time.monotonic() - began
+    numbers = {first: number for number, first in enumerate(lines(root / "whole.passes"))}
+    (changes,) = lines(root / "whole.changes")
+    draw = random.Random(0)
+    number = died = 0
+    while died < int(deaths):
+        folder = root / str(number)
+        lives: list[dict[str, object]] = []
+        while not lives or lives[-1]["died"]:
+            at = seconds = None
+            if len(lives) < LIVES and number % 2:
+                seconds = draw.uniform(0, duration)
+            elif len(lives) < LIVES:
+                # The last changes of all are each a step of their own.
+                at = draw.randrange(changes) if lives or number > 8 else changes - 1 - number // 2
+            folder.with_suffix(".passes").unlink(missing_ok=True)
+            status = live(folder, model, table, changes=at, seconds=seconds)
+            assert status in (0, -signal.SIGKILL), status
+            lives.append(
+                {
+                    "died": status != 0,
+                    "journal": [n for one in folder.glob("*.zarr*/journal") for n in lines(one)],
+                    "renamed": any(folder.glob("*.zarr")),
+                    "passes": [numbers[n] for n in lines(folder.with_suffix(".passes"))],
+                }
+            )
+        report = {"folder": folder.name, "lives": lives, "batches": len(numbers)}
+        print(json.dumps(report), flush=True)
+        number, died = number + 1, died + len(lives) - 1
 
 
 main()

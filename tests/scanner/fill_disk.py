@@ -11,10 +11,11 @@ import os
 import subprocess
 import sys
 import traceback
+from functools import cache
 from pathlib import Path
 
 from protocols.cli import main as scan
-from scanner import Model, Recording, find_source, record
+from scanner import Model, Recording, Source, find_source, record
 from scanner.volume import digest_file
 from stimuli import load
 
@@ -57,8 +58,13 @@ def attempt(step: str, plan: Recording, volumes: Path, **facts: object) -> bool:
     return True
 
 
+@cache
+def trained(source: Source) -> Model:
+    return Model.load(source, device="cpu")
+
+
 def model(plan: Recording) -> Model:
-    loaded = Model.load(plan.source, device="cpu")
+    loaded = trained(plan.source)
     return loaded if plan.seed is None else loaded.twin(plan.seed)
 
 

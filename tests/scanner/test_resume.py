@@ -2,18 +2,21 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import zarr
 
-from scanner import Recording, open_volume, record, recording
+from scanner import Recording, VolumeError, open_volume, record, recording, streaming
 from scanner.volume import digest_file, volume_digest
 
 SCRIPT = Path(__file__).with_name("die_recording.py")
 ROOT = Path(__file__).parents[2]
+DEATHS = 20
 
 
 def files(folder):
@@ -30,15 +33,7 @@ def deaths(tiny_source, toy_csv, tmp_path_factory):
     """Recordings killed at many moments and taken up again: their folders, and what was seen."""
     root = tmp_path_factory.mktemp("deaths")
     done = subprocess.run(
-        [
-            sys.executable,
-            SCRIPT,
-            tiny_source("llama").folder,
-            toy_csv,
-            root,
-            # Elsewhere each moment takes two processes that import everything anew.
-            "1" if sys.platform == "linux" else "6",
-        ],
+        [sys.executable, SCRIPT, tiny_source("llama").folder, toy_csv, root, str(DEATHS)],
         env={**os.environ, "SOURCE_DATE_EPOCH": "0", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         text=True,
@@ -47,23 +42,38 @@ def deaths(tiny_source, toy_csv, tmp_path_factory):
     return root, [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_kill_9_at_any_moment_and_the_same_command_ends_as_the_same_bytes(deaths):
+def test_kill_9_at_random_moments_and_the_same_command_ends_as_the_same_bytes(deaths):
     root, seen = deaths
     whole = files(root / "whole")
     assert any(name.endswith(".sha256") for name in whole)
-    assert all(line["died"] for line in seen[:-1])
+    assert sum(life["died"] for line in seen for life in line["lives"]) >= DEATHS
     for line in seen:
-        assert line["resumed"] == 0, line
-        assert files(root / str(line["moment"])) == whole, line
-    # Moments before the first of six chunks, between them, and behind the last are among them.
-    assert {0, 6} <= {line["chunks"] for line in seen[:-1]}
-    assert sys.platform != "linux" or {line["chunks"] for line in seen} == set(range(7))
+        assert files(root / line["folder"]) == whole, line
 
 
-def test_chunks_that_were_finished_when_it_was_killed_are_not_written_again(deaths):
+def test_the_moments_are_before_between_and_behind_the_batches(deaths):
     _, seen = deaths
-    assert max(line["chunks"] for line in seen[:-1]) == 6
-    assert [line for line in seen if line["touched"]] == []
+    died = [life for line in seen for life in line["lives"] if life["died"]]
+    batches = seen[0]["batches"]
+    assert batches >= 8
+    assert any(not life["journal"] and not life["renamed"] for life in died)
+    assert any(0 < len(life["journal"]) < batches for life in died)
+    assert any(len(life["journal"]) == batches and not life["renamed"] for life in died)
+    assert any(life["renamed"] for life in died)
+
+
+def test_what_the_journal_names_is_never_computed_again(deaths):
+    _, seen = deaths
+    spared = 0
+    for line in seen:
+        journal, renamed = set(), False
+        for life in line["lives"]:
+            left = [n for n in range(line["batches"]) if n not in journal and not renamed]
+            assert life["passes"] == left[: len(life["passes"])], line
+            assert life["died"] or len(life["passes"]) == len(left), line
+            spared += line["batches"] - len(left)
+            journal, renamed = set(life["journal"]), life["renamed"]
+    assert spared > 0
 
 
 def test_the_time_in_a_volume_is_the_source_date_epoch(deaths):
@@ -96,27 +106,105 @@ def test_what_is_recorded_is_not_recorded_again_and_the_model_not_loaded(
     assert files(tmp_path) == before
 
 
-def test_only_the_chunks_that_are_missing_are_computed(plan, tiny_model, tmp_path, monkeypatch):
-    model = tiny_model("llama")
-    monkeypatch.setattr(recording, "CHUNK_BYTES", 10 * model.layers * model.width * 4)
-    rows = []
-    model.blocks[0].register_forward_hook(lambda _m, _a, output: rows.append(len(output)))
+@pytest.fixture
+def begun(plan, tiny_model, tmp_path, monkeypatch):
+    """``begun(folder)``: a recording that was stopped after two of several batches; its folder."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
+    monkeypatch.setattr(recording, "batch_tokens", lambda _device: 40)
+    monkeypatch.setattr(streaming, "COMMIT_SECONDS", 0.0)
 
     class StopError(Exception):
         pass
 
-    last = iter([False, True])
+    def begin(folder):
+        told = iter(range(100))
 
-    def stop_after_two(_count):
-        if next(last):
-            raise StopError
+        def stop(_count):
+            if next(told) == 2:  # 0 tells what was there before
+                raise StopError
 
-    with pytest.raises(StopError):
-        record(plan, tmp_path, lambda: model, protocol_sha256="0" * 64, advance=stop_after_two)
-    assert rows[-2:] == [10, 10]
-    rows.clear()
-    record(plan, tmp_path, lambda: model, protocol_sha256="0" * 64)
-    assert rows == [10, 6]  # and no identities are proved a second time
+        with pytest.raises(StopError):
+            record(
+                plan, folder, lambda: tiny_model("llama"), protocol_sha256="0" * 64, advance=stop
+            )
+        return plan.path(folder).with_suffix(".zarr.partial")
+
+    return begin
+
+
+@pytest.fixture
+def batches(plan, tiny_model):
+    """First stimuli of the batches that are computed, as long as this fixture is used."""
+    computed = []
+    forward = recording._forward
+
+    def count(stimuli, *args, **kwargs):
+        computed.append(stimuli.tolist())
+        forward(stimuli, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recording, "_forward", count)
+        yield computed
+
+
+def test_only_the_batches_that_are_missing_are_computed(plan, tiny_model, tmp_path, begun, batches):
+    partial = begun(tmp_path)
+    assert (partial / "journal").read_text() == "0\n1\n"
+    before = list(batches)
+    batches.clear()
+    told = []
+    record(
+        plan, tmp_path, lambda: tiny_model("llama"), protocol_sha256="0" * 64, advance=told.append
+    )
+    assert len(before) == 2
+    assert sorted(sum(before + batches, [])) == list(range(36))  # none twice
+    assert told == [len(sum(before, [])), *map(len, batches)]
+
+
+@pytest.mark.parametrize("torn", ["1", "17", "garbage"])
+def test_a_line_of_the_journal_that_was_being_written_does_not_count(
+    plan, tiny_model, tmp_path, begun, batches, torn
+):
+    whole = record(plan, tmp_path / "w", lambda: tiny_model("llama"), protocol_sha256="0" * 64)
+    every = list(batches)
+    partial = begun(tmp_path / "t")
+    (partial / "journal").write_text(f"0\n{torn}")
+    batches.clear()
+    again = record(plan, tmp_path / "t", lambda: tiny_model("llama"), protocol_sha256="0" * 64)
+    assert batches == every[1:]
+    assert files(again) == files(whole)
+
+
+def test_a_beginning_that_was_being_cleared_away_is_no_beginning(plan, tiny_model, tmp_path, begun):
+    whole = record(plan, tmp_path / "w", lambda: tiny_model("llama"), protocol_sha256="0" * 64)
+    partial = begun(tmp_path / "t")
+    (partial / "zarr.json").unlink()
+    again = record(plan, tmp_path / "t", lambda: tiny_model("llama"), protocol_sha256="0" * 64)
+    assert files(tmp_path / "t").keys() == files(tmp_path / "w").keys()
+    assert files(again) == files(whole)
+
+
+def test_a_volume_that_was_renamed_and_not_sealed_is_sealed_and_not_computed(
+    plan, tiny_model, tmp_path, begun
+):
+    begun(tmp_path / "t")
+    whole = record(plan, tmp_path / "w", lambda: tiny_model("llama"), protocol_sha256="0" * 64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recording, "_seal", lambda _path: 1 / 0)  # killed there
+        with pytest.raises(ZeroDivisionError):
+            record(plan, tmp_path / "t", lambda: tiny_model("llama"), protocol_sha256="0" * 64)
+    path = record(plan, tmp_path / "t", refuse_to_load, protocol_sha256="0" * 64)
+    assert files(path.parent) == files(whole.parent)
+
+
+def test_a_finished_volume_holds_no_journal_and_nothing_lies_beside_it_but_its_digest(
+    plan, tiny_model, tmp_path
+):
+    path = record(plan, tmp_path, lambda: tiny_model("llama"), protocol_sha256="0" * 64)
+    assert sorted(one.name for one in tmp_path.iterdir()) == sorted(
+        [path.name, digest_file(path).name]
+    )
+    assert not (path / "journal").exists()
 
 
 def test_two_recordings_of_the_same_are_the_same_bytes(plan, tiny_model, tmp_path, monkeypatch):
@@ -128,34 +216,39 @@ def test_two_recordings_of_the_same_are_the_same_bytes(plan, tiny_model, tmp_pat
 
 
 def test_what_was_recorded_and_then_damaged_is_not_taken_for_recorded(plan, tiny_model, tmp_path):
-    from scanner import VolumeError
-
     path = record(plan, tmp_path, lambda: tiny_model("llama"), protocol_sha256="0" * 64)
     (path / "resid_post/c/0/0/0").unlink()
     with pytest.raises(VolumeError, match="its bytes are not those that were recorded"):
         record(plan, tmp_path, refuse_to_load, protocol_sha256="0" * 64)
 
 
+def test_a_volume_of_another_revision_in_its_place_is_refused(
+    plan, tiny_source, tiny_model, tmp_path
+):
+    other = replace(plan, source=tiny_source("llama", seed=1))
+    model = tiny_model("llama", seed=1)
+    recorded = record(other, tmp_path, lambda: model, protocol_sha256="0" * 64)
+    mine = plan.path(tmp_path)
+    shutil.move(recorded, mine)
+    shutil.move(digest_file(recorded), digest_file(mine))
+    with pytest.raises(
+        VolumeError, match=r"recorded with other weights \(.*Remove it and .*sha256"
+    ):
+        record(plan, tmp_path, refuse_to_load, protocol_sha256="0" * 64)
+
+
+@pytest.mark.parametrize(
+    "key", ["device", "sharing", "threads", "code_version", "environment", "tokens_sha256"]
+)
 def test_a_recording_begun_otherwise_is_begun_anew_and_not_mixed(
-    tiny_model, toy_stimuli, tmp_path, monkeypatch
-) -> None:
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
-    monkeypatch.setattr(recording, "CHUNK_BYTES", 4000)
-    model = tiny_model()
-    wanted = Recording(model.source, toy_stimuli, ("resid_post",), "target", "float32")
-    whole = record(wanted, tmp_path / "whole", lambda: model, protocol_sha256="p")
-
-    def stop_after_one_chunk(stimuli: int) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        record(
-            wanted, tmp_path / "mixed", lambda: model, protocol_sha256="p",
-            advance=stop_after_one_chunk,
-        )  # fmt: skip
-    (partial,) = (tmp_path / "mixed").glob("*.partial")
-    zarr.open_group(partial).attrs["device"] = "another"
-    chunk = partial / "resid_post/c/0/0/0"
-    chunk.write_bytes(bytes(chunk.stat().st_size))  # what that device recorded
-    again = record(wanted, tmp_path / "mixed", lambda: model, protocol_sha256="p")
+    plan, tiny_model, tmp_path, begun, batches, key
+):
+    whole = record(plan, tmp_path / "w", lambda: tiny_model("llama"), protocol_sha256="0" * 64)
+    partial = begun(tmp_path / "mixed")
+    zarr.open_group(partial).attrs[key] = "another"
+    for shard in partial.rglob("c/0/0/0"):
+        shard.write_bytes(bytes(shard.stat().st_size))  # what that device recorded
+    batches.clear()
+    again = record(plan, tmp_path / "mixed", lambda: tiny_model("llama"), protocol_sha256="0" * 64)
+    assert sorted(sum(batches, [])) == list(range(36))
     assert volume_digest(again) == volume_digest(whole)

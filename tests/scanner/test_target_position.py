@@ -1,10 +1,12 @@
 """The recorded position is the last token of the target, wherever that stands and however it is
 tokenised."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from scanner import Recording, open_volume, record
+from scanner.sites import sites_of
 from stimuli import StimulusError, StimulusSet
 
 
@@ -34,7 +36,7 @@ def recorded(tmp_path):
         stimuli = stimuli_of(*marked)
         recording = Recording(model.source, stimuli, ("resid_post",), "target", "float32")
         path = record(recording, tmp_path, lambda: model, protocol_sha256="0" * 64)
-        ids, _ = model.tokenize(stimuli.table["text"].tolist())
+        ids = model.tokenizer(stimuli.table["text"].tolist())["input_ids"]
         return open_volume(path), ids
 
     return make
@@ -42,8 +44,7 @@ def recorded(tmp_path):
 
 def tokens_to_the_end_of(model, marked):
     """Tokens of the text up to the end of its target: what the last token of the target ends."""
-    (ids,), _ = model.tokenize([marked[: marked.index("]")].replace("[", "")])
-    return ids
+    return model.tokenizer(marked[: marked.index("]")].replace("[", ""))["input_ids"]
 
 
 TEXTS = {
@@ -101,20 +102,15 @@ def test_a_token_that_begins_each_text_shifts_the_position_by_one_and_is_no_part
 
 def test_the_recorded_activation_is_the_one_at_that_position(tiny_model, recorded):
     """Of the text cut behind its target and run alone: what follows cannot matter."""
-    import torch
-
     model = tiny_model("llama", bos=True)
     volume, _ = recorded(model, *TEXTS.values())
     for row, marked in enumerate(TEXTS.values()):
         ids = tokens_to_the_end_of(model, marked)
-        alone = model.activations(
-            model.batch([ids]), ("resid_post",), torch.tensor([len(ids) - 1])
-        )["resid_post"]
-        assert volume["resid_post"][row].to_numpy() == pytest.approx(alone[0].numpy(), abs=1e-5)
-        before = model.activations(
-            model.batch([ids]), ("resid_post",), torch.tensor([len(ids) - 2])
-        )["resid_post"]
-        assert len(ids) == 1 or abs(before - alone).max() > 1e-3
+        heard = model.activations(model.batch([ids]), ("resid_post",))
+        alone = np.stack([heard[site][0] for site in sites_of("resid_post", model.layers)])
+        found = volume["resid_post"][row].to_numpy()
+        assert found == pytest.approx(alone[:, -1], abs=1e-5)
+        assert len(ids) == 1 or abs(alone[:, -2] - found).max() > 1e-3
 
 
 def test_a_target_without_a_token_is_refused_by_its_text(tiny_model, tmp_path):
@@ -134,7 +130,7 @@ def test_a_stimulus_longer_than_the_context_is_refused_by_its_row_and_text(tiny_
     recording = Recording(
         model.source, stimuli_of(fits, long), ("resid_post",), "target", "float32"
     )
-    with pytest.raises(StimulusError, match=r"stimulus 1 \('x{16}y…'\) has 17 tokens; '.*' reads "):
+    with pytest.raises(StimulusError, match=r"stimulus 1 \('x{16}y'\) has 17 tokens; '.*' reads "):
         record(recording, tmp_path, lambda: model, protocol_sha256="0" * 64)
     assert list(tmp_path.iterdir()) == []
 

@@ -89,5 +89,9 @@ class PlantedUnits(Control):
             for code, units in enumerate(chosen.reshape(len(names), self.units)):
                 rows = np.flatnonzero(codes == code)
                 planted[layer][np.ix_(rows, units)] += self.strength * spread[layer, units]
-        volume = subject.volume.assign({site: (("layer", "stimulus", "unit"), planted)})
-        return subject.replace_volume(volume)
+        bare = subject.volume.drop_vars([*subject.volume.data_vars, "unit"], errors="ignore")
+        return subject.replace_volume(
+            bare.assign({site: (("layer", "stimulus", "unit"), planted)}).assign_coords(
+                unit=np.arange(planted.shape[2])
+            )
+        )

@@ -113,7 +113,7 @@ def _in_place(subject: Subject, values: np.ndarray) -> Subject:
     repeated = np.broadcast_to(values[:, None], (len(values), layers, values.shape[1]))
     dims = ("stimulus", "layer", "unit")
     return subject.replace_volume(
-        volume.drop_vars([*volume.data_vars, "unit"])
+        volume.drop_vars([*volume.data_vars, "unit"], errors="ignore")
         .assign({kind: (dims, repeated) for kind in volume.data_vars})
         .assign_coords(unit=np.arange(values.shape[1]))
     )

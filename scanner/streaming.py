@@ -1,0 +1,234 @@
+"""Activations on their way to disk: copied off the device once, written behind the next forward.
+
+The model goes on computing while a second thread waits for the copy, checks the numbers and writes
+them. What has been taken off the model and not been written is bounded in bytes, so the model waits
+for a slow disk. Finished batches are noted in the journal when they are safely on the disk.
+"""
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from scanner.shards import ShardWriter
+from scanner.volume import VolumeError
+
+# What may be in memory between the model and the disk.
+IN_FLIGHT = 128_000_000
+# How often finished batches are brought onto the disk and noted: what a crash can cost.
+COMMIT_SECONDS = 1.0
+
+
+class NotFiniteError(VolumeError):
+    """Activations are NaN or infinite.
+
+    Attributes
+    ----------
+    where : str
+        Recording and site.
+    stimuli : list of int
+        Those that it was seen in.
+    """
+
+    def __init__(self, where: str, stimuli: list[int], name: Callable[[int], str]):
+        super().__init__(
+            f"{where} of {name(stimuli[0])} is not finite. A wider dtype (float32) mostly mends it."
+        )
+        self.where, self.stimuli = where, stimuli
+
+
+class Rows(NamedTuple):
+    """Rows of an array, and the stimulus that each comes from."""
+
+    numbers: np.ndarray
+    stimuli: np.ndarray
+
+
+class _Piece(NamedTuple):
+    variable: str
+    layer: int | None
+    rows: Rows
+    values: torch.Tensor
+    ready: Callable[[], None]
+
+    @property
+    def bytes(self) -> int:
+        return self.values.numel() * self.values.element_size()
+
+
+class Stream:
+    """Takes activations, writes them in the background, keeps the journal.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The volume that is being written; its arrays are there.
+    journal : pathlib.Path
+        One line for each batch that is on the disk.
+    subject : str
+        What error messages call the recording.
+    variables : collection of str
+        Names of the arrays.
+    name : callable
+        What error messages call a stimulus.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        journal: Path,
+        subject: str,
+        variables: Collection[str],
+        name: Callable[[int], str],
+    ):
+        self._journal, self._subject, self._name = journal, subject, name
+        self._writers = {variable: ShardWriter(folder / variable) for variable in variables}
+        self._queue: deque[_Piece | int | None] = deque()
+        self._changed = threading.Condition()
+        self._bytes = 0
+        self._failed: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="volume writer", daemon=True)
+        self._thread.start()
+
+    def put(self, variable: str, layer: int | None, rows: Rows, values: torch.Tensor) -> None:
+        """Hand over rows of one variable and layer. The tensor is the stream's from then on.
+
+        Raises
+        ------
+        VolumeError
+            If something handed over before was not finite or did not fit.
+        OSError
+            If it could not be written.
+        """
+        # numpy has no bfloat16; float32 holds all its values.
+        dtype = torch.float32 if values.dtype == torch.bfloat16 else values.dtype
+        size = values.numel() * dtype.itemsize
+        with self._changed:
+            self._changed.wait_for(
+                lambda: (
+                    self._failed is not None or not self._bytes or self._bytes + size < IN_FLIGHT
+                )
+            )
+            self._complain()
+        # Counted when it is there: a copy that finds no memory must not be waited for ever after.
+        piece = _Piece(variable, layer, rows, *_off_device(values, dtype))
+        with self._changed:
+            self._bytes += piece.bytes
+            self._queue.append(piece)
+            self._changed.notify_all()
+
+    def done(self, batch: int) -> None:
+        """Say that all of a batch has been handed over."""
+        with self._changed:
+            self._complain()
+            self._queue.append(batch)
+            self._changed.notify_all()
+
+    def finish(self) -> None:
+        """Wait until everything is on the disk, and make valid arrays of it."""
+        self._stop()
+        self._complain()
+        for writer in self._writers.values():
+            writer.seal()
+
+    def close(self) -> None:
+        """End the thread; what was handed over before is written and noted, if it can be.
+
+        Writers are not closed by hand: they sync then, and on a full disk hide what failed first.
+        """
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._thread.is_alive():
+            with self._changed:
+                self._queue.append(None)
+                self._changed.notify_all()
+            self._thread.join()
+
+    def _complain(self) -> None:
+        if self._failed is not None:
+            raise self._failed
+
+    def _work(self) -> None:
+        finished: list[int] = []
+        committed = time.monotonic()
+        try:
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: bool(self._queue))
+                    piece = self._queue.popleft()
+                if piece is None:
+                    self._commit(finished)
+                    return
+                if isinstance(piece, int):
+                    finished.append(piece)
+                    if time.monotonic() - committed > COMMIT_SECONDS:
+                        self._commit(finished)
+                        committed = time.monotonic()
+                    continue
+                self._write(piece)
+                with self._changed:
+                    self._bytes -= piece.bytes
+                    self._changed.notify_all()
+        except BaseException as error:
+            with self._changed:
+                self._failed = error
+                self._changed.notify_all()
+
+    def _write(self, piece: _Piece) -> None:
+        piece.ready()
+        values = piece.values.numpy()
+        writer = self._writers[piece.variable]
+        if values.dtype.kind == "f":
+            values = self._fitting(piece, values, writer.dtype)
+        writer.write(piece.rows.numbers, values, layer=piece.layer)
+
+    def _fitting(self, piece: _Piece, values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        """The values in the dtype of the volume: finite, or an error that names the place."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            stored = values.astype(dtype, copy=False)
+            # A sum is not finite if a term is not: one fast pass over what is nearly always good.
+            if np.isfinite(stored.sum(dtype=np.float32)) or np.isfinite(stored).all():
+                return stored
+        layer = "" if piece.layer is None else f".{piece.layer}"
+        where = f"{self._subject}: {piece.variable}{layer}"
+        lost = ~np.isfinite(values)
+        if lost.any():
+            stimuli = piece.rows.stimuli[np.unique(np.nonzero(lost)[0])]
+            raise NotFiniteError(where, stimuli.tolist(), self._name)
+        row = np.argwhere(~np.isfinite(stored))[0][0]
+        raise VolumeError(
+            f"{where} of {self._name(int(piece.rows.stimuli[row]))} reaches "
+            f"{np.abs(values[row]).max():.3g}, more than {dtype} can hold. Store it as float32."
+        )
+
+    def _commit(self, finished: list[int]) -> None:
+        """Bring what was written onto the disk, and then say so in the journal."""
+        if not finished:
+            return
+        for writer in self._writers.values():
+            writer.sync()
+        with self._journal.open("a") as journal:
+            journal.write("".join(f"{number}\n" for number in finished))
+            journal.flush()
+            os.fsync(journal.fileno())
+        finished.clear()
+
+
+def _off_device(
+    values: torch.Tensor, dtype: torch.dtype
+) -> tuple[torch.Tensor, Callable[[], None]]:
+    """The values in the CPU's memory, and what to call before reading them."""
+    if values.device.type != "cuda":
+        return values.detach().to("cpu", dtype).contiguous(), lambda: None
+    host = torch.empty(values.shape, dtype=dtype, pin_memory=True)
+    host.copy_(values, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record()
+    return host, copied.synchronize

@@ -1,0 +1,156 @@
+"""Batches divide the stimuli, keep to their size, and show each token its own text's past alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from scanner import batches
+from scanner.batches import common, padded, shared, together, unique_tokens
+
+
+def texts(seed: int, count: int, longest: int, *, tokens: int = 3) -> list[list[int]]:
+    """Token ids of few kinds, so that many begin alike, some are the same, some begin others."""
+    rng = np.random.default_rng(seed)
+    return [
+        rng.integers(1, 1 + tokens, rng.integers(1, longest + 1)).tolist() for _ in range(count)
+    ]
+
+
+CASES = [texts(seed, count, longest) for seed, count, longest in [
+    (0, 1, 1), (1, 1, 30), (2, 7, 4), (3, 40, 5), (4, 40, 12), (5, 25, 40), (6, 200, 6)
+]]  # fmt: skip
+
+
+def beginnings(ids) -> set[tuple[int, ...]]:
+    return {tuple(text[:end]) for text in ids for end in range(1, len(text) + 1)}
+
+
+@pytest.mark.parametrize("ids", CASES)
+def test_what_sharing_leaves_to_compute_is_the_number_of_different_beginnings(ids):
+    assert unique_tokens(ids) == len(beginnings(ids))
+    assert unique_tokens(ids[::-1]) == len(beginnings(ids))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "alike"),
+    [([], [1], 0), ([1], [2], 0), ([1, 2], [1, 2], 2), ([1, 2, 3], [1, 2], 2), ([1, 2], [1, 3], 1)],
+)
+def test_common_is_the_length_of_what_both_begin_with(a, b, alike):
+    assert common(a, b) == common(b, a) == alike
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("budget", [1, 10, 64, 1000])
+@pytest.mark.parametrize("ids", CASES)
+def test_batches_hold_each_stimulus_once_and_keep_to_their_size(ids, share, budget):
+    made = list(together(ids, share=share, tokens=budget))
+    assert sorted(np.concatenate(made).tolist()) == list(range(len(ids)))
+    for batch in made:
+        some = [ids[one] for one in batch]
+        if share:
+            laid_out = shared(some, filler=0, dtype=torch.float32)
+        else:
+            laid_out = padded(some, filler=0)
+        assert laid_out.ids.numel() <= budget or len(batch) == 1
+    # No batch could have taken the first stimulus of the next one.
+    for batch, following in zip(made, made[1:], strict=False):
+        more = [ids[one] for one in [*batch, following[0]]]
+        if share:
+            assert shared(more, filler=0, dtype=torch.float32).ids.numel() > budget
+        else:
+            assert padded(more, filler=0).ids.numel() > budget
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_the_same_stimuli_give_the_same_batches(share):
+    again = [list(map(list, case)) for case in CASES]
+    for ids, copy in zip(CASES, again, strict=True):
+        one, other = (list(together(x, share=share, tokens=20)) for x in (ids, copy))
+        assert list(map(list, one)) == list(map(list, other))
+
+
+def test_batches_come_by_length_and_those_that_share_in_the_order_of_their_tokens():
+    ids = [[2, 2, 2], [1], [1, 2, 3], [2]]
+    by_length = np.concatenate(list(together(ids, share=False, tokens=4)))
+    assert by_length.tolist() == [1, 3, 0, 2]
+    by_tokens = np.concatenate(list(together(ids, share=True, tokens=4)))
+    assert by_tokens.tolist() == [1, 2, 3, 0]
+
+
+def test_a_long_beginning_that_each_row_repeats_counts_against_the_size_of_a_batch():
+    beginning = list(range(1, 251))
+    ids = [[*beginning, 300 + n, *range(6)] for n in range(50)]  # each takes a row of its own
+    for batch in together(ids, share=True, tokens=1024):
+        laid_out = shared([ids[one] for one in batch], filler=0, dtype=torch.float32)
+        assert laid_out.ids.numel() <= 1024
+
+
+def past(batch, row: int, column: int) -> set[int]:
+    """The columns that a token sees."""
+    return set(np.flatnonzero((batch.mask[row, 0, column] == 0).numpy()).tolist())
+
+
+def layouts():
+    for ids in CASES:
+        yield sorted(ids)
+        yield ids  # in any order it is right, if not as short
+    yield [[1, 2], [1, 2], [1, 2, 3], [1, 2]]  # the same, and the beginning of another
+    yield [[5, 5, 5, 5], [5], [5, 5]]
+
+
+@pytest.mark.parametrize("room", [8, 256])
+@pytest.mark.parametrize("ids", list(layouts()))
+def test_a_token_of_a_shared_row_sees_its_own_text_up_to_itself_and_nothing_else(
+    ids, room, monkeypatch
+):
+    monkeypatch.setattr(batches, "ROW_TOKENS", room)
+    batch = shared(ids, filler=9, dtype=torch.float32)
+    assert len(batch) == len(ids)
+    assert set(batch.mask.unique().tolist()) <= {0.0, torch.finfo(torch.float32).min}
+    taken: dict[int, dict[int, int]] = {}
+    for text, row, columns in zip(ids, batch.rows, batch.columns, strict=True):
+        assert batch.ids[row, columns].tolist() == text
+        assert batch.positions[row, columns].tolist() == list(range(len(text)))
+        for place, column in enumerate(columns):
+            assert past(batch, row, column) == set(columns[: place + 1].tolist())
+            taken.setdefault(int(row), {})[int(column)] = place
+    for row in range(len(batch.ids)):
+        assert len(taken[row]) <= max(room, *(len(text) for text in ids))
+        for column in set(range(batch.ids.shape[1])) - set(taken[row]):
+            assert past(batch, row, column) == {column}
+            assert batch.ids[row, column] == 9
+
+
+@pytest.mark.parametrize("ids", [sorted(case) for case in CASES])
+def test_sorted_texts_in_one_row_take_the_tokens_of_their_different_beginnings(ids, monkeypatch):
+    monkeypatch.setattr(batches, "ROW_TOKENS", 10**6)
+    batch = shared(ids, filler=0, dtype=torch.float32)
+    assert tuple(batch.ids.shape) == (1, len(beginnings(ids)))
+
+
+def test_a_text_longer_than_a_row_has_one_that_is_as_long_and_what_fits_beside_it(monkeypatch):
+    monkeypatch.setattr(batches, "ROW_TOKENS", 4)
+    long = [1, 2, 3, 4, 5, 6]
+    batch = shared([[1, 2], long, long, [1, 9]], filler=0, dtype=torch.float32)
+    assert batch.rows.tolist() == [0, 0, 0, 1]
+    assert batch.ids.shape == (2, 6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_mask_is_of_the_dtype_of_the_model_and_finite(dtype):
+    mask = shared([[1, 2], [1, 3]], filler=0, dtype=dtype).mask
+    assert mask.dtype == dtype
+    assert mask.isfinite().all()
+
+
+@pytest.mark.parametrize("ids", CASES)
+def test_padded_rows_hold_one_text_each_from_the_left(ids):
+    batch = padded(ids, filler=9)
+    assert batch.positions is None
+    assert batch.rows.tolist() == list(range(len(ids)))
+    for row, text in enumerate(ids):
+        assert batch.columns[row].tolist() == list(range(len(text)))
+        rest = batch.ids.shape[1] - len(text)
+        assert batch.ids[row].tolist() == [*text, *[9] * rest]
+        assert batch.mask[row].tolist() == [*[1] * len(text), *[0] * rest]
+    assert batch.ids.shape[1] == max(map(len, ids))
