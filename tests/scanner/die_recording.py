@@ -8,10 +8,11 @@ are drawn by one seed. Of the many small files that a recording begins with, one
 prints one JSON object for each folder:
 
     {"folder": "0", "batches": 9, "lives": [
-        {"died": true, "journal": [0, 1], "renamed": false, "passes": [0, 1, 2]}, …]}
+        {"died": true, "journal": [0, 1], "noted": [0], "renamed": false, "passes": [0, 1, 2]}, …]}
 
-``journal`` are the batches that were noted when that life ended, ``renamed`` whether the volume had
-its name then, ``passes`` the batches that were computed.
+``journal`` are the batches that stood in the journal when that life ended, ``noted`` those that had
+ever been written there, ``renamed`` whether the volume had its name then, ``passes`` the batches
+that were computed.
 """
 
 import json
@@ -42,17 +43,26 @@ def record_into(folder: Path, model: str, table: str) -> None:
     streaming.COMMIT_SECONDS = 0.0
     shards.CHUNK_BYTES, shards.SHARD_BYTES = 1000, 6000
     recording.batch_tokens = lambda _device: 16
-    log = os.open(folder.with_suffix(".passes"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    forward = recording._forward
+    forward, commit = recording._forward, streaming.Stream._commit
 
     def logged(stimuli, *args, **kwargs):
-        os.write(log, f"{stimuli[0]}\n".encode())
+        log(folder.with_suffix(".passes"), [stimuli[0]])
         forward(stimuli, *args, **kwargs)
 
-    recording._forward = logged
+    def noted(stream, finished):
+        batches = list(finished)
+        commit(stream, finished)
+        log(folder.with_suffix(".noted"), batches)  # whatever becomes of the journal
+
+    recording._forward, streaming.Stream._commit = logged, noted
     loaded = loaded_once(model)
     plan = Recording(loaded.source, load(table), SITES, "target", "float32")
     record(plan, folder, lambda: loaded, protocol_sha256="0" * 64)
+
+
+def log(path: Path, numbers: list[int]) -> None:
+    with path.open("a") as file:
+        file.write("".join(f"{number}\n" for number in numbers))
 
 
 @cache
@@ -167,6 +177,7 @@ def main() -> None:
                 {
                     "died": status != 0,
                     "journal": [n for one in folder.glob("*.zarr*/journal") for n in lines(one)],
+                    "noted": lines(folder.with_suffix(".noted")),
                     "renamed": any(folder.glob("*.zarr")),
                     "passes": [numbers[n] for n in lines(folder.with_suffix(".passes"))],
                 }

@@ -80,7 +80,11 @@ def test_what_is_handed_over_in_any_order_is_what_is_read(open_stream, arrays, d
     np.testing.assert_array_equal(arrays("two"), ids.numpy())
 
 
-def test_the_journal_names_each_batch_once_when_all_is_done(open_stream, tmp_path):
+@pytest.mark.parametrize("seconds", [0.0, 1000.0])
+def test_the_journal_names_each_batch_once_when_all_is_done(
+    open_stream, tmp_path, monkeypatch, seconds
+):
+    monkeypatch.setattr(streaming, "COMMIT_SECONDS", seconds)
     with closing(open_stream()) as stream:
         fill(stream, np.random.default_rng(0))
         stream.finish()
