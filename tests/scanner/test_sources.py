@@ -6,12 +6,15 @@ import shutil
 import zipfile
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 
-from scanner import Anatomy, Model, SiteError, SourceError, anatomy, find_source
+from scanner import Model, SiteError, SourceError, anatomy, find_source
 from scanner.provenance import file_digest
+from scanner.reading import read
 from scanner.sources import EMBEDDED, cache_folder
+from stimuli import StimulusSet
 
 NAME = "smollm2-135m-instruct"
 GEMMA = "gemma3-270m"  # in four packages, and with a notice
@@ -47,7 +50,8 @@ def test_a_folder_is_a_subject_by_its_own_name_with_digests_of_its_files(folder,
 def test_anatomy_is_read_from_the_config_alone(folder):
     for path in folder.glob("*.safetensors"):
         path.write_bytes(b"no weights")
-    assert anatomy(find_source(str(folder))) == Anatomy(3, 32)
+    found = anatomy(find_source(str(folder)))
+    assert (found.layers, found.width, found.sizes["resid_post"]) == (3, 32, 32)
 
 
 def test_an_architecture_that_transformers_does_not_know_is_refused(folder):
@@ -310,9 +314,10 @@ def perplexity(model, ids):
 
 
 def test_gemma_begins_each_text_with_one_bos_and_reads_badly_without(gemma3):
-    (ids, other), (spans, _) = gemma3.tokenize([PARAGRAPH, "otter"])
+    table = pd.DataFrame({"text": [PARAGRAPH, "otter"], "target_start": 0, "target_end": 1})
+    ids, other = read(gemma3, StimulusSet("two", table), "last").ids
     start = gemma3.tokenizer.bos_token_id
-    assert (ids[0], ids.count(start), spans[0]) == (start, 1, (0, 0))
+    assert (ids[0], ids.count(start)) == (start, 1)
     assert (other[0], other.count(start)) == (start, 1)
     assert perplexity(gemma3, ids) < 25
     assert perplexity(gemma3, ids[1:]) > 4 * perplexity(gemma3, ids)
