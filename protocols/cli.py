@@ -24,8 +24,8 @@ from protocols.schema import load_study
 from protocols.verify import VerifyError
 from protocols.verify import verify as verify_study
 from scanner import Model, SiteError, SourceError, VolumeError, anatomy, find_source
+from scanner.plan import estimate
 from scanner.provenance import version
-from scanner.recording import estimate
 from scanner.sites import KINDS, MEANINGS, PAIRED, sites_of
 from scanner.sources import EMBEDDED
 from stimuli import StimulusError, shipped

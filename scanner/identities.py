@@ -261,8 +261,7 @@ class _Prover:
         without = {*self.refused, "logits"}
         kinds: list[Kind] = [kind for kind in self.plain if kind not in without]
         texts = sorted([self.short, self.other])
-        dtype = next(model.network.parameters()).dtype
-        batch = shared(texts, filler=model.filler, dtype=dtype).to(model.device)
+        batch = shared([texts], filler=model.filler, dtype=model.network.dtype).to(model.device)
         try:
             together = model.activations(batch, kinds)
         except Exception as error:  # whatever a family does with a mask or positions it cannot use
@@ -277,6 +276,20 @@ class _Prover:
         if worst <= self.tolerance:
             return ""
         return f"a prompt that shares its beginning is off by {worst:.2g} from the prompt alone"
+
+
+@torch.inference_mode()
+def off_when_shared(model: "Model", text: Sequence[int]) -> float:
+    """How far a text beside itself cut short is from the text alone, at its worst token.
+
+    Of a length that the proofs did not see: attention may be computed otherwise there.
+    """
+    row = [[*text[: len(text) // 2], model.filler], text]
+    batch = shared([row], filler=model.filler, dtype=model.network.dtype).to(model.device)
+    last = Site("resid_post", model.layers - 1)
+    alone = model.activations(model.batch([text]), ("resid_post",))[last][0]
+    columns = torch.from_numpy(batch.columns[1]).to(alone.device)
+    return _off(alone, model.activations(batch, ("resid_post",))[last][0, columns])
 
 
 def _off(expected: torch.Tensor, found: torch.Tensor) -> float:

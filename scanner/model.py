@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from scanner.aliases import Place, resolve
-from scanner.batches import Batch, padded
+from scanner.batches import LONG_ROW_TOKENS, Batch, padded
 from scanner.device import DeviceName, attention_implementation, best_device
 from scanner.hooks import Visitor, visiting
-from scanner.identities import Proof, prove
+from scanner.identities import TOLERANCE, Proof, off_when_shared, prove
 from scanner.interventions import Applied, Edit, applying, check_edit
 from scanner.sites import PAIRED, Kind, Site, SiteError, sites_of
 from scanner.sources import Source
@@ -166,6 +166,35 @@ class Model:
             If the residual stream fails one.
         """
         return prove(self)
+
+    def sharing(self, longest: Sequence[int]) -> str:
+        """Why texts up to a length may not share the tokens they begin with; empty if they may.
+
+        Tried with the longest, unless one as long was tried before.
+
+        Parameters
+        ----------
+        longest : sequence of int
+            Token ids.
+        """
+        if self.proof.sharing:
+            return self.proof.sharing
+        said = f"its longest text ({len(longest)} tokens)"
+        if len(longest) > LONG_ROW_TOKENS:
+            return f"{said} is longer than {LONG_ROW_TOKENS}, whose mask would be too large"
+        if self.window is not None and len(longest) > self.window:
+            return f"{said} is longer than the window of {self.window}"
+        if len(longest) > self._shared_up_to.get(self.attention, 0):
+            off = off_when_shared(self, longest)
+            if not off <= TOLERANCE[self.dtype]:
+                return f"{said} is off by {off:.2g} when it shares tokens"
+            self._shared_up_to[self.attention] = len(longest)
+        return ""
+
+    @cached_property
+    def _shared_up_to(self) -> dict[str, int]:
+        """The length that texts were found to be the same at, by the way attention is computed."""
+        return {}
 
     @cached_property
     def structure(self) -> Structure:

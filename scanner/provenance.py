@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -36,8 +37,10 @@ def file_digest(path: Path) -> str:
 
 def files_digest(paths: Iterable[Path], *, root: Path) -> str:
     """sha256 over the names (relative to `root`) and bytes of several files, in name order."""
-    parts = {path.relative_to(root).as_posix(): file_digest(path) for path in paths}
-    return digest(parts)
+    found = list(paths)
+    names = [path.relative_to(root).as_posix() for path in found]
+    with ThreadPoolExecutor() as pool:  # hashlib lets other threads run
+        return digest(dict(zip(names, pool.map(file_digest, found), strict=True)))
 
 
 def folder_digest(folder: Path) -> str:

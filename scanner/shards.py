@@ -18,9 +18,10 @@ import math
 import os
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -193,14 +194,16 @@ class ShardWriter:
         if not self._open:
             raise ValueError(f"array '{layout.name}': its writer is closed; open another")
         layout.check(rows, values, layer)
-        order = np.argsort(rows)
-        ordered = rows[order].astype(np.int64, copy=False)
+        if (rows[1:] < rows[:-1]).any():
+            order = np.argsort(rows)
+            rows, values = rows[order], values[order]
+        ordered = rows.astype(np.int64, copy=False)
         layout.check_rows(ordered)
         layers = range(layout.layers) if layer is None else range(layer, layer + 1)
         step = max(1, PIECE_BYTES // (len(layers) * layout.row_bytes))
         for start in range(0, len(rows), step):
             some = slice(start, start + step)
-            self._write(ordered[some], values[order[some]], layers)
+            self._write(ordered[some], values[some], layers)
 
     def _write(self, rows: np.ndarray, values: np.ndarray, layers: range) -> None:
         """Write rows that are in order."""
@@ -268,9 +271,9 @@ class ShardWriter:
                 f"array '{layout.name}': {len(absent)} of {layout.shards} shards were never "
                 f"written, the first with rows {first} to {last}; write all rows, then seal"
             )
-        for shard in range(layout.shards):
-            if not layout.sealed(shard):
-                _seal(layout, shard)
+        open_shards = [shard for shard in range(layout.shards) if not layout.sealed(shard)]
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(partial(_seal, layout), open_shards))
         self._dirty.clear()
 
     def close(self) -> None:

@@ -47,6 +47,15 @@ FAMILIES = {
     },
     "mamba": {"state_size": 8},
 }  # fmt: skip
+# Kinds of site that a family has not; no other has a router.
+LACKING = {
+    **dict.fromkeys(("gpt_neox", "falcon"), {"resid_mid", "router"}),
+    **dict.fromkeys(("mixtral", "qwen2_moe", "gpt_oss"), {"mlp_act", "mlp_pre"}),
+    "mamba": {
+        "q", "k", "value", "attn_scores", "attn_probs", "z", "attn_out", "attn_out_post",
+        "resid_mid", "mlp_pre", "mlp_act", "mlp_out", "mlp_out_post", "router",
+    },
+}  # fmt: skip
 SPECIAL = ["<pad>", "<s>", "</s>"]
 
 WORDS = {
@@ -87,6 +96,26 @@ def gemma3():
 def family(request) -> str:
     """Each family of toy models in turn."""
     return request.param
+
+
+def lacks(family: str) -> set[str]:
+    return LACKING.get(family, {"router"})
+
+
+@pytest.fixture(scope="session")
+def lacking(family) -> set[str]:
+    """The kinds of site that the family has not."""
+    return lacks(family)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc) -> None:
+    """A test marked ``having(kind, ...)`` is made for families with these kinds of site only."""
+    marker = metafunc.definition.get_closest_marker("having")
+    if marker:
+        able = [family for family in FAMILIES if not set(marker.args) & lacks(family)]
+        mark = pytest.mark.parametrize("family", able, indirect=True, scope="session")
+        metafunc.definition.add_marker(mark)
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ import pytest
 from protocols.marked_yaml import ProtocolError, read
 from protocols.schema import dims, load_study
 from scanner import Recording
+from scanner.empty_volume import variables
 from scanner.reading import read as read_stimuli
-from scanner.recording import variables
 from scanner.sites import KINDS
 
 GOOD = """\

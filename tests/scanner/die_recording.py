@@ -28,7 +28,7 @@ from pathlib import Path
 
 import torch
 
-from scanner import Model, Recording, find_source, record, recording, shards, streaming
+from scanner import Model, Recording, batches, find_source, passes, record, shards, streaming
 from scanner.provenance import code_version, environment
 from stimuli import load
 
@@ -42,19 +42,19 @@ def record_into(folder: Path, model: str, table: str) -> None:
     """Many batches, shards and notes; each forward pass is logged by its first stimulus."""
     streaming.COMMIT_SECONDS = 0.0
     shards.CHUNK_BYTES, shards.SHARD_BYTES = 1000, 6000
-    recording.batch_tokens = lambda _device: 16
-    forward, commit = recording._forward, streaming.Stream._commit
+    passes.batch_tokens, batches.ROW_TOKENS = lambda _device: 16, 16
+    forward, commit = passes.Passes._forward, streaming.Stream._commit
 
-    def logged(stimuli, *args, **kwargs):
-        log(folder.with_suffix(".passes"), [stimuli[0]])
-        forward(stimuli, *args, **kwargs)
+    def logged(self, rows, stream):
+        log(folder.with_suffix(".passes"), [rows[0][0]])
+        forward(self, rows, stream)
 
     def noted(stream, finished):
-        batches = list(finished)
+        numbers = list(finished)
         commit(stream, finished)
-        log(folder.with_suffix(".noted"), batches)  # whatever becomes of the journal
+        log(folder.with_suffix(".noted"), numbers)  # whatever becomes of the journal
 
-    recording._forward, streaming.Stream._commit = logged, noted
+    passes.Passes._forward, streaming.Stream._commit = logged, noted
     loaded = loaded_once(model)
     plan = Recording(loaded.source, load(table), SITES, "target", "float32")
     record(plan, folder, lambda: loaded, protocol_sha256="0" * 64)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from scanner import batches
 from scanner.batches import common, padded, shared, together, unique_tokens
 
 
@@ -39,26 +38,26 @@ def test_common_is_the_length_of_what_both_begin_with(a, b, alike):
     assert common(a, b) == common(b, a) == alike
 
 
+def laid_out(ids, rows, *, share):
+    if share:
+        texts = [[ids[one] for one in row] for row in rows]
+        return shared(texts, filler=0, dtype=torch.float32)
+    return padded([ids[one] for row in rows for one in row], filler=0)
+
+
 @pytest.mark.parametrize("share", [True, False])
 @pytest.mark.parametrize("budget", [1, 10, 64, 1000])
 @pytest.mark.parametrize("ids", CASES)
 def test_batches_hold_each_stimulus_once_and_keep_to_their_size(ids, share, budget):
     made = list(together(ids, share=share, tokens=budget))
-    assert sorted(np.concatenate(made).tolist()) == list(range(len(ids)))
-    for batch in made:
-        some = [ids[one] for one in batch]
-        if share:
-            laid_out = shared(some, filler=0, dtype=torch.float32)
-        else:
-            laid_out = padded(some, filler=0)
-        assert laid_out.ids.numel() <= budget or len(batch) == 1
-    # No batch could have taken the first stimulus of the next one.
-    for batch, following in zip(made, made[1:], strict=False):
-        more = [ids[one] for one in [*batch, following[0]]]
-        if share:
-            assert shared(more, filler=0, dtype=torch.float32).ids.numel() > budget
-        else:
-            assert padded(more, filler=0).ids.numel() > budget
+    found = [one for rows in made for row in rows for one in row]
+    assert sorted(found) == list(range(len(ids)))
+    for rows in made:
+        assert laid_out(ids, rows, share=share).ids.numel() <= budget or len(rows) == 1
+        assert share or all(len(row) == 1 for row in rows)
+    # No batch could have taken the first row of the next one.
+    for rows, following in zip(made, made[1:], strict=False):
+        assert laid_out(ids, [*rows, following[0]], share=share).ids.numel() > budget
 
 
 @pytest.mark.parametrize("share", [True, False])
@@ -66,23 +65,43 @@ def test_the_same_stimuli_give_the_same_batches(share):
     again = [list(map(list, case)) for case in CASES]
     for ids, copy in zip(CASES, again, strict=True):
         one, other = (list(together(x, share=share, tokens=20)) for x in (ids, copy))
-        assert list(map(list, one)) == list(map(list, other))
+        assert [list(map(list, rows)) for rows in one] == [list(map(list, rows)) for rows in other]
 
 
-def test_batches_come_by_length_and_those_that_share_in_the_order_of_their_tokens():
+def test_batches_come_by_the_width_of_their_rows():
     ids = [[2, 2, 2], [1], [1, 2, 3], [2]]
-    by_length = np.concatenate(list(together(ids, share=False, tokens=4)))
-    assert by_length.tolist() == [1, 3, 0, 2]
-    by_tokens = np.concatenate(list(together(ids, share=True, tokens=4)))
-    assert by_tokens.tolist() == [1, 2, 3, 0]
+    by_length = list(together(ids, share=False, tokens=4))
+    assert [np.concatenate(rows).tolist() for rows in by_length] == [[1, 3], [0], [2]]
+    by_tokens = list(together(ids, share=True, tokens=4))
+    assert [list(map(list, rows)) for rows in by_tokens] == [[[1, 2, 3, 0]]]
 
 
-def test_a_long_beginning_that_each_row_repeats_counts_against_the_size_of_a_batch():
-    beginning = list(range(1, 251))
-    ids = [[*beginning, 300 + n, *range(6)] for n in range(50)]  # each takes a row of its own
-    for batch in together(ids, share=True, tokens=1024):
-        laid_out = shared([ids[one] for one in batch], filler=0, dtype=torch.float32)
-        assert laid_out.ids.numel() <= 1024
+def widths(ids):
+    made = together(ids, share=True, tokens=10**6)
+    return [laid_out(ids, [row], share=True).ids.shape[1] for rows in made for row in rows]
+
+
+def test_texts_that_share_nothing_fill_rows_of_128_tokens_or_have_one_of_their_own():
+    short = [[n, *range(1, 40)] for n in range(10)]
+    assert widths(short) == [40, 120, 120, 120]
+    long = [[20 + n, *range(1, 200)] for n in range(3)]
+    assert widths([*long, *short[:3]]) == [120, 200, 200, 200]
+    assert widths([*long, *(text[:40] for text in long)]) == [200, 200, 200]  # what they begin with
+
+
+def test_a_long_beginning_is_computed_once_for_as_many_texts_as_a_long_row_takes():
+    beginning = list(range(1, 301))
+    ids = [[*beginning, 300 + n, *range(6)] for n in range(50)]
+    assert widths(ids) == [300 + 50 * 7]
+    assert max(widths([[*beginning, 300 + n, *range(400)] for n in range(50)])) <= 2048
+    # Of a short one, a new row costs less than a longer one.
+    assert max(widths([[*beginning[:60], 300 + n, *range(6)] for n in range(50)])) <= 128
+
+
+def test_what_each_row_repeats_counts_against_the_size_of_a_batch():
+    ids = [[*range(1, 61), 300 + n, *range(6)] for n in range(50)]
+    for rows in together(ids, share=True, tokens=1024):
+        assert laid_out(ids, rows, share=True).ids.numel() <= 1024
 
 
 def past(batch, row: int, column: int) -> set[int]:
@@ -92,20 +111,19 @@ def past(batch, row: int, column: int) -> set[int]:
 
 def layouts():
     for ids in CASES:
-        yield sorted(ids)
-        yield ids  # in any order it is right, if not as short
-    yield [[1, 2], [1, 2], [1, 2, 3], [1, 2]]  # the same, and the beginning of another
-    yield [[5, 5, 5, 5], [5], [5, 5]]
+        yield [sorted(ids)]
+        yield [ids]  # in any order it is right, if not as short
+        yield [ids[::2], ids[1::2]] if len(ids) > 1 else [ids]
+    yield [[[1, 2], [1, 2], [1, 2, 3], [1, 2]]]  # the same, and the beginning of another
+    yield [[[5, 5, 5, 5]], [[5], [5, 5]]]
 
 
-@pytest.mark.parametrize("room", [8, 256])
-@pytest.mark.parametrize("ids", list(layouts()))
-def test_a_token_of_a_shared_row_sees_its_own_text_up_to_itself_and_nothing_else(
-    ids, room, monkeypatch
-):
-    monkeypatch.setattr(batches, "ROW_TOKENS", room)
-    batch = shared(ids, filler=9, dtype=torch.float32)
+@pytest.mark.parametrize("rows", list(layouts()))
+def test_a_token_of_a_shared_row_sees_its_own_text_up_to_itself_and_nothing_else(rows):
+    batch = shared(rows, filler=9, dtype=torch.float32)
+    ids = [text for row in rows for text in row]
     assert len(batch) == len(ids)
+    assert batch.rows.tolist() == [row for row, texts in enumerate(rows) for _ in texts]
     assert set(batch.mask.unique().tolist()) <= {0.0, torch.finfo(torch.float32).min}
     taken: dict[int, dict[int, int]] = {}
     for text, row, columns in zip(ids, batch.rows, batch.columns, strict=True):
@@ -115,30 +133,20 @@ def test_a_token_of_a_shared_row_sees_its_own_text_up_to_itself_and_nothing_else
             assert past(batch, row, column) == set(columns[: place + 1].tolist())
             taken.setdefault(int(row), {})[int(column)] = place
     for row in range(len(batch.ids)):
-        assert len(taken[row]) <= max(room, *(len(text) for text in ids))
         for column in set(range(batch.ids.shape[1])) - set(taken[row]):
             assert past(batch, row, column) == {column}
             assert batch.ids[row, column] == 9
 
 
 @pytest.mark.parametrize("ids", [sorted(case) for case in CASES])
-def test_sorted_texts_in_one_row_take_the_tokens_of_their_different_beginnings(ids, monkeypatch):
-    monkeypatch.setattr(batches, "ROW_TOKENS", 10**6)
-    batch = shared(ids, filler=0, dtype=torch.float32)
+def test_sorted_texts_in_one_row_take_the_tokens_of_their_different_beginnings(ids):
+    batch = shared([ids], filler=0, dtype=torch.float32)
     assert tuple(batch.ids.shape) == (1, len(beginnings(ids)))
-
-
-def test_a_text_longer_than_a_row_has_one_that_is_as_long_and_what_fits_beside_it(monkeypatch):
-    monkeypatch.setattr(batches, "ROW_TOKENS", 4)
-    long = [1, 2, 3, 4, 5, 6]
-    batch = shared([[1, 2], long, long, [1, 9]], filler=0, dtype=torch.float32)
-    assert batch.rows.tolist() == [0, 0, 0, 1]
-    assert batch.ids.shape == (2, 6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_the_mask_is_of_the_dtype_of_the_model_and_finite(dtype):
-    mask = shared([[1, 2], [1, 3]], filler=0, dtype=dtype).mask
+    mask = shared([[[1, 2], [1, 3]]], filler=0, dtype=dtype).mask
     assert mask.dtype == dtype
     assert mask.isfinite().all()
 

@@ -56,12 +56,6 @@ def layers(kind):
     return None if kind in OUTSIDE else (1,)
 
 
-def need(model, *kinds):
-    for kind in kinds:
-        if kind not in model.structure.kinds:
-            pytest.skip(f"{model.structure.refused[kind]}")
-
-
 def same(model, a, b):
     """Equal to the last bit, or, where experts are given other numbers of tokens, nearly."""
     if model.network.config.model_type in MIXTURES:
@@ -164,8 +158,8 @@ def test_each_action_does_what_it_says(model):
 # --- against closed forms and other ways to the same
 
 
+@pytest.mark.having("attn_out_post", "mlp_out_post")
 def test_a_block_without_attention_and_mlp_is_a_block_left_out(model):
-    need(model, "attn_out_post", "mlp_out_post")
     batch = prompts(model)
     whole = run(model, batch, [Edit("resid_post", "skip", layers=[1])])
     parts = run(model, batch, [Edit(k, "skip", layers=[1]) for k in SKIPPABLE[:2]])
@@ -182,8 +176,8 @@ def test_a_block_left_out_hands_on_what_edits_made_of_what_it_was_given(model):
     assert torch.equal(entering, leaving)
 
 
+@pytest.mark.having("attn_out_post")
 def test_skips_of_different_parts_in_different_layers_do_not_meet(model):
-    need(model, "attn_out_post")
     batch = prompts(model)
     skips = [Edit("resid_post", "skip", layers=[2]), Edit("attn_out_post", "skip")]
     ablated = [Edit("resid_post", "skip", layers=[2]), Edit("attn_out_post", "ablate")]
@@ -203,8 +197,8 @@ def without_input(model, site, inputs):
         module.weight.copy_(before)
 
 
+@pytest.mark.having("z")
 def test_ablating_a_head_is_cutting_it_off_the_output_projection(model):
-    need(model, "z")
     batch, size = prompts(model), model.structure.sizes["z"][1]
     with without_input(model, Site("z", 1), slice(2 * size, 3 * size)):
         cut = run(model, batch)
@@ -213,8 +207,8 @@ def test_ablating_a_head_is_cutting_it_off_the_output_projection(model):
     assert not torch.allclose(cut, run(model, batch), atol=1e-6)
 
 
+@pytest.mark.having("mlp_act")
 def test_ablating_neurons_is_cutting_them_off_the_last_projection(model):
-    need(model, "mlp_act")
     batch = prompts(model)
     neurons = list(range(0, 60, 2))
     with without_input(model, Site("mlp_act", 1), neurons):
@@ -231,8 +225,8 @@ def test_what_leaves_a_block_enters_the_next(model):
     assert torch.equal(leaving, entering)
 
 
+@pytest.mark.having("embeddings")
 def test_scaled_embeddings_are_embeddings_given_by_hand(model):
-    need(model, "embeddings")
     batch = prompts(model)
     with torch.no_grad():
         embedded = 3 * model.network.get_input_embeddings()(batch.ids)
@@ -240,8 +234,8 @@ def test_scaled_embeddings_are_embeddings_given_by_hand(model):
     assert torch.equal(by_hand, run(model, batch, [Edit("embeddings", "scale", value=3.0)]))
 
 
+@pytest.mark.having("value", "z")
 def test_without_values_heads_carry_nothing(model):
-    need(model, "value", "z")
     batch = prompts(model)
     edit = Edit("value", "ablate", layers=[1], heads=[0])
     with model.intervene([edit]):
@@ -252,8 +246,8 @@ def test_without_values_heads_carry_nothing(model):
     assert z[Site("z", 0)].any(-1).all()
 
 
+@pytest.mark.having("attn_scores")
 def test_scores_set_to_zero_attend_to_all_that_the_mask_leaves_open(model):
-    need(model, "attn_scores")
     batch = prompts(model)
     before = model.activations(batch, ["attn_probs"])[Site("attn_probs", 1)]
     with model.intervene([Edit("attn_scores", "ablate", layers=[1])]):
@@ -266,8 +260,8 @@ def test_scores_set_to_zero_attend_to_all_that_the_mask_leaves_open(model):
     assert torch.allclose(given, uniform, atol=1e-6)
 
 
+@pytest.mark.having("attn_probs", "value", "z")
 def test_uniform_attention_averages_the_values(model):
-    need(model, "attn_probs", "value", "z")
     batch = prompts(model)
     heard = model.activations(batch, ["attn_probs", "value"])
     probs, value = heard[Site("attn_probs", 1)], heard[Site("value", 1)]
@@ -282,8 +276,8 @@ def test_uniform_attention_averages_the_values(model):
             assert torch.allclose(z[0, query, head], values[0, seen, head].mean(0), atol=1e-5)
 
 
+@pytest.mark.having("attn_probs")
 def test_attention_weights_never_open_what_the_mask_closes(model):
-    need(model, "attn_probs")
     batch = prompts(model)
     for kind in PAIRED:
         before = model.activations(batch, [kind, "attn_probs"])
@@ -304,8 +298,8 @@ def test_a_donor_at_the_entrance_gives_the_logits_of_the_donor(model):
     assert not torch.equal(patched, run(model, base))
 
 
+@pytest.mark.having("router")
 def test_experts_are_chosen_by_the_scores_that_were_written(model):
-    need(model, "router")
     batch, site = prompts(model), Site("router", 1)
     swapped = [1, 0, 3, 2]
     scores = model.activations(batch, ["router"])[site][..., swapped]
@@ -339,8 +333,8 @@ def test_other_rows_and_earlier_tokens_stay(model):
         assert all((edited[row, 5] != bare[row, 5]).any() for row in (0, 2)), kind
 
 
+@pytest.mark.having("attn_probs")
 def test_other_rows_and_earlier_tokens_stay_when_attention_is_edited(model):
-    need(model, "attn_probs")
     batch = prompts(model, 1, 2, 3)
     with model.eager():
         bare = run(model, batch)
@@ -414,8 +408,8 @@ def test_edits_of_one_site_go_in_order(llama):
         assert len(applied.moved) == 2
 
 
+@pytest.mark.having("attn_out", "attn_out_post", "resid_mid")
 def test_edits_of_sites_at_one_module_go_in_the_order_of_computation(model):
-    need(model, "attn_out", "attn_out_post", "resid_mid")
     batch = prompts(model)
     value = random(model.width)
     edits = [

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanner import Recording, record
+from scanner.plan import estimate
 from scanner.provenance import (
     canonical,
     digest,
@@ -19,7 +20,6 @@ from scanner.provenance import (
     folder_digest,
     now,
 )
-from scanner.recording import estimate
 from stimuli import StimulusSet
 
 scalars = (
@@ -171,7 +171,7 @@ def test_a_twins_key_changes_with_the_versions_that_draw_its_weights(plan, monke
     twin = replace(plan, seed=0)
     before = {"trained": plan.key, "twin": twin.key}
     newer = {**environment(), "torch": "99.0"}
-    monkeypatch.setattr("scanner.recording.environment", lambda: newer)
+    monkeypatch.setattr("scanner.plan.environment", lambda: newer)
     assert plan.key == before["trained"]
     assert twin.key != before["twin"]
 

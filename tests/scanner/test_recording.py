@@ -15,8 +15,8 @@ from scanner import (
     SiteError,
     VolumeError,
     open_volume,
+    passes,
     record,
-    recording,
     streaming,
 )
 from scanner.reading import read
@@ -140,7 +140,7 @@ def test_every_family_is_what_each_prompt_gives_alone_and_says_how_it_shared(
     longest = max(len(ids) for ids in read(model, stimuli, "all").ids)
     if model.window is not None:
         assert longest > model.window == 8
-        assert said == f"a text of {longest} tokens is longer than the window of 8"
+        assert said == f"its longest text ({longest} tokens) is longer than the window of 8"
     elif family in ("bloom", "mamba"):
         assert said == model.proof.sharing != ""
     else:
@@ -467,13 +467,14 @@ def test_without_memory_for_one_stimulus_the_error_names_it(tiny_model, tmp_path
 def test_an_error_of_the_model_is_told_as_it_is_and_what_was_done_is_kept(
     tiny_model, tmp_path, toy_stimuli, monkeypatch
 ):
-    monkeypatch.setattr(recording, "batch_tokens", lambda _device: 40)
+    monkeypatch.setattr(passes, "batch_tokens", lambda _device: 40)
+    monkeypatch.setattr("scanner.batches.ROW_TOKENS", 20)
     model = tiny_model("llama")
     limit(model, 10**9, error=RuntimeError())
-    passes = iter(range(100))
+    calls = iter(range(100))
 
     def fail(_module, _args):
-        if next(passes) == 4:
+        if next(calls) == 4:
             raise RuntimeError("shapes cannot be multiplied")
 
     model.base.layers[2].register_forward_pre_hook(fail)
@@ -491,7 +492,8 @@ def test_permission_that_is_lost_is_an_error_of_the_system_and_with_it_the_recor
 ):
     """Root may write everywhere, so the system call itself refuses here."""
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
-    monkeypatch.setattr(recording, "batch_tokens", lambda _device: 40)
+    monkeypatch.setattr(passes, "batch_tokens", lambda _device: 40)
+    monkeypatch.setattr("scanner.batches.ROW_TOKENS", 20)
     monkeypatch.setattr(streaming, "COMMIT_SECONDS", 0.0)
     model = tiny_model("llama")
     plan = Recording(model.source, toy_stimuli, ("resid_post",), "target", "float32")
@@ -510,14 +512,16 @@ def test_permission_that_is_lost_is_an_error_of_the_system_and_with_it_the_recor
         patch.setattr(os, "pwrite", refuse)
         with pytest.raises(PermissionError):
             record(plan, tmp_path / "lost", lambda: model, protocol_sha256="0" * 64)
-    passes = []
-    model.base.layers[0].register_forward_pre_hook(lambda _m, _a: passes.append(1))
+    computed = []
+    model.base.layers[0].register_forward_pre_hook(lambda _m, _a: computed.append(1))
     partial = plan.path(tmp_path / "lost").with_suffix(".zarr.partial")
     done = len((partial / "journal").read_text().split())
     again = record(plan, tmp_path / "lost", lambda: model, protocol_sha256="0" * 64)
-    batches = len(list(recording._batches(model, plan, read(model, toy_stimuli, "target"), True)))
+    batches = len(
+        passes.Passes(plan, model, read(model, toy_stimuli, "target"), share=True).batches
+    )
     assert 0 < done < batches
-    assert len(passes) == batches - done + 2  # and two that sharing is tried with
+    assert len(computed) == batches - done
     assert again.with_suffix(".sha256").read_text() == whole.with_suffix(".sha256").read_text()
 
 

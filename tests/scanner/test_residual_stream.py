@@ -158,7 +158,7 @@ def test_a_prompt_that_shares_its_beginning_is_the_prompt_alone_in_every_kind(
     if family in ("bloom", "mamba"):
         assert model.proof.sharing
         return
-    batch = shared(sorted(SHORT), filler=model.filler, dtype=getattr(torch, dtype))
+    batch = shared([sorted(SHORT)], filler=model.filler, dtype=getattr(torch, dtype))
     assert batch.ids.shape == (1, len(BEGIN) + 5)
     found = worst(model, sorted(SHORT), batch, model.structure.kinds)
     assert max(found.values()) <= ALIKE[dtype], found
@@ -170,7 +170,7 @@ def test_texts_of_an_embedded_subject_do_not_depend_on_their_batch_in_any_kind(s
     ids = sorted(tokenized(model, ["The cat saw the dog", "The cat saw a bird today", "A hammer"]))
     for batch in (
         model.batch(ids),
-        shared(ids, filler=model.filler, dtype=torch.float32),
+        shared([ids], filler=model.filler, dtype=torch.float32),
     ):
         kinds = [kind for kind in model.structure.kinds if kind != "logits"]  # follow final_norm
         found = worst(model, ids, batch, kinds)
@@ -196,14 +196,14 @@ def test_texts_beyond_a_window_would_be_wrong_if_they_shared_tokens_so_they_do_n
     model = proved(family)
     assert model.window == 8
     ids = [[*LONG, 5], [*LONG, 6]]
-    batch = shared(ids, filler=model.filler, dtype=torch.float32)
+    batch = shared([ids], filler=model.filler, dtype=torch.float32)
     assert worst(model, ids, batch, ["resid_post"])["resid_post"] > 100 * ALIKE["float32"]
     recording = Recording(model.source, toy_stimuli, ("resid_post",), "target", "float32")
     path = record(recording, tmp_path, lambda: model, protocol_sha256="0" * 64)
     longest = max(len(ids) for ids in read(model, toy_stimuli, "target").ids)
     assert longest > 8
     assert open_volume(path).attrs["sharing"] == (
-        f"a text of {longest} tokens is longer than the window of 8"
+        f"its longest text ({longest} tokens) is longer than the window of 8"
     )
 
 
@@ -249,7 +249,8 @@ def test_the_volume_of_the_real_model_holds_transformers_own_numbers(
     ]
     # What follows the target does not reach it and is not computed.
     ids = [text[: end + 1] for text, end in zip(encoded["input_ids"], last, strict=True)]
-    for rows in together(ids, share=False, tokens=batch_tokens("cpu")):
+    for batched in together(ids, share=False, tokens=batch_tokens("cpu")):
+        rows = np.concatenate(batched)
         batch = smollm2.batch([ids[row] for row in rows])
         states = torch.stack(transformers_own(smollm2, batch).hidden_states, 2)
         theirs = torch.stack([states[row, last[one]] for row, one in enumerate(rows)])

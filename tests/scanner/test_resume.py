@@ -8,10 +8,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zarr
 
-from scanner import Recording, VolumeError, open_volume, record, recording, streaming
+from scanner import Recording, VolumeError, open_volume, passes, record, recording, streaming
 from scanner.volume import digest_file, volume_digest
 
 SCRIPT = Path(__file__).with_name("die_recording.py")
@@ -110,7 +111,8 @@ def test_what_is_recorded_is_not_recorded_again_and_the_model_not_loaded(
 def begun(plan, tiny_model, tmp_path, monkeypatch):
     """``begun(folder)``: a recording that was stopped after two of several batches; its folder."""
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
-    monkeypatch.setattr(recording, "batch_tokens", lambda _device: 40)
+    monkeypatch.setattr(passes, "batch_tokens", lambda _device: 40)
+    monkeypatch.setattr("scanner.batches.ROW_TOKENS", 20)
     monkeypatch.setattr(streaming, "COMMIT_SECONDS", 0.0)
 
     class StopError(Exception):
@@ -136,14 +138,14 @@ def begun(plan, tiny_model, tmp_path, monkeypatch):
 def batches(plan, tiny_model):
     """First stimuli of the batches that are computed, as long as this fixture is used."""
     computed = []
-    forward = recording._forward
+    forward = passes.Passes._forward
 
-    def count(stimuli, *args, **kwargs):
-        computed.append(stimuli.tolist())
-        forward(stimuli, *args, **kwargs)
+    def count(self, rows, stream):
+        computed.append(np.concatenate(rows).tolist())
+        forward(self, rows, stream)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recording, "_forward", count)
+        patch.setattr(passes.Passes, "_forward", count)
         yield computed
 
 

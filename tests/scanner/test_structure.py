@@ -81,11 +81,6 @@ NAMES = {
 }  # fmt: skip
 PARALLEL = ("gpt_neox", "falcon")
 MIXTURES = ("mixtral", "qwen2_moe", "gpt_oss")
-LACKING = {
-    **{family: {"resid_mid", "router"} for family in PARALLEL},
-    **{family: {"mlp_act", "mlp_pre"} for family in MIXTURES},
-    "mamba": set(KINDS) - {"embeddings", "resid_pre", "resid_post", "final_norm", "logits"},
-}
 ENTRY = {
     "gpt2": "embeddings + transformer.wpe",
     "opt": "embeddings + model.decoder.embed_positions",
@@ -156,9 +151,9 @@ def test_the_table_of_this_test_covers_every_toy_family(family):
     assert family in NAMES or family == "mamba"
 
 
-def test_each_family_offers_every_kind_but_those_that_it_cannot_have(lively, family):
+def test_each_family_offers_every_kind_but_those_that_it_cannot_have(lively, family, lacking):
     structure = lively(family).structure
-    assert set(structure.refused) == LACKING.get(family, {"router"})
+    assert set(structure.refused) == lacking
     assert structure.kinds == tuple(k for k in KINDS if k not in structure.refused)
     assert all(structure.refused.values())
     assert set(structure.ports) == {

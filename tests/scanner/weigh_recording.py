@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from scanner import Model, Recording, find_source, open_volume, record, recording, streaming
+from scanner import Model, Recording, find_source, open_volume, passes, record, streaming
 from stimuli import StimulusSet
 
 IN_FLIGHT = 16_000_000
@@ -51,7 +51,7 @@ def stimuli(count: int) -> StimulusSet:
 def main() -> None:
     torch.set_num_threads(1)
     streaming.IN_FLIGHT = IN_FLIGHT
-    recording.batch_tokens = lambda _device: 128  # a forward pass takes a few MB
+    passes.batch_tokens = lambda _device: 128  # a forward pass takes a few MB
     model = Model.load(find_source(sys.argv[1]), device="cpu")
 
     few, many = (
