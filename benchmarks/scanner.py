@@ -11,6 +11,7 @@ model of a billion weights in bfloat16.
 
 import argparse
 import gc
+import itertools
 import json
 import os
 import platform
@@ -21,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,10 +33,14 @@ import torch
 import stimuli
 from benchmarks import texts as benchmark_texts
 from benchmarks import yardstick
+from benchmarks.reading import measure
 from benchmarks.texts import Texts
 from scanner import Model, Recording, find_source, record
 from scanner.batches import unique_tokens
 from scanner.device import best_device
+from scanner.passes import Passes
+from scanner.reading import read
+from scanner.streaming import Stream
 from stimuli import StimulusSet
 
 SITES = ("resid_post", "attn_out_post", "mlp_out_post", "mlp_act")
@@ -98,20 +104,85 @@ def side_by_side(model: Model, some: Texts, folder: Path, repeats: int) -> dict[
     )
 
 
-def peer(python: str, name: str, model: Model, some: Texts, tokens: str, folder: Path) -> Any:
-    """One peer in its own environment: what its script prints, or None where it fails."""
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Threads begun here share a core, so that writing costs what it costs. Linux only."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+class _Nowhere:
+    """A stream that lets go of what it is given."""
+
+    def put(self, *_piece: object) -> None:
+        pass
+
+
+@torch.inference_mode()
+def passes_alone(model: Model, chosen: StimulusSet, tokens: Any) -> float:
+    """Seconds of the same forward passes, listened to, and nothing written."""
+    recording = Recording(model.source, chosen, SITES, tokens, model.dtype)
+    nowhere: Any = _Nowhere()
+    start = time.perf_counter()
+    passes = Passes(recording, model, read(model, chosen, tokens), share=True)
+    for rows in passes.batches:
+        passes.run(rows, nowhere)
+    if model.device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def hidden(model: Model, chosen: StimulusSet, folder: Path, repeats: int) -> float:
+    """Share of the writer's time that lies behind the forward, of all tokens.
+
+    One less what recording takes longer than its passes alone, over the writer's own seconds.
+    """
+    seconds: list[float] = []
+    write, commit = Stream._write, Stream._commit
+
+    def timed(work: Callable[..., None]) -> Callable[..., None]:
+        def run(*given: object) -> None:
+            start = time.perf_counter()
+            work(*given)
+            seconds.append(time.perf_counter() - start)
+
+        return run
+
+    Stream._write, Stream._commit = timed(write), timed(commit)
+    try:
+        found = interleaved(
+            {
+                "passes": lambda: passes_alone(model, chosen, "all"),
+                "whole": lambda: ours(model, chosen, "all", folder),
+            },
+            repeats,
+        )
+    finally:
+        Stream._write, Stream._commit = write, commit
+    each = sum(seconds) / (repeats + 1)
+    return 1 - (found["whole"].median - found["passes"].median) / each
+
+
+def peer(
+    python: str, name: str, model: Model, some: Texts, tokens: str, folder: Path, *options: str
+) -> float | None:
+    """Seconds of one peer in its own environment, or None where it fails."""
     file = benchmark_texts.write(some, model.tokenizer, folder / f"{some.name}.json")
     script = Path(__file__).parent / "peers.py"
     out = folder / "peer"
     done = subprocess.run(
         [python, str(script), name, str(model.source.folder), str(file), str(out), "--tokens",
-         tokens],
+         tokens, *options],
         capture_output=True, text=True,
     )  # fmt: skip
     if done.returncode:
         print(f"{name}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
         return None
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return json.loads(done.stdout.strip().splitlines()[-1])["seconds"]
 
 
 class Peak(threading.Thread):
@@ -180,6 +251,7 @@ def cpu(folder: Path, python: str | None, repeats: int) -> Iterator[str]:
     _ = model.weights_sha256
     yield f"Machine: {machine()}. SmolLM2-135M in float32; proofs at load {proofs:.1f} s."
     rows, measured = [], {}
+    alone: list[list[str]] = []
     for name, make in benchmark_texts.SETS.items():
         some = make()
         ids = some.ids(model.tokenizer)
@@ -190,14 +262,25 @@ def cpu(folder: Path, python: str | None, repeats: int) -> Iterator[str]:
         rows.append(
             [name, str(len(ids)), str(tokens), f"{gain:.2f}", f"{bare:.2f} s"]
             + [f"{found[what].median / bare:.2f}" for what in ("usual", "target", "all")]
+            + [f"{hidden(model, stimuli_of(some), folder, repeats):.0%}"]
         )
         print(rows[-1], file=sys.stderr)
+        with one_core():
+            found = side_by_side(model, some, folder, repeats)
+        bare = found["bare"].median
+        shares = [f"{found[what].median / bare:.2f}" for what in ("usual", "target", "all")]
+        alone.append([name, f"{bare:.2f} s", *shares])
+        print(alone[-1], file=sys.stderr)
     columns = ["texts", "stimuli", "tokens", "tokens / unique tokens", "bare forward",
-               "usual call", "ours, target tokens", "ours, all tokens"]  # fmt: skip
+               "usual call", "ours, target", "ours, all", "writing hidden"]  # fmt: skip
     yield (
         f"## Against the bare forward\n\n{table(columns, rows)}\n\n"
-        f"Times are multiples of the bare forward, medians of {repeats} interleaved runs."
+        f"Times are multiples of the bare forward, medians of {repeats} interleaved runs, from "
+        "texts to a checksummed volume of target or all tokens. *Writing hidden*: the share of the "
+        "writer's time, for all tokens, that lies behind the forward on another core."
     )
+    columns = ["texts", "bare forward", "usual call", "ours, target", "ours, all"]
+    yield "On one core, which the writer shares with the model:\n\n" + table(columns, alone)
     if python:
         yield "## Against the peers\n\n" + peers(model, measured, folder, python)
     lines = [
@@ -207,25 +290,44 @@ def cpu(folder: Path, python: str | None, repeats: int) -> Iterator[str]:
     yield "## Memory\n\n" + table(
         ["sites, at all tokens", "stimuli", "volume", "peak beyond the model"], lines
     )
+    parts = [
+        [part, *(f"{medians[way]:.1f} ms" for way in medians),
+         f"{medians['open_volume'] / medians['np.memmap']:.2f}"]
+        for part, medians in measure(5, 9).items()
+    ]  # fmt: skip
+    ways = ["np.memmap", "plain xarray", "open_volume", "open_volume / np.memmap"]
+    yield "## Reading 5 GB\n\n" + table(["what", *ways], parts)
 
 
 def peers(model: Model, measured: dict[str, dict[str, Timed]], folder: Path, python: str) -> str:
     """Seconds of each peer on the crossed texts, and how much faster ours is than the best."""
+    ways: dict[str, tuple[str, ...]] = {
+        "one text at a time": ("--batch", "1"),
+        "at its fastest": (),
+    }
     rows = []
     for name in ("crossed60", "crossed240"):
         some = benchmark_texts.SETS[name]()
-        for tokens in ("target", "all"):
-            mine = measured[name][tokens].median
-            found = {one: peer(python, one, model, some, tokens, folder) for one in PEERS}
-            seconds = {one: said["seconds"] for one, said in found.items() if said}
+        for tokens, (way, options) in itertools.product(("target", "all"), ways.items()):
+            # A run of sae-lens for each hook point takes minutes; it cannot choose tokens.
+            names = [one for one in PEERS if one != "sae-lens" or (name, tokens, options)
+                     == ("crossed60", "all", ())]  # fmt: skip
+            found = {one: peer(python, one, model, some, tokens, folder, *options) for one in names}
+            seconds = {one: took for one, took in found.items() if took is not None}
             best = min(seconds, key=lambda one: seconds[one])
+            mine = measured[name][tokens].median
             rows.append(
-                [name, tokens, f"{mine:.2f} s"]
+                [name, tokens, way]
                 + [f"{seconds[one]:.2f} s" if one in seconds else "-" for one in PEERS]
-                + [f"{seconds[best] / mine:.1f} x ({best})"]
+                + [f"{mine:.2f} s", f"{seconds[best] / mine:.1f} x ({best})"]
             )
             print(rows[-1], file=sys.stderr)
-    return table(["texts", "tokens", "ours", *PEERS, "faster than the best"], rows)
+    columns = ["texts", "tokens", "peers are used", *PEERS, "ours", "faster than the best"]
+    return table(columns, rows) + (
+        "\n\n*One text at a time* is how most scripts use them; *at its fastest*: in batches of "
+        "texts of like length, with only these sites and no vocabulary head "
+        "(`benchmarks/peers.py`). hidden-states records the residual stream only."
+    )
 
 
 def cuda(folder: Path, repeats: int) -> Iterator[str]:
@@ -256,9 +358,18 @@ def cuda(folder: Path, repeats: int) -> Iterator[str]:
         bare = found["bare"].median
         gain = sum(map(len, ids)) / unique_tokens(ids)
         times = [f"{found[what].median / bare:.2f}" for what in ("target", "all")]
-        rows.append([name, str(len(ids)), f"{gain:.2f}", f"{bare:.2f} s", *times])
+        share = f"{hidden(model, chosen, folder, repeats):.0%}"
+        rows.append([name, str(len(ids)), f"{gain:.2f}", f"{bare:.2f} s", *times, share])
     yield f"## On {torch.cuda.get_device_name()}\n\n" + table(
-        ["texts", "stimuli", "tokens / unique tokens", "bare forward", "ours, target", "ours, all"],
+        [
+            "texts",
+            "stimuli",
+            "tokens / unique tokens",
+            "bare forward",
+            "ours, target",
+            "ours, all",
+            "writing hidden",
+        ],
         rows,
     )
 

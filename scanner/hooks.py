@@ -66,20 +66,19 @@ class _Hearing:
         self.fired: Counter[Site] = Counter()
         self.passes = 0
         self.batch = 0
-        self.positions = 0
 
     def show(self, site: Site, activation: torch.Tensor) -> torch.Tensor | None:
         self.fired[site] += 1
         return self.visitor(site, activation)
 
     def count_passes(self, stack: ExitStack) -> None:
-        """Note how often the list of blocks is gone through, with how many stimuli and tokens."""
+        """Note how often the list of blocks is gone through, and with how many rows."""
 
         def begin(_module: nn.Module, _args: Any) -> None:
             self.passes += 1
 
         def enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self.batch, self.positions = _given(args, kwargs).shape[:2]
+            self.batch = len(_given(args, kwargs))
 
         # Not counted at the first block: it may itself run twice, or late, or not at all.
         owner = self.network.get_submodule(self.structure.blocks.rpartition(".")[0])
@@ -181,16 +180,11 @@ class _Hearing:
     def _weights(self, site: Site, tensor: torch.Tensor) -> torch.Tensor:
         """Scores or probabilities, without the column of an attention sink."""
         weights = as_heads(tensor, self.batch)
-        keys = min(weights.shape[-1], self._keys(weights))
+        keys = weights.shape[-1] - self.structure.sinks
         changed = self.show(site, weights[..., :keys])
         if changed is None:
             return tensor
         return torch.cat([changed, weights[..., keys:]], dim=-1).reshape(tensor.shape)
-
-    def _keys(self, weights: torch.Tensor) -> int:
-        sinks = weights.shape[-1] - self.positions
-        # With a cache of earlier tokens there are more keys than positions; a sink is one column.
-        return weights.shape[-1] - 1 if sinks == 1 else weights.shape[-1]
 
     def _heads(self, site: Site, tensor: torch.Tensor) -> torch.Tensor:
         """Queries, keys or values: shown as batch x position x head x unit, each head once."""

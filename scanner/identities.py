@@ -265,7 +265,8 @@ class _Prover:
         try:
             together = model.activations(batch, kinds)
         except Exception as error:  # whatever a family does with a mask or positions it cannot use
-            return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            said = f"{type(error).__name__}: {error}".splitlines()[0]
+            return f"its forward pass takes no mask that is a tree of tokens ({said})"
         worst = 0.0
         for text, columns in zip(texts, batch.columns, strict=True):
             for site, rows in together.items():

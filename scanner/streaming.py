@@ -23,6 +23,8 @@ from scanner.volume import VolumeError
 IN_FLIGHT = 128_000_000
 # How often finished batches are brought onto the disk and noted: what a crash can cost.
 COMMIT_SECONDS = 1.0
+# What is written between two syncs, so that the last one is short.
+SYNC_BYTES = 64_000_000
 
 
 class NotFiniteError(VolumeError):
@@ -157,7 +159,7 @@ class Stream:
 
     def _work(self) -> None:
         finished: list[int] = []
-        committed = time.monotonic()
+        committed, unsynced = time.monotonic(), 0
         try:
             while True:
                 with self._changed:
@@ -173,6 +175,10 @@ class Stream:
                         committed = time.monotonic()
                     continue
                 self._write(piece)
+                unsynced += piece.bytes
+                if unsynced > SYNC_BYTES:
+                    self._sync()
+                    unsynced = 0
                 with self._changed:
                     self._bytes -= piece.bytes
                     self._changed.notify_all()
@@ -212,13 +218,16 @@ class Stream:
         """Bring what was written onto the disk, and then say so in the journal."""
         if not finished:
             return
-        for writer in self._writers.values():
-            writer.sync()
+        self._sync()
         with self._journal.open("a") as journal:
             journal.write("".join(f"{number}\n" for number in finished))
             journal.flush()
             os.fsync(journal.fileno())
         finished.clear()
+
+    def _sync(self) -> None:
+        for writer in self._writers.values():
+            writer.sync()
 
 
 def _off_device(

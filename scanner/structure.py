@@ -66,6 +66,8 @@ class Structure:
         How the embeddings become the stream, ``embeddings + transformer.wpe``.
     groups : int
         Heads of queries that share a head of keys, where the model repeats keys; 1 elsewhere.
+    sinks : int
+        Columns of the softmax over keys that belong to no token.
     """
 
     layers: int
@@ -76,6 +78,7 @@ class Structure:
     multiplier: float
     entry: str
     groups: int
+    sinks: int
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -120,6 +123,7 @@ class Structure:
             self.multiplier,
             self.entry,
             self.groups,
+            self.sinks,
         )
 
 
@@ -161,6 +165,7 @@ def explore(network: nn.Module, base: nn.Module, layers: int, ids: torch.Tensor)
         statistics.median_low(multipliers),
         entry,
         found[0].groups,
+        found[0].sinks,
     )
     # One that was fitted, and not read off the model, is rounded in each block.
     spread = max(multipliers) - min(multipliers)
@@ -395,7 +400,7 @@ class _Block:
             "resid_post": (self.width,),
         }
         self.refused: dict[Kind, str] = {}
-        self.multiplier, self.groups = 1.0, 1
+        self.multiplier, self.groups, self.sinks = 1.0, 1, 0
         self.attention: str | None = None
         self.heads = self.kv_heads = 0
 
@@ -433,6 +438,8 @@ class _Block:
             self.heads = q.shape[1]
             self.groups = _repeats(value)
             self.kv_heads = value.shape[1] // self.groups
+            if "attn_probs" in tensors:  # fused attention has no sinks
+                self.sinks = tensors["attn_probs"].shape[-1] - self.positions
             found: tuple[tuple[Kind, torch.Tensor, int], ...] = (
                 ("q", q, self.heads), ("k", k, self.kv_heads), ("value", value, self.kv_heads)
             )  # fmt: skip

@@ -737,6 +737,23 @@ def test_positions_count_the_tokens_of_a_cache(llama, where):
     assert torch.allclose(torch.cat([begun.logits, ended.logits], 1), whole, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt_oss"], indirect=True, scope="session")
+def test_a_cached_token_is_a_key_and_a_sink_is_none(model):
+    batch = prompts(model, 1, 2, short=LONG)
+    heard = []
+
+    def listen(_site, activation):
+        heard.append(activation.clone())
+
+    with torch.no_grad(), model.eager(), model.visiting(["attn_probs"], listen):
+        model.network(batch.ids[:, :5], use_cache=False)
+        whole = heard[-1]
+        begun = model.network(batch.ids[:, :1], use_cache=True)
+        model.network(batch.ids[:, 1:5], past_key_values=begun.past_key_values)
+    assert heard[-1].shape == (2, model.structure.sizes["attn_probs"][0], 4, 5)
+    assert torch.allclose(heard[-1], whole[:, :, 1:], atol=1e-6)
+
+
 def test_the_mask_of_a_pass_that_continues_a_cache_is_that_of_its_own_tokens(llama):
     batch = prompts(llama, 1, 2, short=LONG)
     batch.mask[1, :4] = 0
