@@ -22,10 +22,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pandas as pd
 import torch
@@ -39,7 +40,6 @@ from scanner import Model, Recording, find_source, record
 from scanner.batches import unique_tokens
 from scanner.device import best_device
 from scanner.passes import Passes
-from scanner.reading import read
 from scanner.streaming import Stream
 from stimuli import StimulusSet
 
@@ -115,56 +115,37 @@ def one_core() -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-class _Nowhere:
-    """A stream that lets go of what it is given."""
-
-    def put(self, *_piece: object) -> None:
-        pass
-
-
-@torch.inference_mode()
-def passes_alone(model: Model, chosen: StimulusSet, tokens: Any) -> float:
-    """Seconds of the same forward passes, listened to, and nothing written."""
-    recording = Recording(model.source, chosen, SITES, tokens, model.dtype)
-    nowhere: Any = _Nowhere()
-    start = time.perf_counter()
-    passes = Passes(recording, model, read(model, chosen, tokens), share=True)
-    for rows in passes.batches:
-        passes.run(rows, nowhere)
-    if model.device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def hidden(model: Model, chosen: StimulusSet, folder: Path, repeats: int) -> float:
+def hidden(model: Model, chosen: StimulusSet, folder: Path) -> float:
     """Share of the writer's time that lies behind the forward, of all tokens.
 
-    One less what recording takes longer than its passes alone, over the writer's own seconds.
+    What it works before the last pass has ended, less what the model waited for it, over all.
     """
-    seconds: list[float] = []
-    write, commit = Stream._write, Stream._commit
+    spans: dict[str, list[tuple[float, float]]] = {}
 
-    def timed(work: Callable[..., None]) -> Callable[..., None]:
+    def timed(owner: type, name: str) -> Callable[..., None]:
+        work = getattr(owner, name)
+
         def run(*given: object) -> None:
             start = time.perf_counter()
             work(*given)
-            seconds.append(time.perf_counter() - start)
+            spans.setdefault(name, []).append((start, time.perf_counter()))
 
         return run
 
-    Stream._write, Stream._commit = timed(write), timed(commit)
-    try:
-        found = interleaved(
-            {
-                "passes": lambda: passes_alone(model, chosen, "all"),
-                "whole": lambda: ours(model, chosen, "all", folder),
-            },
-            repeats,
-        )
-    finally:
-        Stream._write, Stream._commit = write, commit
-    each = sum(seconds) / (repeats + 1)
-    return 1 - (found["whole"].median - found["passes"].median) / each
+    with ExitStack() as stack:
+        for owner, name in (
+            (Passes, "run"),
+            (Stream, "put"),
+            (Stream, "_write"),
+            (Stream, "_sync"),
+        ):
+            stack.enter_context(mock.patch.object(owner, name, timed(owner, name)))
+        ours(model, chosen, "all", folder)
+    end = spans["run"][-1][1]
+    writing = [*spans["_write"], *spans["_sync"]]
+    behind = sum(max(0.0, min(stop, end) - start) for start, stop in writing)
+    waited = sum(stop - start for start, stop in spans["put"])
+    return (behind - waited) / sum(stop - start for start, stop in writing)
 
 
 def peer(
@@ -262,7 +243,7 @@ def cpu(folder: Path, python: str | None, repeats: int) -> Iterator[str]:
         rows.append(
             [name, str(len(ids)), str(tokens), f"{gain:.2f}", f"{bare:.2f} s"]
             + [f"{found[what].median / bare:.2f}" for what in ("usual", "target", "all")]
-            + [f"{hidden(model, stimuli_of(some), folder, repeats):.0%}"]
+            + [f"{hidden(model, stimuli_of(some), folder):.0%}"]
         )
         print(rows[-1], file=sys.stderr)
         with one_core():
@@ -358,7 +339,7 @@ def cuda(folder: Path, repeats: int) -> Iterator[str]:
         bare = found["bare"].median
         gain = sum(map(len, ids)) / unique_tokens(ids)
         times = [f"{found[what].median / bare:.2f}" for what in ("target", "all")]
-        share = f"{hidden(model, chosen, folder, repeats):.0%}"
+        share = f"{hidden(model, chosen, folder):.0%}"
         rows.append([name, str(len(ids)), f"{gain:.2f}", f"{bare:.2f} s", *times, share])
     yield f"## On {torch.cuda.get_device_name()}\n\n" + table(
         [
