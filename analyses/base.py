@@ -7,6 +7,7 @@ Dataset. It keeps no state and knows nothing of controls.
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -60,6 +61,49 @@ class Analysis(ABC):
             Its layers are independent: the result at a layer is the same when the subject holds
             that layer alone. The gate relies on it to judge one layer without computing all.
         """
+
+    def permuted(
+        self,
+        subject: Subject,
+        variable: str,
+        *,
+        draws: int,
+        rng: np.random.Generator,
+        shuffles: np.random.Generator,
+    ) -> xr.DataArray:
+        """A measure with the labels dealt out anew among the items, again and again.
+
+        Items, not stimuli, change labels: the stimuli of an item are one observation, and shuffling
+        them one by one hides what a probe can learn of items (Winkler et al. 2015, exchangeability
+        blocks). An analysis that can do all draws at once overrides this.
+
+        Parameters
+        ----------
+        subject : Subject
+        variable : str
+            One of `measures`.
+        draws : int
+        rng : numpy.random.Generator
+            Of the analysis. Each draw begins with it as it is now, so that all are split alike.
+        shuffles : numpy.random.Generator
+            Deals out the labels.
+
+        Returns
+        -------
+        xarray.DataArray
+            (draw, layer), with the attribute ``chance``.
+        """
+        label = getattr(self, "label", "category")
+        worlds = [
+            self(dealt(subject, label, shuffles), rng=deepcopy(rng))[variable] for _ in range(draws)
+        ]
+        return xr.concat(worlds, "draw", combine_attrs="override")
+
+
+def dealt(subject: Subject, label: str, rng: np.random.Generator) -> Subject:
+    """The subject with its labels dealt out anew: each item keeps one label, of another item."""
+    items, first, which = np.unique(labels(subject, "item"), return_index=True, return_inverse=True)
+    return subject.relabel(label, rng.permutation(labels(subject, label)[first])[which])
 
 
 def register(analysis: type[Analysis]) -> type[Analysis]:

@@ -17,7 +17,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.stats import rankdata
 
 from analyses.base import Analysis, AnalysisError, Quantity, labels, read, register
-from analyses.splits import Fold, cross_grouped
+from analyses.splits import Fold, cross_grouped, permuted_within
 from scanner import Subject
 
 
@@ -60,17 +60,7 @@ class Probe(Analysis):
         """
         (subject,) = subjects
         x, codes, names = read(subject, self.site, self.label)
-        try:
-            folds = cross_grouped(
-                labels(subject, "item"),
-                labels(subject, "frame"),
-                codes,
-                item_folds=self.item_folds,
-                frame_folds=self.frame_folds,
-                rng=rng,
-            )
-        except ValueError as error:
-            raise AnalysisError(f"probe of '{self.label}': {error}") from None
+        folds = self._folds(subject, codes, rng)
         decoded = [decode(layer, codes, folds, penalty=self.penalty) for layer in x]
         recall = np.array([recalls(codes, scores.argmax(1), len(names)) for scores in decoded])
         auc = [np.mean([mean_auc(s[f.test], codes[f.test]) for f in folds]) for s in decoded]
@@ -82,6 +72,55 @@ class Probe(Analysis):
             },
             coords={"layer": subject.volume["layer"].to_numpy(), "category": names},
         )
+
+    def permuted(
+        self,
+        subject: Subject,
+        variable: str,
+        *,
+        draws: int,
+        rng: np.random.Generator,
+        shuffles: np.random.Generator,
+    ) -> xr.DataArray:
+        """All draws at once: labels enter ridge regression linearly.
+
+        Labels change places within the groups of items that are tested together, so that every
+        draw is split, and its categories balanced, as the labels that were observed.
+        """
+        x, codes, names = read(subject, self.site, self.label)
+        folds = self._folds(subject, codes, rng)
+        groups = np.empty(len(codes), dtype=int)
+        for number, fold in enumerate(folds):
+            groups[fold.test] = number // self.frame_folds
+        dealt = permuted_within(codes, labels(subject, "item"), groups, draws=draws, rng=shuffles)
+        score = {"balanced_accuracy": _accuracies, "auc": _aucs}[variable]
+        values = np.zeros((draws, len(x)))
+        for fold in folds:
+            for layer, one in enumerate(x):
+                hat = smoother(one, fold, penalty=self.penalty)
+                for some in np.array_split(np.arange(draws), -(-draws // 256)):
+                    values[some, layer] += score(hat, dealt[some], fold, len(names))
+        if variable == "auc":
+            values /= len(folds)
+        return xr.DataArray(
+            values,
+            dims=("draw", "layer"),
+            coords={"layer": subject.volume["layer"].to_numpy()},
+            attrs={"chance": 1 / len(names) if variable == "balanced_accuracy" else 0.5},
+        )
+
+    def _folds(self, subject: Subject, codes: np.ndarray, rng: np.random.Generator) -> list[Fold]:
+        try:
+            return cross_grouped(
+                labels(subject, "item"),
+                labels(subject, "frame"),
+                codes,
+                item_folds=self.item_folds,
+                frame_folds=self.frame_folds,
+                rng=rng,
+            )
+        except ValueError as error:
+            raise AnalysisError(f"probe of '{self.label}': {error}") from None
 
 
 def decode(x: np.ndarray, codes: np.ndarray, folds: list[Fold], *, penalty: float) -> np.ndarray:
@@ -104,22 +143,65 @@ def decode(x: np.ndarray, codes: np.ndarray, folds: list[Fold], *, penalty: floa
     """
     targets = np.eye(codes.max() + 1)[codes]
     scores = np.full(targets.shape, np.nan)
-    for train, test in folds:
-        known = x[train]
-        mean, spread = known.mean(0), known.std(0)
-        # Units that are constant in training say nothing, and dividing by them would.
-        varies = spread > 1e-9 * np.maximum(np.abs(mean), spread.max())
-        scale = np.divide(1, spread, out=np.zeros_like(spread), where=varies)
-        fitted, judged = (known - mean) * scale, (x[test] - mean) * scale
-        gram = fitted @ fitted.T
-        # Without any varying unit the Gram matrix is zero, and every score is the mean target.
-        ridge = penalty * np.trace(gram) / len(train) or 1.0
-        gram[np.diag_indices_from(gram)] += ridge
-        offset = targets[train].mean(0)
-        factor = cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
-        weights = cho_solve(factor, targets[train] - offset, check_finite=False)
-        scores[test] = judged @ (fitted.T @ weights) + offset
+    for fold in folds:
+        fitted, judged, factor = _fitted(x, fold, penalty)
+        offset = targets[fold.train].mean(0)
+        weights = cho_solve(factor, targets[fold.train] - offset, check_finite=False)
+        scores[fold.test] = judged @ (fitted.T @ weights) + offset
     return scores
+
+
+def smoother(x: np.ndarray, fold: Fold, *, penalty: float) -> np.ndarray:
+    """The matrix that turns centred training targets into scores: test stimulus x training one.
+
+    Of ridge regression in its dual form (Hastie, Tibshirani & Friedman 2009, 18.3); parameters as
+    for `decode`.
+    """
+    fitted, judged, factor = _fitted(x, fold, penalty)
+    return cho_solve(factor, fitted @ judged.T, check_finite=False).T
+
+
+def _fitted(
+    x: np.ndarray, fold: Fold, penalty: float
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, bool]]:
+    """Standardised training and test patterns, and the factor of the penalised Gram matrix."""
+    known = x[fold.train]
+    mean, spread = known.mean(0), known.std(0)
+    # Units that are constant in training say nothing, and dividing by them would.
+    varies = spread > 1e-9 * np.maximum(np.abs(mean), spread.max())
+    scale = np.divide(1, spread, out=np.zeros_like(spread), where=varies)
+    fitted, judged = (known - mean) * scale, (x[fold.test] - mean) * scale
+    gram = fitted @ fitted.T
+    # Without any varying unit the Gram matrix is zero, and every score is the mean target.
+    ridge = penalty * np.trace(gram) / len(fold.train) or 1.0
+    gram[np.diag_indices_from(gram)] += ridge
+    return fitted, judged, cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
+
+
+def _scores(hat: np.ndarray, dealt: np.ndarray, fold: Fold, categories: int) -> np.ndarray:
+    """Test stimulus x draw x category."""
+    targets = (dealt[:, fold.train, None] == np.arange(categories)).astype(float)
+    offset = targets.mean(1, keepdims=True)
+    centred = (targets - offset).transpose(1, 0, 2).reshape(len(fold.train), -1)
+    return (hat @ centred).reshape(len(fold.test), *dealt.shape[:1], categories) + offset[:, 0]
+
+
+def _accuracies(hat: np.ndarray, dealt: np.ndarray, fold: Fold, categories: int) -> np.ndarray:
+    """What the stimuli of a fold add to the balanced accuracy of each draw."""
+    decoded = _scores(hat, dealt, fold, categories).argmax(2)
+    truth = dealt[:, fold.test].T
+    # As many stimuli as a category has in this draw: where items have unequal numbers they differ.
+    counts = np.stack([(dealt == code).sum(1) for code in range(categories)])
+    draws = np.arange(len(dealt))
+    return ((decoded == truth) / counts[truth, draws]).sum(0) / categories
+
+
+def _aucs(hat: np.ndarray, dealt: np.ndarray, fold: Fold, categories: int) -> np.ndarray:
+    """The area under the ROC curve of each draw in a fold."""
+    scores = _scores(hat, dealt, fold, categories)
+    return np.array(
+        [mean_auc(scores[:, draw], codes[fold.test]) for draw, codes in enumerate(dealt)]
+    )
 
 
 def recalls(codes: np.ndarray, decoded: np.ndarray, categories: int) -> np.ndarray:

@@ -91,3 +91,33 @@ def cross_grouped(
         for i in range(item_folds)
         for f in range(frame_folds)
     ]
+
+
+def permuted_within(
+    codes: np.ndarray,
+    items: np.ndarray,
+    groups: np.ndarray,
+    *,
+    draws: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Label codes dealt out anew among the items of each group.
+
+    Parameters
+    ----------
+    codes, items, groups : numpy.ndarray
+        The label code, the item and the group of each stimulus; an item has one of each.
+    draws : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    numpy.ndarray
+        draw x stimulus.
+    """
+    _, first, which = np.unique(items, return_index=True, return_inverse=True)
+    of_item, group = np.tile(codes[first], (draws, 1)), groups[first]
+    for one in np.unique(group):
+        inside = np.flatnonzero(group == one)
+        of_item[:, inside] = rng.permuted(of_item[:, inside], axis=1)
+    return of_item[:, which]

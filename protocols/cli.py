@@ -17,10 +17,12 @@ from rich.table import Table
 
 from analyses import REGISTRY, AnalysisError
 from protocols.marked_yaml import ProtocolError
+from protocols.preregistration import Form, export
 from protocols.progress import CONSOLE, noted
 from protocols.report import words
 from protocols.run import Folders, Run, RunError
 from protocols.schema import load_study
+from protocols.trace import trace
 from protocols.verify import VerifyError
 from protocols.verify import verify as verify_study
 from scanner import Model, SiteError, SourceError, VolumeError, anatomy, find_source
@@ -29,7 +31,7 @@ from scanner.provenance import version
 from scanner.sites import KINDS, MEANINGS, PAIRED, sites_of
 from scanner.sources import EMBEDDED
 from stimuli import StimulusError, shipped
-from verification import CONTROLS, LedgerError
+from verification import CONTROLS, Ledger, LedgerError
 
 MISTAKES = (
     ProtocolError, StimulusError, SourceError, SiteError, VolumeError, AnalysisError, LedgerError,
@@ -90,6 +92,48 @@ def scan(
 
 
 @app.command
+def register(
+    protocol: Protocol,
+    /,
+    *,
+    results: Results = RESULTS,
+    form: Annotated[
+        Form | None,
+        Parameter(name="--export", help="Print what the form of a registry asks for."),
+    ] = None,
+) -> None:
+    """Freeze the hypotheses in the ledger, before anything is recorded."""
+    run = _open(protocol, results)
+    with run.alone():
+        run.register()
+    registered = run.registered()
+    if form is not None:
+        print(export(form, registered), end="")
+        return
+    for name, one in registered.filed.items():
+        print(f"{name} (version {one.version}): {one.sha256}")
+    print(f"head of {run.folders.ledger}: {registered.head}")
+
+
+@app.command
+def ledger(*, results: Results = RESULTS) -> None:
+    """Show the file drawer: everything that was registered, and what became of it."""
+    chain = Ledger(Folders(results, "").ledger)
+    table = Table(title=f"{len(chain.entries)} lines, head {chain.head}", title_justify="left")
+    for column in ("study", "hypothesis", "registered", "verdict"):
+        table.add_column(column, overflow="fold")
+    for one in chain.drawer():
+        version = f" (version {one.version})" if one.version > 1 or one.superseded else ""
+        verdict = one.verdict or "never reported"
+        if one.exploratory:
+            verdict += " (exploratory: not a finding)"
+        if one.superseded:
+            verdict += ", superseded"
+        table.add_row(one.study, one.id + version, one.time[:16].replace("T", " "), verdict)
+    Console().print(table)
+
+
+@app.command
 def record(protocol: Protocol, /, *, results: Results = RESULTS) -> None:
     """Register the hypotheses and record the subjects and their twins."""
     run = _open(protocol, results)
@@ -128,6 +172,16 @@ def report(protocol: Protocol, /, *, results: Results = RESULTS) -> None:
 def verify(study: Annotated[Path, Parameter(help="Its folder, results/NAME.")], /) -> None:
     """Check every digest of a finished study and compute its verdicts again."""
     print(f"verified: {verify_study(study)}")
+
+
+@app.command(name="trace")
+def trace_number(
+    study: Annotated[Path, Parameter(help="Its folder, results/NAME.")],
+    hypothesis: Annotated[str, Parameter(help="The id of a hypothesis.")],
+    /,
+) -> None:
+    """Print the way of a number back to its registration, stimuli and weights."""
+    Console().print(trace(study, hypothesis), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command(name="list")

@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from joblib import cpu_count
 from threadpoolctl import threadpool_limits
 
+from protocols.preregistration import Registered
 from protocols.progress import noted, step
 from protocols.report import render
 from protocols.schema import Study, SubjectSpec
@@ -199,6 +200,26 @@ class Run:
         _ = self.plan  # finds subjects and checks layers: what cannot be judged is not frozen
         ledger = Ledger(self.folders.ledger)
         return {one.hypothesis.id: ledger.register(one) for one in self.registrations()}
+
+    def registered(self) -> Registered:
+        """The study as it stands in the ledger.
+
+        Raises
+        ------
+        RunError
+            If a hypothesis is not registered.
+        """
+        ledger = Ledger(self.folders.ledger)
+        drawer = {one.sha256: one for one in ledger.drawer()}
+        filed = {}
+        for registration in self.registrations():
+            name = registration.hypothesis.id
+            if registration.sha256 not in drawer:
+                raise RunError(f"'{name}' is not registered; run `scan register` on this protocol")
+            filed[name] = drawer[registration.sha256]
+        volumes = [planned.recording.path(self.folders.volumes).name for planned in self.plan]
+        recorded = [one for one in volumes if ledger.find("recording", volume=one) is not None]
+        return Registered(self.study, filed, ledger.head, recorded)
 
     def registrations(self) -> Iterator[Registration]:
         """The hypotheses as they are frozen."""
@@ -387,7 +408,10 @@ class Run:
         ledger.judged(
             self.study.protocol.study,
             study_files(self.folders.home),
-            {one["id"]: one["status"] for one in summary["verdicts"]},
+            {
+                one["registration"]: {key: one[key] for key in ("status", "exploratory")}
+                for one in summary["verdicts"]
+            },
         )
         return self.folders.report
 

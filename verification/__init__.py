@@ -3,7 +3,7 @@
 from verification.base import Check, Hypothesis, Verdict
 from verification.control import CONTROLS, Control
 from verification.gate import REQUIRED, Case, evidence, judge
-from verification.ledger import Ledger, LedgerError, Registration
+from verification.ledger import Filed, Ledger, LedgerError, Registration
 
 __all__ = [
     "CONTROLS",
@@ -11,6 +11,7 @@ __all__ = [
     "Case",
     "Check",
     "Control",
+    "Filed",
     "Hypothesis",
     "Ledger",
     "LedgerError",

@@ -61,6 +61,36 @@ class Registration:
         return digest(self.content())
 
 
+@dataclass(frozen=True)
+class Filed:
+    """A registration in the file drawer, and what has become of it.
+
+    Attributes
+    ----------
+    study, id, claim : str
+    version : int
+        1 for the first registration under this id in the study.
+    sha256, time : str
+        Of the registration.
+    superseded : bool
+        Whether a later version was registered.
+    verdict : str or None
+        The latest one; None if none was ever reported.
+    exploratory : bool
+        Whether that verdict is on data that were there before the registration.
+    """
+
+    study: str
+    id: str
+    claim: str
+    version: int
+    sha256: str
+    time: str
+    superseded: bool
+    verdict: str | None
+    exploratory: bool
+
+
 class Ledger:
     """The ledger file. Reading checks the whole chain.
 
@@ -121,8 +151,7 @@ class Ledger:
                 entry["sha256"]
                 for entry in self.entries
                 if entry["kind"] == "registration"
-                and entry["content"]["study"] == registration.study
-                and entry["content"]["hypothesis"]["id"] == registration.hypothesis.id
+                and _name(entry) == (registration.study, registration.hypothesis.id)
             ]
             self._append(
                 "registration",
@@ -139,9 +168,22 @@ class Ledger:
         if self.find("recording", volume=volume, sha256=sha256) is None:
             self._append("recording", volume=volume, sha256=sha256)
 
-    def judged(self, study: str, files: Mapping[str, str], verdicts: Mapping[str, str]) -> None:
-        """Note the verdicts of a study and the digests of all files that it left."""
-        content = {"files": dict(files), "verdicts": dict(verdicts)}
+    def judged(
+        self, study: str, files: Mapping[str, str], verdicts: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """Note the verdicts of a study and the digests of all files that it left.
+
+        Parameters
+        ----------
+        study : str
+        files : mapping of str to str
+        verdicts : mapping
+            ``status`` and ``exploratory`` by the sha256 of the registration.
+        """
+        content = {
+            "files": dict(files),
+            "verdicts": {sha256: dict(verdict) for sha256, verdict in verdicts.items()},
+        }
         latest = self.latest_judgement(study)
         if latest is None or any(latest[key] != content[key] for key in content):
             self._append("verdicts", study=study, **content)
@@ -150,6 +192,37 @@ class Ledger:
         """The newest entry of verdicts of a study."""
         found = [e for e in self.entries if e["kind"] == "verdicts" and e["study"] == study]
         return found[-1] if found else None
+
+    def drawer(self) -> list[Filed]:
+        """The file drawer: everything that was registered, in that order, with what became of it.
+
+        A hypothesis that was dropped after a look at the data stays here.
+        """
+        registered = [entry for entry in self.entries if entry["kind"] == "registration"]
+        reported: dict[str, dict[str, Any]] = {}
+        for entry in self.entries:
+            if entry["kind"] == "verdicts":
+                reported |= entry["verdicts"]
+        versions: dict[tuple[str, str], list[str]] = {}
+        for entry in registered:
+            versions.setdefault(_name(entry), []).append(entry["sha256"])
+        filed = []
+        for entry in registered:
+            sha256, same = entry["sha256"], versions[_name(entry)]
+            verdict = reported.get(sha256)
+            filed.append(
+                Filed(
+                    *_name(entry),
+                    claim=entry["content"]["hypothesis"]["claim"],
+                    version=same.index(sha256) + 1,
+                    sha256=sha256,
+                    time=entry["time"],
+                    superseded=sha256 != same[-1],
+                    verdict=None if verdict is None else verdict["status"],
+                    exploratory=verdict is not None and verdict["exploratory"],
+                )
+            )
+        return filed
 
     def anchor(self, registrations: Iterable[str], volumes: Iterable[tuple[str, str]]) -> str:
         """Digest of the last line that verdicts rest on: a registration or a recording."""
@@ -182,3 +255,9 @@ class Ledger:
             file.flush()
             os.fsync(file.fileno())
         self.entries.append(entry)
+
+
+def _name(registration: Mapping[str, Any]) -> tuple[str, str]:
+    """Study and id of an entry that registers a hypothesis."""
+    content = registration["content"]
+    return content["study"], content["hypothesis"]["id"]

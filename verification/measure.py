@@ -95,16 +95,49 @@ class Measure:
         if isinstance(self.layer, int):
             subject = subject.at(self.layer)  # layers are independent, so the others can wait
         profile = self.profile(subject)
-        value = float(
-            profile.sel(layer=self.layer)
-            if isinstance(self.layer, int)
-            else getattr(profile, self.layer)("layer")
-        )
+        value = float(self._at_its_layer(profile))
         if not np.isfinite(value):
             raise AnalysisError(f"{self.hypothesis.measure} of {subject.name} is {value}")
+        return Reading(value, self._reference(profile))
+
+    def permuted(self, subject: Subject, *, draws: int, rng: np.random.Generator) -> np.ndarray:
+        """The effect with the labels dealt out anew among the items, draw.
+
+        Raises
+        ------
+        AnalysisError
+            If it is not finite.
+        """
+        if isinstance(self.layer, int):
+            subject = subject.at(self.layer)
+        profiles = self.permuted_profiles(subject, draws=draws, rng=rng)
+        effects = self.sign * (self._at_its_layer(profiles) - self._reference(profiles)).to_numpy()
+        if not np.isfinite(effects).all():
+            raise AnalysisError(
+                f"{self.hypothesis.measure} of {subject.name} is not finite under shuffled labels"
+            )
+        return effects
+
+    def permuted_profiles(
+        self, subject: Subject, *, draws: int, rng: np.random.Generator
+    ) -> xr.DataArray:
+        """The measure at every layer under shuffled labels, in its own units: draw x layer."""
+        return self.analysis.permuted(
+            subject,
+            self.variable,
+            draws=draws,
+            rng=stream(self.seed, self.hypothesis.id, "analysis"),
+            shuffles=rng,
+        )
+
+    def _at_its_layer(self, profile: xr.DataArray) -> xr.DataArray:
+        if isinstance(self.layer, int):
+            return profile.sel(layer=self.layer)
+        return getattr(profile, self.layer)("layer")
+
+    def _reference(self, profile: xr.DataArray) -> float:
         than = self.hypothesis.than
-        reference = float(profile.attrs["chance"]) if than == "chance" else float(than)
-        return Reading(value, reference)
+        return float(profile.attrs["chance"]) if than == "chance" else float(than)
 
 
 def item_labels(subject: Subject) -> tuple[np.ndarray, np.ndarray]:

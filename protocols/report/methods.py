@@ -94,10 +94,10 @@ def paragraphs(
     parts = [
         _subjects(summary, volumes),
         _stimuli(study, volumes),
-        " ".join(_analysis(name, analysis) for name, analysis in study.analyses.items()),
+        " ".join(analysis_in_words(name, analysis) for name, analysis in study.analyses.items()),
     ]
     if summary["verdicts"]:
-        parts += [_inference(study, summary), _controls(study), _results(summary)]
+        parts += [_inference(study, summary), controls_in_words(study), _results(summary)]
     return [*parts, _software(summary)]
 
 
@@ -249,7 +249,8 @@ def _tokens(scan: ScanSpec) -> str:
     return f"at {where} {places} of each {text} (from 0; below it from the end)"
 
 
-def _analysis(name: str, analysis: Analysis) -> str:
+def analysis_in_words(name: str, analysis: Analysis) -> str:
+    """What an analysis does with which settings, by the protocol's name for it."""
     settings = asdict(analysis)
     kind = type(analysis).__module__.rpartition(".")[2]
     if kind == "probe":
@@ -313,7 +314,8 @@ def _inference(study: Study, summary: Mapping[str, Any]) -> str:
     )
 
 
-def _controls(study: Study) -> str:
+def controls_in_words(study: Study) -> str:
+    """The controls that the hypotheses of a study name, each with its rule."""
     settings: dict[str, list[Control]] = {}
     for hypothesis in study.protocol.hypotheses:
         for name, given in hypothesis.controls.items():

@@ -8,8 +8,8 @@ from sklearn.model_selection import GroupKFold, KFold
 from sklearn.preprocessing import StandardScaler
 
 from analyses import AnalysisError
-from analyses.probe import Probe, decode, mean_auc
-from analyses.splits import Fold
+from analyses.probe import Probe, decode, mean_auc, recalls
+from analyses.splits import Fold, permuted_within
 from tests import toy
 
 PROBE = Probe(site="resid_post", item_folds=4, frame_folds=2)
@@ -130,6 +130,48 @@ def test_unequal_categories_are_averaged_not_pooled() -> None:
     category = subject.volume["category"].to_numpy()
     kept = np.flatnonzero((category == "category0") | (np.arange(160) >= 144))
     assert accuracy(subject.take(kept)) == pytest.approx(0.5, abs=0.15)
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_all_permutations_at_once_are_what_decoding_each_would_give(missing: bool) -> None:
+    subject = toy.subject(np.random.default_rng(0), code="direction", size=1)
+    if missing:  # items with unequal numbers of stimuli
+        kept = np.random.default_rng(1).permutation(subject.volume.sizes["stimulus"])[:170]
+        subject = subject.take(np.sort(kept))
+    volume = subject.volume
+    codes = np.unique(volume["category"].to_numpy(), return_inverse=True)[1]
+    folds = PROBE._folds(subject, codes, np.random.default_rng(3))
+    groups = np.concatenate([np.full(len(fold.test), n // 2) for n, fold in enumerate(folds)])
+    groups = groups[np.argsort(np.concatenate([fold.test for fold in folds]))]
+    dealt = permuted_within(
+        codes, volume["item"].to_numpy(), groups, draws=7, rng=np.random.default_rng(4)
+    )
+    for variable in PROBE.measures:
+        found = PROBE.permuted(
+            subject, variable, draws=7,
+            rng=np.random.default_rng(3), shuffles=np.random.default_rng(4),
+        )  # fmt: skip
+        assert found.dims == ("draw", "layer")
+        for draw, shuffled in enumerate(dealt):
+            for layer in range(2):
+                x = volume["resid_post"].isel(layer=layer).to_numpy()
+                scores = decode(x, shuffled, folds, penalty=PROBE.penalty)
+                expected = {
+                    "balanced_accuracy": recalls(shuffled, scores.argmax(1), 4).mean(),
+                    "auc": np.mean([mean_auc(scores[f.test], shuffled[f.test]) for f in folds]),
+                }[variable]
+                assert float(found[draw, layer]) == pytest.approx(expected, abs=1e-12)
+        observed = PROBE(subject, rng=np.random.default_rng(3))[variable]
+        assert observed.attrs["chance"] == found.attrs["chance"]
+        assert float(observed.min()) > float(found.max())
+
+
+def test_more_permutations_than_fit_at_once_are_all_different() -> None:
+    subject = toy.subject(np.random.default_rng(0), layers=1)
+    rngs = {"rng": np.random.default_rng(0), "shuffles": np.random.default_rng(1)}
+    found = PROBE.permuted(subject, "auc", draws=300, **rngs).to_numpy()
+    assert len(np.unique(found)) > 290
+    assert found.mean() == pytest.approx(0.5, abs=0.01)
 
 
 def test_too_few_items_are_an_error_that_says_so() -> None:

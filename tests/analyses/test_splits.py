@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyses.splits import cross_grouped, item_groups
+from analyses.splits import cross_grouped, item_groups, permuted_within
 
 
 def crossed(categories: int, items: int, frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -68,3 +68,30 @@ def test_too_few_items_are_named() -> None:
     item, _, category = crossed(2, 3, 2)
     with pytest.raises(ValueError, match="'0' has 3 items, 4 groups need as many"):
         item_groups(item, category, groups=4, rng=np.random.default_rng(0))
+
+
+@given(designs, st.integers(0, 2**32))
+def test_labels_change_places_among_the_items_of_a_group_only(
+    design: tuple[int, int, int], seed: int
+) -> None:
+    item, _, category = crossed(*design)
+    rng = np.random.default_rng(seed)
+    group = item_groups(item, category, groups=2, rng=rng)
+    dealt = permuted_within(category, item, group, draws=5, rng=rng)
+    assert dealt.shape == (5, len(item))
+    for labels in dealt:
+        for one in np.unique(item):
+            assert len(set(labels[item == one])) == 1
+        for side in (0, 1):
+            inside = group == side
+            np.testing.assert_array_equal(np.sort(labels[inside]), np.sort(category[inside]))
+
+
+def test_every_way_to_deal_labels_is_as_likely() -> None:
+    item = np.array(["a", "a", "b", "c", "d"])
+    category, group = np.array([0, 0, 1, 2, 3]), np.array([0, 0, 0, 0, 1])
+    dealt = permuted_within(category, item, group, draws=6000, rng=np.random.default_rng(0))
+    ways, counts = np.unique(dealt, axis=0, return_counts=True)
+    assert len(ways) == 6
+    assert (np.abs(counts - 1000) < 5 * np.sqrt(1000)).all()
+    assert (dealt[:, 4] == 3).all()

@@ -122,6 +122,76 @@ def test_running_again_records_nothing_and_changes_no_byte(study: Path, capfd) -
     assert contents() == before
 
 
+def test_an_edited_hypothesis_is_a_new_version_and_the_drawer_keeps_the_old(
+    study: Path, capfd
+) -> None:
+    protocol = study / "protocol.yaml"
+    status = verdict_of(study)["status"]
+    protocol.write_text(
+        protocol.read_text().replace("smallest_effect: 0.2", "smallest_effect: 0.3")
+    )
+    run("register", protocol, "--results", study / "results")
+    said = capfd.readouterr().out
+    last = json.loads((study / "results/ledger.jsonl").read_text().splitlines()[-1])
+    assert f"decodable (version 2): {last['sha256']}" in said
+    assert last["digest"] in said
+    run("ledger", "--results", study / "results")
+    drawer = _flat(capfd, out=True)
+    assert last["digest"] in drawer
+    assert re.search(rf"decodable \(version 1\).*{status}, superseded", drawer)
+    assert re.search(r"decodable \(version 2\).*never reported", drawer)
+    # Its data were there before it.
+    run(protocol, "--results", study / "results")
+    assert verdict_of(study)["exploratory"]
+    capfd.readouterr()
+    run("ledger", "--results", study / "results")
+    assert "exploratory: not a finding" in _flat(capfd, out=True)
+
+
+@pytest.mark.parametrize(
+    ("form", "headings"),
+    [
+        ("osf", ["Title", "Hypotheses", "Existing data", "Sample size", "Inference criteria"]),
+        ("aspredicted", ["1) Have any data been collected", "8) Anything else"]),
+    ],
+)
+def test_what_is_registered_is_told_in_the_words_of_a_registry(
+    study: Path, capfd, form: str, headings: list[str]
+) -> None:
+    told = {}
+    for folder in ("results", "empty"):
+        run("register", study / "protocol.yaml", "--results", study / folder, "--export", form)
+        told[folder] = capfd.readouterr().out
+        for heading in headings:
+            assert f"\n## {heading}" in f"\n{told[folder]}"
+        lines = (study / folder / "ledger.jsonl").read_text().splitlines()
+        assert json.loads(lines[0])["sha256"] in told[folder]
+        assert json.loads(lines[-1])["digest"] in told[folder]
+        assert "The category can be read." in told[folder]
+        assert "at least 0.2 (one-sided alpha 0.05)" in told[folder]
+        assert "18 items, 6 to 6 a category" in told[folder]
+    assert "Yes: 3 recordings of this study" in told["results"]
+    assert "No. None of the recordings" in told["empty"]
+
+
+def test_a_number_is_traced_to_its_registration_stimuli_and_weights(study: Path, capfd) -> None:
+    home = study / "results/toy"
+    run("trace", home, "decodable")
+    said = capfd.readouterr().out
+    verdict = verdict_of(study)
+    for expected in (verdict["status"], verdict["registration"], str(verdict["estimate"])):
+        assert expected in said
+    volume = xr.open_zarr(study / "results" / verdict["volumes"][0]["path"], consolidated=False)
+    for key in ("weights_sha256", "stimuli_sha256", "tokenizer_sha256", "code_version"):
+        assert volume.attrs[key] in said
+    for one in verdict["volumes"]:
+        assert one["sha256"] in said
+    run("trace", home, "decoded", code=1)
+    assert "has no verdict on 'decoded'; it has decodable" in _flat(capfd)
+    run("trace", study, "decodable", code=1)
+    assert "is not the folder of a finished study" in _flat(capfd)
+
+
 def test_judging_again_from_the_recordings_gives_the_same_bytes(study: Path, capfd) -> None:
     home = study / "results/toy"
     files = [path for path in home.rglob("*") if path.is_file()]
@@ -346,7 +416,8 @@ def test_a_number_forged_with_all_its_digests_does_not_stand_up_to_the_volumes(
     summary["verdicts"][0]["estimate"] += 0.3
     summary["verdicts"][0]["status"] = "supported"
     verdicts.write_text(json.dumps(summary))
-    Ledger(study / "results/ledger.jsonl").judged("toy", study_files(home), {"decodable": "x"})
+    forged = {summary["verdicts"][0]["registration"]: {"status": "x", "exploratory": False}}
+    Ledger(study / "results/ledger.jsonl").judged("toy", study_files(home), forged)
     run("verify", home, code=1)
     assert "verdict 'decodable', status: written is 'supported', computed again" in _flat(capfd)
 
@@ -402,9 +473,10 @@ def test_list_names_every_part(capsys) -> None:
         assert name in shown
 
 
-def _flat(capfd) -> str:
-    """What was written to stderr, with the wrapping of the terminal undone."""
-    return " ".join(capfd.readouterr().err.split())
+def _flat(capfd, *, out: bool = False) -> str:
+    """What was written to stderr or stdout, with the wrapping of the terminal undone."""
+    written = capfd.readouterr()
+    return " ".join((written.out if out else written.err).split())
 
 
 def test_a_second_run_in_the_same_folder_is_refused(study: Path, capfd) -> None:

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 from numpy.testing import assert_array_equal
 
-from analyses.base import Analysis, read
+from analyses.base import Analysis, dealt, read
 from analyses.probe import decode
 from analyses.selectivity import Selectivity
 from analyses.splits import Fold
@@ -14,7 +14,6 @@ from tests import toy
 from tests.verification.test_gate import FOUR, PROBE, Shift, case, shifted, verdict
 from verification import Check, Verdict
 from verification.controls.planted_units import PlantedUnits
-from verification.controls.shuffled_labels import shuffle
 from verification.controls.surface_only import strongest, surfaces
 from verification.gate import _judged
 
@@ -123,7 +122,7 @@ def test_shuffled_labels_alone_stops_a_circular_analysis_that_dead_twins_let_pas
 def test_shuffling_keeps_items_whole_and_labels_as_frequent_as_they_were() -> None:
     subject = clean()
     before = subject.volume["category"].to_numpy()
-    mixed = shuffle(subject, PROBE, np.random.default_rng(0)).volume
+    mixed = dealt(subject, "category", np.random.default_rng(0)).volume
     after, item = mixed["category"].to_numpy(), mixed["item"].to_numpy()
     assert all(len(set(after[item == name])) == 1 for name in np.unique(item))
     assert_array_equal(np.sort(after), np.sort(before))

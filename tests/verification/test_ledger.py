@@ -29,9 +29,9 @@ def path(tmp_path: Path) -> Path:
 
 def filled(path: Path) -> Ledger:
     ledger = Ledger(path)
-    ledger.register(registration())
+    sha256 = ledger.register(registration())
     ledger.recorded("v.zarr", "abc")
-    ledger.judged("s", {"verdicts.json": "1"}, {"h1": "null"})
+    ledger.judged("s", {"verdicts.json": "1"}, {sha256: {"status": "null", "exploratory": False}})
     return ledger
 
 
@@ -114,3 +114,27 @@ def test_the_anchor_of_verdicts_is_the_last_line_that_they_rest_on(path: Path) -
     assert anchor == ledger.head
     ledger.judged("s", {}, {})
     assert ledger.anchor([sha256], [("v.zarr", "abc")]) == anchor != ledger.head
+
+
+def test_the_drawer_holds_what_was_registered_and_never_reported(path: Path) -> None:
+    ledger = Ledger(path)
+    kept = ledger.register(registration())
+    dropped = ledger.register(registration(hypothesis=toy.hypothesis(id="dropped")))
+    ledger.judged("s", {}, {kept: {"status": "null", "exploratory": False}})
+    first, second = ledger.drawer()
+    assert (first.sha256, first.verdict, first.exploratory) == (kept, "null", False)
+    assert (second.sha256, second.id, second.verdict) == (dropped, "dropped", None)
+    # A later judgement of the protocol without the null one does not take its verdict away.
+    ledger.judged("s", {"f": "1"}, {dropped: {"status": "supported", "exploratory": True}})
+    assert [one.verdict for one in Ledger(path).drawer()] == ["null", "supported"]
+    assert [one.exploratory for one in Ledger(path).drawer()] == [False, True]
+
+
+def test_versions_are_counted_by_study_and_id_and_the_last_one_stands(path: Path) -> None:
+    ledger = Ledger(path)
+    ledger.register(registration())
+    ledger.register(registration(study="other"))
+    ledger.register(registration(seed=1))
+    ledger.register(registration(seed=2))
+    found = [(one.study, one.version, one.superseded) for one in ledger.drawer()]
+    assert found == [("s", 1, True), ("other", 1, False), ("s", 2, True), ("s", 3, False)]

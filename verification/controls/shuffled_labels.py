@@ -10,7 +10,6 @@ from typing import ClassVar
 import numpy as np
 import xarray as xr
 
-from analyses.base import labels
 from scanner import Subject
 from verification.base import Check, Hypothesis, Kind
 from verification.control import Control, control
@@ -45,12 +44,7 @@ class ShuffledLabels(Control):
         *,
         rng: np.random.Generator,
     ) -> Check:
-        shuffled = np.array(
-            [
-                measure.effect(shuffle(subject, measure.analysis, rng))
-                for _ in range(self.permutations)
-            ]
-        )
+        shuffled = measure.permuted(subject, draws=self.permutations, rng=rng)
         p = permutation_p(observed.value, shuffled)
         mean = float(shuffled.mean())
         low, high = np.quantile(shuffled, [hypothesis.alpha, 1 - hypothesis.alpha])
@@ -72,14 +66,4 @@ class ShuffledLabels(Control):
     def profile(
         self, subject: Subject, measure: Measure, *, rng: np.random.Generator
     ) -> xr.DataArray | None:
-        worlds = [shuffle(subject, measure.analysis, rng) for _ in range(SHOWN)]
-        return xr.concat([measure.profile(world) for world in worlds], "draw")
-
-
-def shuffle(subject: Subject, analysis: object, rng: np.random.Generator) -> Subject:
-    """The subject with its labels dealt out anew: each item keeps one label, of another item."""
-    label = getattr(analysis, "label", "category")
-    items, which = np.unique(labels(subject, "item"), return_inverse=True)
-    values = labels(subject, label)
-    first = np.array([np.flatnonzero(which == item)[0] for item in range(len(items))])
-    return subject.relabel(label, rng.permutation(values[first])[which])
+        return measure.permuted_profiles(subject, draws=SHOWN, rng=rng)
