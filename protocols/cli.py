@@ -126,7 +126,7 @@ def ledger(*, results: Results = RESULTS) -> None:
         version = f" (version {one.version})" if one.version > 1 or one.superseded else ""
         verdict = one.verdict or "never reported"
         if one.exploratory:
-            verdict += " (exploratory: not a finding)"
+            verdict += " (exploratory)"
         if one.superseded:
             verdict += ", superseded"
         table.add_row(one.study, one.id + version, one.time[:16].replace("T", " "), verdict)
@@ -181,7 +181,8 @@ def trace_number(
     /,
 ) -> None:
     """Print the way of a number back to its registration, stimuli and weights."""
-    Console().print(trace(study, hypothesis), markup=False, highlight=False, soft_wrap=True)
+    # As wide as it is: a digest that is broken into lines cannot be searched for.
+    Console(width=1000).print(trace(study, hypothesis), highlight=False)
 
 
 @app.command(name="list")

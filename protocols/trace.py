@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.tree import Tree
 
 from protocols.run import Folders
@@ -51,13 +52,13 @@ def trace(home: Path, hypothesis: str) -> Tree:
     verdict = verdicts[hypothesis]
     exploratory = " (exploratory: not a finding)" if verdict["exploratory"] else ""
     tree = Tree(f"{hypothesis}: {verdict['status']}{exploratory}")
-    tree.add(verdict["reason"])
+    tree.add(escape(verdict["reason"]))
     _measured(tree.add(f"{verdict['measure']} at layer {verdict['layer']}"), verdict, summary)
     _registered(tree, Ledger(folders.ledger), verdict["registration"])
     checks = tree.add("controls")
     for check in verdict["checks"]:
         passed = {True: "passed", False: "failed", None: "not run"}[check["passed"]]
-        checks.add(f"{check['control']} {passed}: {check['reason']}")
+        checks.add(escape(f"{check['control']} {passed}: {check['reason']}"))
     for volume in verdict["volumes"]:
         _recorded(tree.add(f"volume {volume['path']}"), folders.root / volume["path"], volume)
     return tree
@@ -65,7 +66,7 @@ def trace(home: Path, hypothesis: str) -> Tree:
 
 def _measured(node: Tree, verdict: dict[str, Any], summary: dict[str, Any]) -> None:
     for key in ("estimate", "interval", "reference", "smallest_effect", "p", "p_holm", "items"):
-        node.add(f"{key} {verdict[key]}")
+        node.add(escape(f"{key} {verdict[key]}"))
     node.add(f"judged by {summary['code_version']}")
 
 
@@ -79,7 +80,7 @@ def _registered(tree: Tree, ledger: Ledger, sha256: str) -> None:
     node.add(f"registration sha256 {sha256}")
     if entry["supersedes"]:
         node.add(f"supersedes {entry['supersedes']}")
-    node.add(f"analysis {json.dumps(content['analysis'])}, seed {content['seed']}")
+    node.add(escape(f"analysis {json.dumps(content['analysis'])}, seed {content['seed']}"))
     node.add(f"stimuli sha256 {content['stimuli_sha256']}")
 
 
@@ -88,8 +89,9 @@ def _recorded(node: Tree, path: Path, volume: dict[str, str]) -> None:
     node.add(f"sha256 {volume['sha256']}")
     weights = node.add(f"subject {attributes['subject']}, twin seed {attributes['twin_seed']}")
     for key in WEIGHTS:
-        weights.add(f"{key} {attributes[key]}")
-    node.add(f"stimuli sha256 {attributes['stimuli_sha256']}, tokens {attributes['tokens']}")
+        weights.add(escape(f"{key} {attributes[key]}"))
+    tokens = escape(str(attributes["tokens"]))
+    node.add(f"stimuli sha256 {attributes['stimuli_sha256']}, tokens {tokens}")
     made = node.add("recorded")
     for key in MADE:
-        made.add(f"{key} {attributes[key]}")
+        made.add(escape(f"{key} {attributes[key]}"))

@@ -166,11 +166,11 @@ def test_all_permutations_at_once_are_what_decoding_each_would_give(missing: boo
         assert float(observed.min()) > float(found.max())
 
 
-def test_more_permutations_than_fit_at_once_are_all_different() -> None:
+def test_more_permutations_than_fit_at_once_are_not_the_same_ones_again() -> None:
     subject = toy.subject(np.random.default_rng(0), layers=1)
     rngs = {"rng": np.random.default_rng(0), "shuffles": np.random.default_rng(1)}
     found = PROBE.permuted(subject, "auc", draws=300, **rngs).to_numpy()
-    assert len(np.unique(found)) > 290
+    assert np.mean(found[:150] == found[150:]) < 0.1
     assert found.mean() == pytest.approx(0.5, abs=0.01)
 
 

@@ -145,7 +145,7 @@ def test_an_edited_hypothesis_is_a_new_version_and_the_drawer_keeps_the_old(
     assert verdict_of(study)["exploratory"]
     capfd.readouterr()
     run("ledger", "--results", study / "results")
-    assert "exploratory: not a finding" in _flat(capfd, out=True)
+    assert "(exploratory)" in _flat(capfd, out=True)
 
 
 @pytest.mark.parametrize(
