@@ -119,7 +119,7 @@ def register(
 def ledger(*, results: Results = RESULTS) -> None:
     """Show the file drawer: everything that was registered, and what became of it."""
     chain = Ledger(Folders(results, "").ledger)
-    table = Table(title=f"{len(chain.entries)} lines, head {chain.head}", title_justify="left")
+    table = Table(title=f"{chain.path}: the file drawer", title_justify="left")
     for column in ("study", "hypothesis", "registered", "verdict"):
         table.add_column(column, overflow="fold")
     for one in chain.drawer():
@@ -131,6 +131,7 @@ def ledger(*, results: Results = RESULTS) -> None:
             verdict += ", superseded"
         table.add_row(one.study, one.id + version, one.time[:16].replace("T", " "), verdict)
     Console().print(table)
+    print(f"{len(chain.entries)} lines; head {chain.head}")
 
 
 @app.command
