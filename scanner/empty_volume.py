@@ -97,6 +97,8 @@ def lay_down(
         "chat": "none" if recording.chat is None else json.dumps(recording.content["chat"]),
         "twin_seed": "none" if recording.seed is None else recording.seed,
         "initialisation": model.initialisation(),
+        "surprisal": model.surprisal,
+        "vocabulary": model.vocabulary,
         **making,
         "content": json.dumps(recording.content),
         "identities": json.dumps(model.proof.deviations),

@@ -24,6 +24,12 @@ from scanner.sources import Source
 from scanner.structure import Structure, explore
 
 DtypeName = Literal["float32", "bfloat16", "float16"]
+# What surprisal is measured on: plain words, so that no model that was trained is at chance.
+PASSAGE = (
+    "The old man walked down to the harbour every morning to look at the boats. In winter there "
+    "were only a few of them, because most of the fishermen had gone south with their families. "
+    "When the weather was good he sat on a bench by the water and talked to whoever came along."
+)
 # The random prompt that sites are found and proved on. Longer than the windows of toy models.
 PROMPT = 12
 
@@ -214,6 +220,16 @@ class Model:
             hasher.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
             hasher.update(parameter.cpu().contiguous().view(torch.uint8).numpy().data)
         return hasher.hexdigest()
+
+    @cached_property
+    @torch.inference_mode()
+    def surprisal(self) -> float:
+        """Mean surprisal of a passage of English, nats a token; guessing gives ln(`vocabulary`)."""
+        ids = self.tokenizer(PASSAGE, verbose=False)["input_ids"][: self.context]
+        logits = self.forward(self.batch([ids]), head=True)
+        assert logits is not None
+        following = torch.tensor(ids[1:], device=logits.device)
+        return float(torch.nn.functional.cross_entropy(logits[0, :-1].float(), following))
 
     def initialisation(self) -> str:
         """How fresh weights are drawn: a twin is as good a control as this is like training's."""

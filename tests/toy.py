@@ -89,7 +89,7 @@ def subject(
     }
     shared = rng.normal(size=(layers, 1 + frame.max(), units))[:, frame]
 
-    def recorded(planted: Code) -> xr.Dataset:
+    def recorded(planted: Code, seed: int | None = None) -> xr.Dataset:
         x = noise * rng.normal(size=(layers, len(item), units)) + shared
         x += item_spread * rng.normal(size=(layers, n, units))[:, item]
         x += size * _coded(planted, category, length, layers, units, rng)
@@ -102,9 +102,14 @@ def subject(
                 "layer": np.arange(layers),
                 "unit": np.arange(units),
             },
-        )
+            attrs={
+                "config_sha256": "c", "tokenizer_sha256": "t", "weights_sha256": f"w{seed}",
+                "vocabulary": 1000, "surprisal": 3.0 if seed is None else np.log(1000),
+            },
+        )  # fmt: skip
 
-    return Subject("toy", recorded(code), {seed: recorded(twin_code) for seed in range(twins)})
+    volume = recorded(code)
+    return Subject("toy", volume, {seed: recorded(twin_code, seed) for seed in range(twins)})
 
 
 def _coded(

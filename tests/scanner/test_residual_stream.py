@@ -3,6 +3,7 @@
 Of a real model, of another that has windows, and of each family: alone, padded, sharing tokens.
 """
 
+import math
 import time
 
 import numpy as np
@@ -13,6 +14,7 @@ import xarray as xr
 from scanner import Recording, open_volume, record
 from scanner.batches import shared, together
 from scanner.device import batch_tokens
+from scanner.model import PASSAGE
 from scanner.reading import read
 from scanner.sites import PAIRED, Site
 
@@ -312,3 +314,16 @@ def test_the_twin_of_the_real_model_is_drawn_anew_with_the_stated_spread(smollm2
     assert float(fresh.mean()) == pytest.approx(0, abs=spread / 100)
     assert not torch.equal(fresh, trained.network.state_dict()[weight])
     assert twin.initialisation().endswith(f"initializer_range {spread}")
+
+
+def test_a_trained_model_is_less_surprised_by_english_than_guessing_and_its_twin_is_not(smollm2):
+    guessing = math.log(smollm2.vocabulary)
+    assert smollm2.surprisal < guessing - 5
+    assert smollm2.twin(0).surprisal > guessing - 0.1
+
+
+def test_surprisal_is_the_loss_of_transformers(smollm2):
+    batch = smollm2.batch([smollm2.tokenizer(PASSAGE)["input_ids"]])
+    with torch.inference_mode():
+        theirs = smollm2.network(input_ids=batch.ids, labels=batch.ids, use_cache=False).loss
+    assert smollm2.surprisal == pytest.approx(float(theirs), rel=1e-5)

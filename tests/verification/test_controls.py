@@ -50,6 +50,41 @@ def test_one_strong_twin_among_weak_ones_is_enough_to_reject() -> None:
     assert "seed 7" in found.reason
 
 
+def with_twin(subject: Subject, **attributes: object) -> Verdict:
+    """The verdict with the second twin's attributes changed."""
+    twin = subject.twins[1].assign_attrs(attributes)
+    return verdict(Subject("toy", subject.volume, {**subject.twins, 1: twin}))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ({"weights_sha256": "wNone"}, "twin 1 has the weights of the subject"),
+        ({"tokenizer_sha256": "other"}, "twin 1 has another tokenizer"),
+        ({"config_sha256": "other"}, "twin 1 has another config"),
+        ({"surprisal": 4.2}, "twin 1 has learned something: its surprisal is 4.20"),
+        ({"surprisal": float("nan")}, "twin 1 is broken: its surprisal is nan"),
+    ],
+)
+def test_a_twin_that_is_none_makes_the_verdict_invalid(
+    attributes: dict[str, object], said: str
+) -> None:
+    found = with_twin(clean(), **attributes)
+    assert found.status == "invalid"
+    assert found.reason.startswith(f"control untrained_twin could not be run: {said}")
+    assert with_twin(clean()).status == "supported"
+
+
+def test_a_twin_that_is_dead_in_a_layer_makes_the_verdict_invalid() -> None:
+    subject = clean()
+    x = subject.twins[1]["resid_post"].copy()
+    x[:, 1] = 7
+    twins = {**subject.twins, 1: subject.twins[1].assign(resid_post=x)}
+    found = verdict(Subject("toy", subject.volume, twins))
+    assert found.status == "invalid"
+    assert "twin 1 is dead: its resid_post is the same for all stimuli in layer 1" in found.reason
+
+
 def test_better_than_the_twin_by_less_than_the_margin_is_not_enough() -> None:
     subject = toy.subject(np.random.default_rng(0), code="direction", size=2)
     strict = FOUR | {"untrained_twin": {"margin": 0.9}}
@@ -108,12 +143,16 @@ class Memorising(Analysis):
         return xr.Dataset({"balanced_accuracy": accuracy}, coords={"layer": layers})
 
 
-def test_shuffled_labels_alone_stops_a_circular_analysis_that_dead_twins_let_pass() -> None:
+def test_shuffled_labels_alone_stops_a_circular_analysis_that_dull_twins_let_pass() -> None:
     subject = toy.subject(np.random.default_rng(1), units=60, layers=1)
-    dead = {seed: twin * 0 for seed, twin in subject.twins.items()}
+    # Twins with a single unit that varies have nothing to memorise with.
+    dull = {
+        seed: twin.assign(resid_post=twin["resid_post"] * (twin["unit"] == 0))
+        for seed, twin in subject.twins.items()
+    }
     # Spelling can be memorised too, so that control is told to keep out of it.
     controls = FOUR | {"surface_only": {"margin": -1.0}}
-    found = verdict(Subject("toy", subject.volume, dead), Memorising(), controls=controls)
+    found = verdict(Subject("toy", subject.volume, dull), Memorising(), controls=controls)
     assert found.estimate > 0.7  # from noise
     assert found.status == "rejected"
     assert [name for name, ok in passed(found).items() if not ok] == ["shuffled_labels"]

@@ -2,19 +2,27 @@
 
 What an untrained network shows comes from the architecture, the tokenizer and the stimuli, not from
 learning (Zhang & Bowman 2018). Several seeds are recorded and the worst counts.
+
+A twin must be one: the same configuration and tokenizer, other weights, no better than guessing at
+English, and not dead. One that is broken shows nothing, and would let everything pass.
 """
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import xarray as xr
 
+from analyses import AnalysisError
 from scanner import Subject
 from verification.base import Check, Hypothesis, Kind
 from verification.control import Control, control
 from verification.measure import Measure
 from verification.statistics import Estimate
+
+# Nats a token by which a fresh network may be better than guessing, by luck.
+BETTER = 0.5
 
 
 @control
@@ -35,6 +43,8 @@ class UntrainedTwin(Control):
     ) -> Check:
         if not subject.twins:
             raise KeyError("no twin was recorded; set `twins` under `scan`")
+        for seed, twin in subject.twins.items():
+            check_twin(subject.volume, twin, seed)
         effects = {seed: measure.effect(subject.twin(seed)) for seed in subject.twins}
         worst = max(effects, key=lambda seed: effects[seed])
         return self.beaten(
@@ -48,3 +58,37 @@ class UntrainedTwin(Control):
         self, subject: Subject, measure: Measure, *, rng: np.random.Generator
     ) -> xr.DataArray | None:
         return xr.concat([measure.profile(subject.twin(seed)) for seed in subject.twins], "draw")
+
+
+def check_twin(trained: xr.Dataset, twin: xr.Dataset, seed: int) -> None:
+    """Hold a twin to what an untrained network of the same architecture is.
+
+    Raises
+    ------
+    AnalysisError
+        If it is another architecture, or trained, or dead.
+    KeyError
+        If its recording does not say.
+    """
+    for key in ("config_sha256", "tokenizer_sha256"):
+        if twin.attrs[key] != trained.attrs[key]:
+            what = key.removesuffix("_sha256")
+            raise AnalysisError(f"twin {seed} has another {what}, so it is no twin")
+    if twin.attrs["weights_sha256"] == trained.attrs["weights_sha256"]:
+        raise AnalysisError(f"twin {seed} has the weights of the subject, so it is no twin")
+    surprisal, guessing = twin.attrs["surprisal"], math.log(twin.attrs["vocabulary"])
+    if not math.isfinite(surprisal):
+        raise AnalysisError(f"twin {seed} is broken: its surprisal is {surprisal}")
+    if surprisal < guessing - BETTER:
+        raise AnalysisError(
+            f"twin {seed} has learned something: its surprisal is {surprisal:.2f} nats a token, "
+            f"where guessing has {guessing:.2f}"
+        )
+    for kind, values in twin.data_vars.items():
+        spread = np.asarray(values.std("stimulus").max([d for d in values.dims if d not in (
+            "stimulus", "layer")]))  # fmt: skip
+        dead = np.flatnonzero(~(spread > 0))
+        if len(dead):
+            raise AnalysisError(
+                f"twin {seed} is dead: its {kind} is the same for all stimuli in layer {dead[0]}"
+            )
