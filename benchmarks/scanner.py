@@ -229,7 +229,7 @@ def cpu(folder: Path, python: str | None, repeats: int) -> Iterator[str]:
     start = time.perf_counter()
     _ = model.structure
     proofs = time.perf_counter() - start
-    _ = model.weights_sha256
+    _ = model.weights_sha256, model.surprisal
     yield f"Machine: {machine()}. SmolLM2-135M in float32; proofs at load {proofs:.1f} s."
     rows, measured = [], {}
     alone: list[list[str]] = []
@@ -325,7 +325,7 @@ def cuda(folder: Path, repeats: int) -> Iterator[str]:
     network: Any = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     tokenizer = AutoTokenizer.from_pretrained(small.folder)
     model = Model(small, network.eval().to("cuda"), tokenizer, "cuda", "bfloat16")
-    _ = model.structure, model.weights_sha256
+    _ = model.structure, model.weights_sha256, model.surprisal
     rows = []
     for name, some in (("crossed2400", benchmark_texts.crossed(24, 10)),
                        ("unshared2400", benchmark_texts.unshared(900))):  # fmt: skip

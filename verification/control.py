@@ -1,6 +1,7 @@
 """What a control is, and the registry that protocols name them by."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -81,6 +82,23 @@ class Control(ABC):
                 f"{what} has an effect of {world.value:.3f}; the observed effect exceeds it by "
                 f"{difference.value:.3f} ({low:.3f} to {high:.3f}), "
                 f"{'at least' if passed else 'not surely'} the margin {self.margin:g}"
+            ),
+        )
+
+    def persists(self, effects: Sequence[float], what: str) -> Check:
+        """The rule of replication controls: the effect keeps the margin in the median."""
+        median, low, high = np.quantile(effects, [0.5, 0.05, 0.95])
+        passed = bool(median >= self.margin)
+        return Check(
+            control=name_of(type(self)),
+            kind=self.kind,
+            passed=passed,
+            estimate=float(median),
+            interval=(float(low), float(high)),
+            margin=self.margin,
+            reason=(
+                f"{what} an effect of {median:.3f} in the median ({low:.3f} to {high:.3f}), "
+                f"{'at least' if passed else 'below'} the margin {self.margin:g}"
             ),
         )
 

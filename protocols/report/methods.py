@@ -338,6 +338,10 @@ def _control(name: str, controls: list[Control]) -> str:
         f"activations, and the strongest had to be exceeded by a margin ({margin}).",
         "split_half": f"Over {fields.get('splits')} halvings of the items, the weaker half had to "
         f"keep, in the median, an effect of at least the margin ({margin}).",
+        "other_frames": f"Over {fields.get('splits')} halvings of the sentence frames, the weaker "
+        f"half had to keep, in the median, an effect of at least the margin ({margin}).",
+        "other_seeds": f"With {fields.get('seeds')} other seeds of the analysis the effect had to "
+        f"reach, in the median, at least the margin ({margin}).",
         "planted_units": f"A model with {fields.get('units')} planted units of d' = "
         f"{fields.get('strength')} for each category had to fail the claim by a margin ({margin}).",
     }

@@ -1,5 +1,7 @@
 """Each control stops the confound that it is for, and lets a clean effect pass."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -12,7 +14,7 @@ from analyses.splits import Fold
 from scanner import Subject
 from tests import toy
 from tests.verification.test_gate import FOUR, PROBE, Shift, case, shifted, verdict
-from verification import Check, Verdict
+from verification import Check, Verdict, judge
 from verification.controls.planted_units import PlantedUnits
 from verification.controls.surface_only import strongest, surfaces
 from verification.gate import _judged
@@ -187,6 +189,65 @@ def test_split_half_stops_an_effect_that_one_item_carries() -> None:
 
     assert check_of(one_item).passed is False
     assert check_of(shifted(-1.2, spread=0.05)).passed is True
+
+
+def in_frames(frames: tuple[str, ...]) -> Subject:
+    """A category that can be read in some frames only."""
+    subject = toy.subject(np.random.default_rng(0), code="direction", size=2.5, frames=4)
+    nothing = toy.subject(np.random.default_rng(0), frames=4)
+    inside = np.isin(subject.volume["frame"], frames)
+    x = subject.volume["resid_post"].where(inside[:, None, None], nothing.volume["resid_post"])
+    return Subject("toy", subject.volume.assign(resid_post=x), subject.twins)
+
+
+def test_other_frames_alone_stops_an_effect_that_two_of_four_frames_make() -> None:
+    controls = FOUR | {"surface_only": {"margin": 0.0}, "other_frames": {"margin": 0.2}}
+    found = verdict(in_frames(("frame0", "frame1")), controls=controls)
+    assert found.effect > 0.15
+    assert found.status == "rejected"
+    assert found.reason.startswith("other_frames: over 10 splits of the frames the weaker half has")
+    assert [name for name, ok in passed(found).items() if not ok] == ["other_frames"]
+    every = tuple(f"frame{number}" for number in range(4))
+    assert verdict(in_frames(every), controls=controls).status == "supported"
+
+
+def test_other_frames_cannot_be_run_where_halves_are_too_few() -> None:
+    subject = toy.subject(np.random.default_rng(0), code="direction", size=2, frames=2)
+    found = verdict(subject, controls=FOUR | {"other_frames": {"margin": 0.0}})
+    assert found.status == "invalid"
+    assert "control other_frames could not be run: probe of 'category'" in found.reason
+
+
+@dataclass(frozen=True)
+class Lucky(Shift):
+    """The mean of unit 0, and as much again as the seed gives."""
+
+    luck: float = 1.0
+
+    def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:
+        found = super().__call__(*subjects, rng=rng)
+        drawn = abs(rng.normal()) > 1.2  # one seed in four or so
+        return found - self.luck if drawn else found * 1.0
+
+
+def test_other_seeds_alone_stops_an_effect_that_a_lucky_seed_makes() -> None:
+    world = shifted(-0.05, spread=0.2)
+    controls = {
+        "split_half": {"margin": 0.0, "splits": 3},
+        "planted_units": {"margin": -9.0, "units": 5},
+        "other_seeds": {"margin": 0.3},
+    }
+    fields = {"measure": "m.mean", "expect": "less", "than": 0.0, "smallest_effect": 0.3}
+    lucky = [case(world, Lucky(), controls=controls, **fields)]
+    found = [judge(lucky, seed=seed)[0] for seed in range(20)]
+    strong = [one for one in found if one.effect > 0.5]
+    assert 2 <= len(strong) <= 12
+    for one in strong:
+        assert one.status == "rejected"
+        assert one.reason.startswith("other_seeds: over 10 other seeds the analysis finds")
+        assert [name for name, ok in passed(one).items() if not ok] == ["other_seeds"]
+    honest = case(shifted(-1.2, spread=0.2), Shift(), controls=controls, **fields)
+    assert judge([honest], seed=0)[0].status == "supported"
 
 
 SELECTIVITY = Selectivity(site="resid_post", top=5, splits=10)

@@ -48,18 +48,5 @@ class SplitHalf(Control):
             weaker.append(
                 min(measure.effect(subject.take(np.flatnonzero(half == side))) for side in (0, 1))
             )
-        median, low, high = np.quantile(weaker, [0.5, 0.05, 0.95])
-        passed = bool(median >= self.margin)
-        return Check(
-            control="split_half",
-            kind=self.kind,
-            passed=passed,
-            estimate=float(median),
-            interval=(float(low), float(high)),
-            margin=self.margin,
-            reason=(
-                f"over {self.splits} splits of the items the weaker half has an effect of "
-                f"{median:.3f} in the median ({low:.3f} to {high:.3f}), "
-                f"{'at least' if passed else 'below'} the margin {self.margin:g}"
-            ),
-        )
+        what = f"over {self.splits} splits of the items the weaker half has"
+        return self.persists(weaker, what)
