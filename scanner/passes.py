@@ -88,11 +88,12 @@ class Passes:
         columns = kept.columns if model.chooses_columns else None
 
         def keep(site: Site, activation: torch.Tensor) -> None:
-            values = kept.take(site.kind, activation, chosen=columns is not None)
+            rows = kept.rows(site.kind)
+            values, pick = kept.take(site.kind, activation, chosen=columns is not None)
             if site.kind == "logits" and recording.top is not None:
                 values, tokens = values.float().topk(min(recording.top, model.vocabulary), dim=-1)
-                stream.put("logits_token", None, kept.rows(site.kind), tokens.int())
-            stream.put(site.kind, site.layer, kept.rows(site.kind), values)
+                stream.put("logits_token", None, rows, tokens.int())
+            stream.put(site.kind, site.layer, rows, values, pick=pick)
 
         with model.visiting(recording.sites, keep):
             model.forward(batch, head="logits" in recording.sites, columns=columns)
@@ -138,7 +139,7 @@ class _Kept:
         order = np.argsort(stimuli)
         self._stimuli, self._lies_in = stimuli[order], batch.rows[order]
         self._columns = [batch.columns[place] for place in order]
-        self._first, self._device, self._width = first, device, batch.ids.shape[1]
+        self._first, self._device = first, device
         self._kept = [reading.kept[one] for one in self._stimuli]
         self._sizes = np.array([len(some) for some in self._kept])
         self._positions = None if isinstance(reading.tokens, str) else len(reading.tokens)
@@ -146,7 +147,10 @@ class _Kept:
         column = np.concatenate(
             [columns[some] for columns, some in zip(self._columns, self._kept, strict=True)]
         )
-        self._place = self._there(row * self._width + column)
+        self._pick = row * batch.ids.shape[1] + column
+        self._place = self._there(self._pick)
+        # Where texts share tokens, a whole batch can be less than what is kept of it.
+        self._repeats = reading.ragged and len(self._pick) > batch.ids.numel()
         chosen, among = np.unique(column, return_inverse=True)
         self.columns = self._there(chosen)
         self._place_among_chosen = self._there(row * len(chosen) + among)
@@ -185,19 +189,26 @@ class _Kept:
         """The rows of the volume that a kind's activations go to."""
         return self._pairs[0] if kind in PAIRED else self._rows
 
-    def take(self, kind: Kind, activation: torch.Tensor, *, chosen: bool) -> torch.Tensor:
-        """What is kept of an activation: a row of the volume each, a copy."""
-        # Indexing with tensors copies, so later in-place work of the model cannot reach it.
+    def take(
+        self, kind: Kind, activation: torch.Tensor, *, chosen: bool
+    ) -> tuple[torch.Tensor, np.ndarray | None]:
+        """What is kept of an activation, and which of its rows are rows of the volume (or all).
+
+        A copy, so that later in-place work of the model cannot reach it.
+        """
         if kind in PAIRED:
             row, query, key = self._pairs[1]
-            return activation[row, :, query, key]
+            return activation[row, :, query, key], None
+        if self._repeats and kind != "logits":
+            return activation.flatten(0, 1).clone(), self._pick
         place = self._place_among_chosen if kind == "logits" and chosen else self._place
         values = activation.flatten(0, 1).index_select(0, place)
         if self._weights is not None:
-            return _pooled(self._weights, values.float().flatten(1)).unflatten(1, values.shape[1:])
+            mean = _pooled(self._weights, values.float().flatten(1))
+            return mean.unflatten(1, values.shape[1:]), None
         if self._positions is not None:
-            return values.unflatten(0, (-1, self._positions))
-        return values
+            return values.unflatten(0, (-1, self._positions)), None
+        return values, None
 
 
 def _counted(sizes: np.ndarray) -> np.ndarray:

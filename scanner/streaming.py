@@ -58,6 +58,7 @@ class _Piece(NamedTuple):
     rows: Rows
     values: torch.Tensor
     ready: Callable[[], None]
+    pick: np.ndarray | None
 
     @property
     def bytes(self) -> int:
@@ -98,8 +99,26 @@ class Stream:
         self._thread = threading.Thread(target=self._work, name="volume writer", daemon=True)
         self._thread.start()
 
-    def put(self, variable: str, layer: int | None, rows: Rows, values: torch.Tensor) -> None:
+    def put(
+        self,
+        variable: str,
+        layer: int | None,
+        rows: Rows,
+        values: torch.Tensor,
+        *,
+        pick: np.ndarray | None = None,
+    ) -> None:
         """Hand over rows of one variable and layer. The tensor is the stream's from then on.
+
+        Parameters
+        ----------
+        variable : str
+        layer : int or None
+        rows : Rows
+        values : torch.Tensor
+            Row x the rest.
+        pick : numpy.ndarray, optional
+            Which of the tensor's rows each row is; they are the rows, one by one, by default.
 
         Raises
         ------
@@ -119,7 +138,7 @@ class Stream:
             )
             self._complain()
         # Counted when it is there: a copy that finds no memory must not be waited for ever after.
-        piece = _Piece(variable, layer, rows, *_off_device(values, dtype))
+        piece = _Piece(variable, layer, rows, *_off_device(values, dtype), pick)
         with self._changed:
             self._bytes += piece.bytes
             self._queue.append(piece)
@@ -190,6 +209,8 @@ class Stream:
     def _write(self, piece: _Piece) -> None:
         piece.ready()
         values = piece.values.numpy()
+        if piece.pick is not None:
+            values = values.take(piece.pick, axis=0)
         writer = self._writers[piece.variable]
         if values.dtype.kind == "f":
             values = self._fitting(piece, values, writer.dtype)
