@@ -40,6 +40,7 @@ from scanner import Model, Recording, find_source, record
 from scanner.batches import unique_tokens
 from scanner.device import best_device
 from scanner.passes import Passes
+from scanner.provenance import code_version
 from scanner.streaming import Stream
 from stimuli import StimulusSet
 
@@ -230,7 +231,10 @@ def cpu(folder: Path, python: str | None, repeats: int) -> Iterator[str]:
     _ = model.structure
     proofs = time.perf_counter() - start
     _ = model.weights_sha256, model.surprisal
-    yield f"Machine: {machine()}. SmolLM2-135M in float32; proofs at load {proofs:.1f} s."
+    yield (
+        f"Version {code_version()}. Machine: {machine()}. SmolLM2-135M in float32; proofs at load "
+        f"{proofs:.1f} s."
+    )
     rows, measured = [], {}
     alone: list[list[str]] = []
     for name, make in benchmark_texts.SETS.items():

@@ -68,6 +68,10 @@ class Measure:
         value, reference = self.read(subject)
         return self.sign * (value - reference)
 
+    def weaker_half(self, subject: Subject, half: np.ndarray) -> float:
+        """The smaller of the effects in two halves of the stimuli, given as 0 and 1."""
+        return min(self.effect(subject.take(np.flatnonzero(half == side))) for side in (0, 1))
+
     @property
     def sign(self) -> int:
         return 1 if self.hypothesis.expect == "greater" else -1

@@ -42,10 +42,8 @@ class OtherFrames(Control):
         rng: np.random.Generator,
     ) -> Check:
         frames, which = np.unique(labels(subject, "frame"), return_inverse=True)
-        weaker = []
-        for _ in range(self.splits):
-            half = rng.permutation(np.arange(len(frames)) % 2)[which]
-            weaker.append(
-                min(measure.effect(subject.take(np.flatnonzero(half == side))) for side in (0, 1))
-            )
+        weaker = [
+            measure.weaker_half(subject, rng.permutation(np.arange(len(frames)) % 2)[which])
+            for _ in range(self.splits)
+        ]
         return self.persists(weaker, f"over {self.splits} splits of the frames the weaker half has")

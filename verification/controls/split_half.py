@@ -42,11 +42,9 @@ class SplitHalf(Control):
         rng: np.random.Generator,
     ) -> Check:
         items, categories = item_labels(subject)
-        weaker = []
-        for _ in range(self.splits):
-            half = item_groups(items, categories, groups=2, rng=rng)
-            weaker.append(
-                min(measure.effect(subject.take(np.flatnonzero(half == side))) for side in (0, 1))
-            )
+        weaker = [
+            measure.weaker_half(subject, item_groups(items, categories, groups=2, rng=rng))
+            for _ in range(self.splits)
+        ]
         what = f"over {self.splits} splits of the items the weaker half has"
         return self.persists(weaker, what)
