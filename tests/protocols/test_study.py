@@ -70,7 +70,7 @@ def finished(tmp_path_factory, tiny_source) -> Path:
         for item in items
     ]
     (folder / "words.csv").write_text("\n".join(["text,item,frame,category", *rows]) + "\n")
-    model = tiny_source("llama").folder
+    model = tiny_source("llama", seed=100).folder  # no seed of a twin
     (folder / "protocol.yaml").write_text(PROTOCOL.format(model=model))
     run(folder / "protocol.yaml", "--results", folder / "results")
     return folder
@@ -259,7 +259,7 @@ def test_a_layer_that_the_model_does_not_have_is_found_before_anything_is_frozen
 
 def test_two_subjects_are_recorded_and_judged_side_by_side(tmp_path, finished, tiny_source) -> None:
     shutil.copy(finished / "words.csv", tmp_path)
-    models = [tiny_source("llama").folder, tiny_source("gpt2").folder]
+    models = [tiny_source("llama", seed=100).folder, tiny_source("gpt2").folder]
     text = (finished / "protocol.yaml").read_text()
     text = text.replace(f"[{models[0]}]", f"[{models[0]}, {models[1]}]")
     start = text.index("  - id")
