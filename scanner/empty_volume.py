@@ -43,9 +43,9 @@ def variables(recording: Recording, model: Model, reading: Reading) -> dict[str,
     found = {}
     for kind in recording.sites:
         if kind in PAIRED:
-            rows, dim = sum(int((kept + 1).sum()) for kept in reading.kept), "pair"
+            rows, dim = int(reading.pair_counts.sum()), "pair"
         elif reading.ragged:
-            rows, dim = sum(map(len, reading.kept)), "token"
+            rows, dim = int(reading.token_counts.sum()), "token"
         else:
             rows, dim = len(reading.kept), "stimulus"
         layered = kind not in OUTSIDE
@@ -150,18 +150,16 @@ def _coordinates(model: Model, reading: Reading, found: dict[str, Variable]) -> 
             coords[dim] = np.arange(dims[dim])
     if "position" in dims:
         coords["position"] = np.array(reading.tokens)
-    sizes = np.array([len(kept) for kept in reading.kept])
-    stimuli = np.arange(len(sizes))
+    stimuli = np.arange(len(reading.kept))
     if "token" in dims:
-        coords["token_stimulus"] = ("token", np.repeat(stimuli, sizes))
+        coords["token_stimulus"] = ("token", np.repeat(stimuli, reading.token_counts))
         coords["token_position"] = ("token", np.concatenate(reading.kept))
         ids = [np.array(ids)[kept] for ids, kept in zip(reading.ids, reading.kept, strict=True)]
         coords["token_id"] = ("token", np.concatenate(ids))
     if "pair" in dims:
-        pairs = [int((kept + 1).sum()) for kept in reading.kept]
         queries = np.concatenate([np.repeat(kept, kept + 1) for kept in reading.kept])
         keys = np.concatenate([np.arange(one + 1) for kept in reading.kept for one in kept])
-        coords["pair_stimulus"] = ("pair", np.repeat(stimuli, pairs))
+        coords["pair_stimulus"] = ("pair", np.repeat(stimuli, reading.pair_counts))
         coords["pair_query"], coords["pair_key"] = ("pair", queries), ("pair", keys)
     return xr.Dataset(coords=coords)
 

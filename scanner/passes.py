@@ -122,9 +122,8 @@ class _FirstRows(NamedTuple):
 
 
 def _first_rows(reading: Reading) -> _FirstRows:
-    tokens = np.array([len(kept) for kept in reading.kept])
-    pairs = np.array([int((kept + 1).sum()) for kept in reading.kept])
-    return _FirstRows(*(np.cumsum(np.append(0, sizes[:-1])) for sizes in (tokens, pairs)))
+    counts = reading.token_counts, reading.pair_counts
+    return _FirstRows(*(np.cumsum(np.append(0, sizes[:-1])) for sizes in counts))
 
 
 class _Kept:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -78,6 +79,16 @@ class Reading:
     def ragged(self) -> bool:
         """Whether stimuli keep different numbers of tokens, each in a row of its own."""
         return self.tokens == "all"
+
+    @cached_property
+    def token_counts(self) -> np.ndarray:
+        """How many tokens each stimulus keeps."""
+        return np.array([len(kept) for kept in self.kept])
+
+    @cached_property
+    def pair_counts(self) -> np.ndarray:
+        """How many pairs each has, of a kept token with itself and each one before it."""
+        return np.array([int((kept + 1).sum()) for kept in self.kept])
 
 
 def read(
