@@ -16,6 +16,7 @@ the array are left out. So the index and the size of a file follow from the shap
 
 import math
 import os
+import threading
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -131,7 +132,8 @@ class ShardWriter:
 
     A row that is written again replaces the old one, also in a sealed shard, which has to be sealed
     anew. Which rows are there is for the caller to know: one that never came reads as zeros.
-    The bytes of a sealed array follow from its values alone. An array has one writer at a time.
+    The bytes of a sealed array follow from its values alone. An array has one writer at a time;
+    several threads may share it.
 
     Parameters
     ----------
@@ -149,6 +151,7 @@ class ShardWriter:
         self._dirty: set[int] = set()  # shards written since the last sync
         self._named: set[int] = set()  # shards whose folders are on the disk
         self._files: dict[int, int] = {}  # open, by shard
+        self._lock = threading.Lock()  # a file that one thread writes to must not be closed
         self._open = True
         weakref.finalize(self, _close, self._files)
 
@@ -203,7 +206,8 @@ class ShardWriter:
         step = max(1, PIECE_BYTES // (len(layers) * layout.row_bytes))
         for start in range(0, len(rows), step):
             some = slice(start, start + step)
-            self._write(ordered[some], values[some], layers)
+            with self._lock:
+                self._write(ordered[some], values[some], layers)
 
     def _write(self, rows: np.ndarray, values: np.ndarray, layers: range) -> None:
         """Write rows that are in order."""
@@ -242,12 +246,13 @@ class ShardWriter:
 
     def sync(self) -> None:
         """See what was written onto the disk, so that it outlives a crash of the machine."""
-        for shard in sorted(self._dirty):
-            _flush(self._file(shard))
-            if shard not in self._named:
-                self._layout.flush_folders(shard)
-            self._named.add(shard)
-            self._dirty.discard(shard)
+        with self._lock:
+            for shard in sorted(self._dirty):
+                _flush(self._file(shard))
+                if shard not in self._named:
+                    self._layout.flush_folders(shard)
+                self._named.add(shard)
+                self._dirty.discard(shard)
 
     def seal(self) -> None:
         """Make valid shards of the files: padding, checksums, index.

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -95,6 +95,7 @@ class Stream:
         self._queue: deque[_Piece | int | None] = deque()
         self._changed = threading.Condition()
         self._bytes = 0
+        self._helping = False
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="volume writer", daemon=True)
         self._thread.start()
@@ -170,7 +171,35 @@ class Stream:
             with self._changed:
                 self._queue.append(None)
                 self._changed.notify_all()
+            self._help()
             self._thread.join()
+
+    def _help(self) -> None:
+        """Write what is left beside the writer: nothing is computed any more."""
+        while (piece := self._taken()) is not None:
+            failed = None
+            try:
+                self._write(piece)
+            except BaseException as error:
+                failed = error
+            with self._changed:
+                self._failed = self._failed or failed
+                self._helping = False
+                self._changed.notify_all()
+            if isinstance(failed, KeyboardInterrupt):
+                raise failed
+
+    def _taken(self) -> _Piece | None:
+        """The next piece, taken away from the writer, which waits before it notes its batch."""
+        with self._changed:
+            if self._failed is not None:
+                return None
+            for place, piece in enumerate(self._queue):
+                if isinstance(piece, _Piece):
+                    del self._queue[place]
+                    self._helping = True
+                    return piece
+        return None
 
     def _complain(self) -> None:
         if self._failed is not None:
@@ -198,9 +227,6 @@ class Stream:
                 if unsynced > SYNC_BYTES:
                     self._sync()
                     unsynced = 0
-                with self._changed:
-                    self._bytes -= piece.bytes
-                    self._changed.notify_all()
         except BaseException as error:
             with self._changed:
                 self._failed = error
@@ -209,20 +235,23 @@ class Stream:
     def _write(self, piece: _Piece) -> None:
         piece.ready()
         values = piece.values.numpy()
-        if piece.pick is not None:
-            values = values.take(piece.pick, axis=0)
         writer = self._writers[piece.variable]
-        if values.dtype.kind == "f":
-            values = self._fitting(piece, values, writer.dtype)
-        writer.write(piece.rows.numbers, values, layer=piece.layer)
-
-    def _fitting(self, piece: _Piece, values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-        """The values in the dtype of the volume: finite, or an error that names the place."""
         with np.errstate(over="ignore", invalid="ignore"):
-            stored = values.astype(dtype, copy=False)
-            # A sum is not finite if a term is not: one fast pass over what is nearly always good.
-            if np.isfinite(stored.sum(dtype=np.float32)) or np.isfinite(stored).all():
-                return stored
+            stored = values.astype(writer.dtype, copy=False)
+        finite = _finite(stored)
+        if piece.pick is not None:
+            stored = stored.take(piece.pick, axis=0)
+            finite = finite or _finite(stored)  # what is not picked may be anything
+        if not finite:
+            picked = values if piece.pick is None else values.take(piece.pick, axis=0)
+            self._refuse(piece, picked, stored)
+        writer.write(piece.rows.numbers, stored, layer=piece.layer)
+        with self._changed:
+            self._bytes -= piece.bytes
+            self._changed.notify_all()
+
+    def _refuse(self, piece: _Piece, values: np.ndarray, stored: np.ndarray) -> NoReturn:
+        """Say which value is not finite, or is not in the dtype of the volume."""
         layer = "" if piece.layer is None else f".{piece.layer}"
         where = f"{self._subject}: {piece.variable}{layer}"
         lost = ~np.isfinite(values)
@@ -232,13 +261,16 @@ class Stream:
         row = np.argwhere(~np.isfinite(stored))[0][0]
         raise VolumeError(
             f"{where} of {self._name(int(piece.rows.stimuli[row]))} reaches "
-            f"{np.abs(values[row]).max():.3g}, more than {dtype} can hold. Store it as float32."
+            f"{np.abs(values[row]).max():.3g}, more than {stored.dtype} can hold. "
+            "Store it as float32."
         )
 
     def _commit(self, finished: list[int]) -> None:
         """Bring what was written onto the disk, and then say so in the journal."""
-        if not finished:
-            return
+        with self._changed:
+            self._changed.wait_for(lambda: not self._helping)
+            if self._failed is not None or not finished:
+                return
         self._sync()
         with self._journal.open("a") as journal:
             journal.write("".join(f"{number}\n" for number in finished))
@@ -249,6 +281,15 @@ class Stream:
     def _sync(self) -> None:
         for writer in self._writers.values():
             writer.sync()
+
+
+def _finite(values: np.ndarray) -> bool:
+    """Whether there is neither NaN nor infinity."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        # A sum is not finite if a term is not: one fast pass over what is nearly always good.
+        return values.dtype.kind != "f" or bool(
+            np.isfinite(values.sum(dtype=np.float32)) or np.isfinite(values).all()
+        )
 
 
 def _off_device(

@@ -145,6 +145,55 @@ def test_what_was_handed_over_when_the_model_fails_is_written_and_its_whole_batc
     assert not any(thread.name == "volume writer" for thread in threading.enumerate())
 
 
+def test_at_the_end_two_write_and_no_batch_is_noted_before_both_are_done(
+    open_stream, arrays, tmp_path
+):
+    """The first piece is held by one of them while the other comes to the note of its batch."""
+    stream, journal = open_stream(), tmp_path / "v/journal"
+    writer = stream._writers["one"]
+    write, writers, noted_early = writer.write, set(), []
+
+    def slowly(numbers, values, *, layer):
+        writers.add(threading.current_thread().name)
+        time.sleep(0.3 if threading.current_thread() is threading.main_thread() else 0.02)
+        noted_early.append(journal.exists())
+        write(numbers, values, layer=layer)
+
+    writer.write = slowly
+    with closing(stream):
+        for number in range(ROWS):
+            for layer in range(LAYERS):
+                stream.put("one", layer, rows(number), torch.full((1, UNITS), number + 1.0))
+        stream.put("two", None, rows(*range(ROWS)), torch.ones(ROWS, 3, dtype=torch.int32))
+        stream.done(4)
+        stream.finish()
+    assert writers == {"volume writer", threading.main_thread().name}
+    assert noted_early == [False] * ROWS * LAYERS
+    assert journal.read_text() == "4\n"
+    assert (arrays("one") == np.arange(1, ROWS + 1)[:, None, None]).all()
+
+
+def test_a_failure_of_the_one_that_helps_is_told_and_its_batch_is_not_noted(open_stream, tmp_path):
+    stream = open_stream()
+    writer = stream._writers["one"]
+    write, error = writer.write, OSError(errno.ENOSPC, "No space left on device")
+
+    def slowly(numbers, values, *, layer):
+        if threading.current_thread() is threading.main_thread():
+            raise error
+        time.sleep(0.05)
+        write(numbers, values, layer=layer)
+
+    writer.write = slowly
+    with pytest.raises(OSError, match="No space left") as raised, closing(stream):
+        for number in range(3):
+            stream.put("one", 0, rows(number), torch.ones(1, UNITS))
+        stream.done(0)
+        stream.finish()
+    assert raised.value is error
+    assert not (tmp_path / "v/journal").exists()
+
+
 def failing(stream, error, when=threading.Event):
     """Let the stream's writers fail, once they may."""
     may = when()
