@@ -126,9 +126,9 @@ def hidden(model: Model, chosen: StimulusSet, folder: Path) -> float:
     def timed(owner: type, name: str) -> Callable[..., None]:
         work = getattr(owner, name)
 
-        def run(*given: object) -> None:
+        def run(*given: object, **named: object) -> None:
             start = time.perf_counter()
-            work(*given)
+            work(*given, **named)
             spans.setdefault(name, []).append((start, time.perf_counter()))
 
         return run
