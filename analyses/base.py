@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -17,6 +17,7 @@ import xarray as xr
 from scanner import Subject
 
 REGISTRY: dict[str, type["Analysis"]] = {}
+Registered = TypeVar("Registered", bound=type["Analysis"])
 
 
 class AnalysisError(ValueError):
@@ -106,7 +107,7 @@ def dealt(subject: Subject, label: str, rng: np.random.Generator) -> Subject:
     return subject.relabel(label, rng.permutation(labels(subject, label)[first])[which])
 
 
-def register(analysis: type[Analysis]) -> type[Analysis]:
+def register(analysis: Registered) -> Registered:
     """Enter an analysis under the name of its file."""
     name = analysis.__module__.rpartition(".")[2]
     if name in REGISTRY:

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from analyses import REGISTRY, AnalysisError
+from protocols.calibrate import Calibration
 from protocols.marked_yaml import ProtocolError
 from protocols.preregistration import Form, export
 from protocols.progress import CONSOLE, noted
@@ -24,6 +25,7 @@ from protocols.run import Folders, Run, RunError
 from protocols.schema import load_study
 from protocols.trace import trace
 from protocols.verify import VerifyError
+from protocols.verify import rerun as record_anew
 from protocols.verify import verify as verify_study
 from scanner import Model, SiteError, SourceError, VolumeError, anatomy, find_source
 from scanner.plan import estimate
@@ -170,9 +172,36 @@ def report(protocol: Protocol, /, *, results: Results = RESULTS) -> None:
 
 
 @app.command
-def verify(study: Annotated[Path, Parameter(help="Its folder, results/NAME.")], /) -> None:
+def verify(
+    study: Annotated[Path, Parameter(help="Its folder, results/NAME.")],
+    /,
+    *,
+    rerun: Annotated[
+        bool, Parameter(help="Record anew on this device, and judge again.", negative="")
+    ] = False,
+) -> None:
     """Check every digest of a finished study and compute its verdicts again."""
     print(f"verified: {verify_study(study)}")
+    if rerun:
+        print(f"replicated: {record_anew(study)}")
+
+
+@app.command
+def calibrate(
+    *,
+    results: Results = RESULTS,
+    studies: Annotated[
+        int, Parameter(help="Simulated studies without an effect, for each kind of measure.")
+    ] = 2000,
+    planted: Annotated[
+        int, Parameter(help="Simulated studies of a known effect, for each kind of measure.")
+    ] = 100,
+    seeds: Annotated[int, Parameter(help="How often each fault is planted.")] = 50,
+) -> None:
+    """Measure how often the gate errs, in worlds whose truth is known."""
+    calibration = Calibration(results / "calibration", studies, planted, seeds)
+    written = calibration.run()
+    print(f"calibrated: {written}")
 
 
 @app.command(name="trace")

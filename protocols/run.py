@@ -12,7 +12,7 @@
 
 import json
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -40,7 +40,7 @@ from scanner import (
     verify_volume,
 )
 from scanner import record as record_volume
-from scanner.provenance import code_version, environment, file_digest
+from scanner.provenance import code_version, digest, environment, file_digest
 from scanner.volume import check_finite, digest_file
 from verification import Case, Ledger, Registration, Verdict
 from verification import evidence as gather_evidence
@@ -233,6 +233,7 @@ class Run:
                 hypothesis=hypothesis,
                 analysis={kind: asdict(self.study.analyses[name])},
                 stimuli_sha256=self.study.stimuli.digest,
+                items=_short_digests(self.study.stimuli.table["item"]),
                 scan={
                     **protocol.scan.model_dump(mode="json"),
                     **specs[self.study.subject_of(hypothesis)].model_dump(mode="json"),
@@ -429,6 +430,12 @@ class Run:
                 ((Path(one.path).name, one.sha256) for one in recorded),
             ),
             "verdicts": [verdict.as_json() for verdict in verdicts],
+            "dropped": [
+                {"id": one.id, "claim": one.claim, "verdict": one.verdict}
+                for one in ledger.dropped(
+                    self.study.protocol.study, {verdict.id for verdict in verdicts}
+                )
+            ],
         }
 
     def _circumstances(self, recorded: list[Recorded]) -> dict[str, Any]:
@@ -473,6 +480,10 @@ def subjects_from(
         for one, volume in opened
         if one.seed is None
     }
+
+
+def _short_digests(items: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(digest(str(item))[:12] for item in set(items)))
 
 
 def study_files(home: Path) -> dict[str, str]:

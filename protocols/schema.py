@@ -349,7 +349,10 @@ def _configured(source: MarkedYaml, place: Place, cls: type[Any], settings: dict
     for name, field in fields.items():
         if name not in settings and field.default is dataclasses.MISSING:
             raise source.error(place, f"setting '{name}' is needed")
-    return cls(**settings)
+    try:
+        return cls(**settings)
+    except ValueError as error:
+        raise source.error(place, str(error)) from None
 
 
 def _check_type(source: MarkedYaml, place: Place, expected: Any, value: Any) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from verification import Ledger
 # Sums in another order, on another processor, change the last digits; a verdict must not hang on
 # them.
 TOLERANCE = 1e-6
+# By how much of the smallest effect that matters an estimate may differ on another device.
+RERUN = 0.1
 
 
 class VerifyError(ValueError):
@@ -65,6 +68,55 @@ def verify(home: Path) -> str:
     return (
         f"{files} files, {len(recorded)} volumes and {len(ledger.entries)} lines of the ledger are "
         f"what was written; {len(recomputed)} verdicts were computed again and stand"
+    )
+
+
+def rerun(home: Path) -> str:
+    """Record a finished study anew on this device, and hold the verdicts against those written.
+
+    Parameters
+    ----------
+    home : pathlib.Path
+        Its folder, ``results/<study>``. What is recorded anew is removed again.
+
+    Returns
+    -------
+    str
+        How far the estimates differ.
+
+    Raises
+    ------
+    VerifyError
+        If a verdict is another, or an estimate differs by more than `RERUN` times the smallest
+        effect that matters.
+    """
+    folders = Folders(home.parent, home.name)
+    study = load_study(folders.protocol, stimuli=StimulusSet.from_csv(folders.stimuli))
+    stated = json.loads(folders.verdicts.read_text())["verdicts"]
+    with tempfile.TemporaryDirectory(dir=home.parent, prefix=".rerun-") as fresh:
+        run = Run(study, Folders(Path(fresh), study.protocol.study))
+        run.register()
+        run.record()
+        found = run.judged(run.cases(Ledger(run.folders.ledger), run.recorded()))
+    furthest = 0.0
+    for was, now in zip(stated, found, strict=True):
+        if was["status"] != now.status:
+            raise VerifyError(
+                f"verdict '{now.id}': written is {was['status']}, recorded anew it is "
+                f"{now.status}: {now.reason}"
+            )
+        if was["estimate"] is None:
+            continue
+        apart = abs(was["estimate"] - now.estimate) / now.smallest_effect
+        furthest = max(furthest, apart)
+        if apart > RERUN:
+            raise VerifyError(
+                f"verdict '{now.id}': its estimate was {was['estimate']:.4f}, recorded anew it is "
+                f"{now.estimate:.4f}; more than {RERUN:g} of the smallest effect that matters"
+            )
+    return (
+        f"recorded anew, all {len(found)} verdicts stand; estimates differ by at most "
+        f"{furthest:.2g} of the smallest effect that matters"
     )
 
 

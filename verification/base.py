@@ -101,7 +101,8 @@ class Verdict:
 
     `estimate`, `interval` and `reference` are in units of the measure; `effect` is their distance
     on the expected side. `p` is one-sided against no effect, `p_holm` adjusted for the protocol's
-    hypotheses. Numbers that could not be computed are NaN here and null on disk, with the `reason`.
+    hypotheses; `bayes_factor` weighs an effect against none. Numbers that could not
+    be computed are NaN here and null on disk, with the `reason`.
     """
 
     id: str
@@ -118,6 +119,7 @@ class Verdict:
     alpha: float
     p: float
     p_holm: float
+    bayes_factor: float
     exploratory: bool
     items: int
     items_needed: int | None

@@ -23,7 +23,26 @@ class Control(ABC):
     """
 
     kind: ClassVar[Kind]
+    decided_by_p: ClassVar[bool] = False  # so that a margin of zero still asks for something
     margin: float
+
+    def __post_init__(self) -> None:
+        """Refuse a margin that asks for nothing.
+
+        Raises
+        ------
+        ValueError
+        """
+        if self.kind == "null" and not self.decided_by_p and not self.margin > 0:
+            raise ValueError(
+                f"a margin of {self.margin:g} asks for nothing; by how much must the effect exceed "
+                "this control at least?"
+            )
+
+    @property
+    def reserves(self) -> float:
+        """The share of each category's items that the gate keeps for this control alone."""
+        return 0.0
 
     @abstractmethod
     def __call__(
@@ -40,7 +59,8 @@ class Control(ABC):
         Parameters
         ----------
         subject : Subject
-            The subject that the claim is about, with the stimuli that judge.
+            The subject that the claim is about, with the stimuli that judge, or with those that
+            were kept for this control.
         measure : Measure
         observed : Estimate
             What the measure found on it.

@@ -14,6 +14,7 @@ from scanner import Subject
 from verification.base import Check, Hypothesis, Status, Verdict
 from verification.control import Control
 from verification.controls import CONTROLS
+from verification.design import check_design
 from verification.measure import Measure, item_labels
 from verification.statistics import Estimate, HalfSamples, holm, items_needed, stream
 
@@ -73,13 +74,14 @@ class _Observed:
 
     Attributes
     ----------
-    rows : numpy.ndarray
-        The stimuli that judge.
+    rows, held : numpy.ndarray
+        The stimuli that judge, and those that were kept for a control.
     measure : Measure or None
         None where nothing could be measured; `impossible` then says why.
     """
 
     rows: np.ndarray
+    held: np.ndarray
     items: int
     measure: Measure | None = None
     value: float = np.nan
@@ -156,6 +158,8 @@ def _parallel(
     workers: int, work: Callable[..., Any], tasks: list[tuple[Any, ...]]
 ) -> Iterator[Any]:
     """Results in the order of the tasks, as they are done; one worker is this process."""
+    if workers == 1:
+        return (work(*task) for task in tasks)
     return iter(
         Parallel(n_jobs=workers, return_as="generator")(delayed(work)(*task) for task in tasks)
     )
@@ -166,11 +170,11 @@ def _observe(case: Case, seed: int) -> _Observed:
     everything = np.arange(case.subject.volume.sizes["stimulus"])
     all_items = len(np.unique(item_labels(case.subject)[0]))
     try:
-        subject, measure, rows = _judged(case, seed)
+        subject, measure, rows, held = _judged(case, seed)
         items = len(np.unique(item_labels(subject)[0]))
-        return _Observed(rows, items, measure, *measure.read(subject), measure(subject))
+        return _Observed(rows, held, items, measure, *measure.read(subject), measure(subject))
     except AnalysisError as error:
-        return _Observed(everything, all_items, impossible=str(error))
+        return _Observed(everything, everything, all_items, impossible=str(error))
 
 
 def _check(case: Case, observed: _Observed, name: str, seed: int) -> Check | None:
@@ -178,7 +182,7 @@ def _check(case: Case, observed: _Observed, name: str, seed: int) -> Check | Non
     if observed.measure is None or observed.estimate is None:
         return None
     control, hypothesis = case.controls[name], case.hypothesis
-    subject = case.subject.take(observed.rows).load()
+    subject = case.subject.take(observed.held if control.reserves else observed.rows).load()
     rng = stream(seed, hypothesis.id, name)
     try:
         return control(subject, observed.measure, observed.estimate, hypothesis, rng=rng)
@@ -191,7 +195,7 @@ def _check(case: Case, observed: _Observed, name: str, seed: int) -> Check | Non
 def _world(case: Case, name: str, seed: int) -> xr.Dataset:
     """The measure at every layer, of the subject or in the world of one control."""
     try:
-        subject, measure, _ = _judged(case, seed)
+        subject, measure, _, _ = _judged(case, seed)
         if name != "observed":
             rng = stream(seed, case.hypothesis.id, name)
             world = case.controls[name].profile(subject, measure, rng=rng)
@@ -217,39 +221,49 @@ def _world(case: Case, name: str, seed: int) -> xr.Dataset:
     )
 
 
-def _judged(case: Case, seed: int) -> tuple[Subject, Measure, np.ndarray]:
-    """The subject with the items that judge, the measure at its layer, and the rows that judge.
+def _judged(case: Case, seed: int) -> tuple[Subject, Measure, np.ndarray, np.ndarray]:
+    """What judges: the subject with its items, the measure at its layer, and rows of the volume.
+
+    Rows are those that judge and those that are kept for a control; neither selects the layer.
 
     Raises
     ------
     AnalysisError
-        If a category has too few items, or the analysis cannot be computed.
+        If a category has too few items, the stimuli cannot be judged on (`check_design`), or the
+        analysis cannot be computed.
     """
     # What is measured hundreds of times is read from disk once.
     hypothesis, subject = case.hypothesis, case.subject.load()
+    check_design(subject, getattr(case.analysis, "label", "category"))
     rows, layer = np.arange(subject.volume.sizes["stimulus"]), hypothesis.at.layer
+    held = rows[:0]
+    kept = sum(control.reserves for control in case.controls.values())
+    if kept:
+        held, rows = _divided(subject, rows, kept, stream(seed, hypothesis.id, "held out"))
     if layer == "selected":
-        selects = _selecting(subject, hypothesis, seed)
+        rng = stream(seed, hypothesis.id, "selection")
+        selects, rows = _divided(subject, rows, hypothesis.selection, rng)
         chooser = Measure(hypothesis, case.analysis, "max", seed)
-        profile = chooser.sign * chooser.profile(subject.take(np.flatnonzero(selects)))
+        profile = chooser.sign * chooser.profile(subject.take(selects))
         layer = int(profile["layer"][int(profile.argmax("layer"))])
-        rows = np.flatnonzero(~selects)
-        subject = subject.take(rows)
+    subject = subject.take(rows)
     items, categories = item_labels(subject)
     _enough_items(items, categories)
     halves = HalfSamples.draw(items, categories, rng=stream(seed, hypothesis.id, "half samples"))
-    return subject, Measure(hypothesis, case.analysis, layer, seed, halves), rows
+    return subject, Measure(hypothesis, case.analysis, layer, seed, halves), rows, held
 
 
-def _selecting(subject: Subject, hypothesis: Hypothesis, seed: int) -> np.ndarray:
-    """Which stimuli select: the registered share of each category's items."""
-    items, categories = item_labels(subject)
+def _divided(
+    subject: Subject, rows: np.ndarray, share: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows divided by items: a share of each category's, and the rest."""
+    items, categories = item_labels(subject.take(rows))
     _enough_items(items, categories)
     # Dealt into as many groups as the smallest category has items: one item of it in each.
     groups = int(min(np.bincount(_codes(items, categories))))
-    rng = stream(seed, hypothesis.id, "selection")
     dealt = item_groups(items, categories, groups=groups, rng=rng)
-    return dealt < max(1, round(hypothesis.selection * groups))
+    some = dealt < max(1, round(share * groups))
+    return rows[some], rows[~some]
 
 
 def _codes(items: np.ndarray, categories: np.ndarray) -> np.ndarray:
@@ -297,6 +311,7 @@ def _decide(case: Case, observed: _Observed, checks: tuple[Check, ...], p_holm: 
         alpha=hypothesis.alpha,
         p=nan,
         p_holm=p_holm,
+        bayes_factor=nan,
         exploratory=case.exploratory,
         items=observed.items,
         items_needed=None,
@@ -311,7 +326,10 @@ def _decide(case: Case, observed: _Observed, checks: tuple[Check, ...], p_holm: 
     quantity = case.analysis.measures[measure.variable]
     # By the t distribution an interval may reach beyond what the measure can be.
     shown = np.clip(ends, quantity.least, quantity.greatest)
-    status, reason = _rule(hypothesis, checks, estimate, p_holm)
+    # At an end of its scale a measure may well be the same in every draw; an identity, too, but
+    # that is the same in every control's world.
+    stuck = estimate.constant and observed.value not in (quantity.least, quantity.greatest)
+    status, reason = _rule(hypothesis, checks, estimate, p_holm, stuck=stuck)
     needed = None
     if status == "inconclusive":
         delta = hypothesis.smallest_effect
@@ -326,12 +344,18 @@ def _decide(case: Case, observed: _Observed, checks: tuple[Check, ...], p_holm: 
         interval=(float(shown[0]), float(shown[1])),
         effect=estimate.value,
         p=estimate.p_greater(0),
+        bayes_factor=estimate.bayes_factor,
         items_needed=needed,
     )
 
 
 def _rule(
-    hypothesis: Hypothesis, checks: tuple[Check, ...], estimate: Estimate, p_holm: float
+    hypothesis: Hypothesis,
+    checks: tuple[Check, ...],
+    estimate: Estimate,
+    p_holm: float,
+    *,
+    stuck: bool,
 ) -> tuple[Status, str]:
     """Status and reason, in the order of README.md."""
     delta, alpha = hypothesis.smallest_effect, hypothesis.alpha
@@ -343,7 +367,7 @@ def _rule(
     for check in checks:
         if check.passed is None:
             return "invalid", f"control {check.control} {check.reason}"
-    if estimate.constant:
+    if stuck:
         return "invalid", "the measure is constant over half-samples; nothing can be inferred"
     if hypothesis.than == "chance" and high <= -delta:
         return "invalid", (
@@ -351,9 +375,9 @@ def _rule(
             "test items have been seen, or labels are turned round"
         )
     if p_holm <= alpha and estimate.value >= delta:
-        for check in checks:
-            if not check.passed:
-                return "rejected", f"{check.control}: {check.reason}"
+        failed = [f"{check.control}: {check.reason}" for check in checks if not check.passed]
+        if failed:
+            return "rejected", "; ".join(failed)
         return "supported", f"{effect} and every control passed"
     if high < delta:
         where = f", and surely on the other side of {hypothesis.than}" if high < 0 else ""

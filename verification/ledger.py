@@ -7,7 +7,7 @@ whether a hypothesis was there before its data.
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ class Registration:
     analysis : mapping
         Name and settings of the analysis.
     stimuli_sha256 : str
+    items : tuple of str
+        A short digest of each item, so that it is known which were looked at before.
     scan : mapping
         Subject, sites, tokens, dtype and number of twins.
     seed : int
@@ -42,6 +44,7 @@ class Registration:
     hypothesis: Hypothesis
     analysis: Mapping[str, Any]
     stimuli_sha256: str
+    items: tuple[str, ...]
     scan: Mapping[str, Any]
     seed: int
 
@@ -52,6 +55,7 @@ class Registration:
             "hypothesis": self.hypothesis.model_dump(mode="json"),
             "analysis": dict(self.analysis),
             "stimuli_sha256": self.stimuli_sha256,
+            "items": list(self.items),
             "scan": dict(self.scan),
             "seed": self.seed,
         }
@@ -239,12 +243,61 @@ class Ledger:
         return None
 
     def exploratory(self, registration: str, volumes: list[tuple[str, str]]) -> bool:
-        """Whether any volume (name, sha256) was not recorded after the registration."""
+        """Whether the data, or some of them, were there before the hypothesis.
+
+        Parameters
+        ----------
+        registration : str
+            sha256 of the registered hypothesis.
+        volumes : list of tuple of str
+            Name and sha256 of each volume that it is judged on.
+
+        Returns
+        -------
+        bool
+            True if any volume was not recorded after the registration, or another version of the
+            hypothesis was judged before on some of the same items and the same subject.
+        """
         registered = self.find("registration", sha256=registration)
         if registered is None:
             return True
         places = [self.find("recording", volume=name, sha256=sha256) for name, sha256 in volumes]
-        return any(place is None or place < registered for place in places)
+        recorded_before = any(place is None or place < registered for place in places)
+        return recorded_before or self._looked_at(registered)
+
+    def _looked_at(self, registered: int) -> bool:
+        """Whether an earlier version was judged on items of this one, and then changed."""
+        mine = self.entries[registered]
+        model, items = mine["content"]["scan"].get("model"), set(mine["content"].get("items", []))
+        judged = {
+            sha256
+            for entry in self.entries[:registered]
+            if entry["kind"] == "verdicts"
+            for sha256 in entry["verdicts"]
+        }
+        return any(
+            entry["kind"] == "registration"
+            and entry["sha256"] in judged
+            and _name(entry) == _name(mine)
+            and entry["content"]["scan"].get("model") == model
+            and not items.isdisjoint(entry["content"].get("items", []))
+            for entry in self.entries[:registered]
+        )
+
+    def dropped(self, study: str, kept: Collection[str]) -> list[Filed]:
+        """What was registered in a study under ids that its protocol does not have any more.
+
+        Parameters
+        ----------
+        study : str
+        kept : collection of str
+            The ids of the protocol.
+        """
+        return [
+            one
+            for one in self.drawer()
+            if one.study == study and one.id not in kept and not one.superseded
+        ]
 
     def _append(self, kind: str, **fields: Any) -> None:
         entry = {"kind": kind, "time": now(), "previous": self.head, **fields}

@@ -4,7 +4,7 @@ Controls are handed a `Measure` and a changed subject. They cannot change the me
 same analysis, the same layer, the same seed and the same half-samples throughout.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -80,6 +80,7 @@ class Measure:
         """The effect, with its values on the half-samples."""
         if self.half_samples is None:
             raise TypeError("a measure without half-samples has no interval")
+        subject = replace(subject, twins={})  # which nobody asks, and which would be taken along
         draws = [self.effect(subject.take(rows)) for rows in self.half_samples.rows]
         return Estimate(
             self.effect(subject),
@@ -96,9 +97,7 @@ class Measure:
         AnalysisError
             If it is not finite.
         """
-        if isinstance(self.layer, int):
-            subject = subject.at(self.layer)  # layers are independent, so the others can wait
-        profile = self.profile(subject)
+        profile = self.profile(self.at_its_layer(subject))
         value = float(self._at_its_layer(profile))
         if not np.isfinite(value):
             raise AnalysisError(f"{self.hypothesis.measure} of {subject.name} is {value}")
@@ -112,15 +111,36 @@ class Measure:
         AnalysisError
             If it is not finite.
         """
-        if isinstance(self.layer, int):
-            subject = subject.at(self.layer)
-        profiles = self.permuted_profiles(subject, draws=draws, rng=rng)
+        return self._effects(
+            self.permuted_profiles(self.at_its_layer(subject), draws=draws, rng=rng)
+        )
+
+    def permuted_by_the_gate(
+        self, subject: Subject, *, draws: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """The same, one draw after the other; none if the analysis has no way of its own."""
+        if type(self.analysis).permuted is Analysis.permuted:
+            return np.empty(0)
+        return self._effects(
+            Analysis.permuted(
+                self.analysis,
+                self.at_its_layer(subject),
+                self.variable,
+                draws=draws,
+                rng=stream(self.seed, self.hypothesis.id, "analysis"),
+                shuffles=rng,
+            )
+        )
+
+    def _effects(self, profiles: xr.DataArray) -> np.ndarray:
         effects = self.sign * (self._at_its_layer(profiles) - self._reference(profiles)).to_numpy()
         if not np.isfinite(effects).all():
-            raise AnalysisError(
-                f"{self.hypothesis.measure} of {subject.name} is not finite under shuffled labels"
-            )
+            raise AnalysisError(f"{self.hypothesis.measure} is not finite under shuffled labels")
         return effects
+
+    def at_its_layer(self, subject: Subject) -> Subject:
+        """The subject with the layers that are measured; they are independent of the others."""
+        return subject.at(self.layer) if isinstance(self.layer, int) else subject
 
     def permuted_profiles(
         self, subject: Subject, *, draws: int, rng: np.random.Generator

@@ -334,8 +334,11 @@ def _control(name: str, controls: list[Control]) -> str:
         "shuffled_labels": f"Labels were shuffled among items {fields.get('permutations')} times "
         "(Phipson & Smyth 2010).",
         "surface_only": "The same analysis read families of features of the surface of the words "
-        "(counts such as length and frequency, tokens, letters, and all of these) in the place of "
-        f"activations, and the strongest had to be exceeded by a margin ({margin}).",
+        "(length, frequency, position, tokens, letters, and all of these) in the place of "
+        f"activations, and the strongest had to be exceeded by a margin ({margin}); so had, where "
+        "the measure is no decoding, the accuracy with which they tell the label.",
+        "held_out_items": f"A share of the items ({fields.get('share')}) was set aside before "
+        f"anything was measured; in these the effect had to reach at least the margin ({margin}).",
         "split_half": f"Over {fields.get('splits')} halvings of the items, the weaker half had to "
         f"keep, in the median, an effect of at least the margin ({margin}).",
         "other_frames": f"Over {fields.get('splits')} halvings of the sentence frames, the weaker "

@@ -121,7 +121,7 @@ def render(study: Study, summary: Mapping[str, Any], home: Path, root: Path) -> 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("number", "between", "p_value", "percent", "plain", "capital", "spelled"):
+    for name in ("number", "between", "p_value", "odds", "percent", "plain", "capital", "spelled"):
         templates.filters[name] = getattr(words, name)
     templates.filters["figure_json"] = _figure_json
     template = templates.get_template("report.html.j2")

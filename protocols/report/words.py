@@ -42,6 +42,14 @@ def p_value(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else "> 0.999" if p > 0.999 else f"{p:.3f}"
 
 
+def odds(factor: float | None) -> str:
+    """A Bayes factor with the side that it speaks for."""
+    if factor is None or not math.isfinite(factor):
+        return NOT_COMPUTED
+    side, times = ("for", factor) if factor >= 1 else ("against", 1 / factor)
+    return f"{'> 1000' if times > 1000 else f'{times:.3g}'} to 1 {side}"
+
+
 def percent(share: float) -> str:
     """``98%``, with as many digits as it takes."""
     return f"{100 * share:.4g}%"

@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from analyses import AnalysisError
 from analyses.probe import Probe, decode, mean_auc, recalls
 from analyses.splits import Fold, permuted_within
-from tests import toy
+from verification.worlds import world
 
 PROBE = Probe(site="resid_post", item_folds=4, frame_folds=2)
 
@@ -21,9 +21,9 @@ def accuracy(subject, seed: int = 0) -> np.ndarray:
 
 def test_a_planted_direction_is_decoded_and_noise_is_not() -> None:
     rng = np.random.default_rng(0)
-    planted = toy.subject(rng, code="direction", size=2)
+    planted = world(rng, code="direction", size=2)
     assert accuracy(planted).min() > 0.9
-    nothing = np.mean([accuracy(toy.subject(rng)) for _ in range(20)])
+    nothing = np.mean([accuracy(world(rng)) for _ in range(20)])
     assert nothing == pytest.approx(0.25, abs=0.02)
 
 
@@ -43,22 +43,20 @@ def test_accuracy_comes_near_the_bayes_classifier_of_known_gaussians() -> None:
 
 
 def test_what_only_identifies_the_item_is_at_chance_where_a_random_split_is_fooled() -> None:
-    subject = toy.subject(np.random.default_rng(0), code="item", items=12, units=100)
+    subject = world(np.random.default_rng(0), code="item", items=12, units=100)
     x = subject.volume["resid_post"].isel(layer=0).to_numpy().astype(float)
     codes = np.repeat(np.arange(4), 48)
     folds = [Fold(*fold) for fold in KFold(5, shuffle=True, random_state=0).split(x)]
     fooled = np.mean(decode(x, codes, folds, penalty=1).argmax(1) == codes)
     assert fooled > 0.95
-    honest = np.mean(
-        [accuracy(toy.subject(np.random.default_rng(s), code="item")) for s in range(15)]
-    )
+    honest = np.mean([accuracy(world(np.random.default_rng(s), code="item")) for s in range(15)])
     assert honest == pytest.approx(0.25, abs=0.04)
 
 
 def test_frames_of_their_own_give_categories_away_to_a_split_by_item_but_not_to_ours() -> None:
     by_item, ours = [], []
     for seed in range(10):
-        subject = toy.subject(np.random.default_rng(seed), own_frames=True, noise=0.3)
+        subject = world(np.random.default_rng(seed), own_frames=True, noise=0.3)
         volume = subject.volume
         x = volume["resid_post"].isel(layer=0).to_numpy().astype(float)
         codes = np.unique(volume["category"].to_numpy(), return_inverse=True)[1]
@@ -103,7 +101,7 @@ def test_nothing_fitted_depends_on_the_test_part() -> None:
 
 
 def test_a_constant_layer_is_at_chance_and_constant_units_change_nothing() -> None:
-    subject = toy.subject(np.random.default_rng(0), code="direction", size=2)
+    subject = world(np.random.default_rng(0), code="direction", size=2)
     volume = subject.volume
     constant = subject.replace_volume(volume.assign(resid_post=volume["resid_post"] * 0 + 7))
     assert accuracy(constant) == pytest.approx(0.25)
@@ -118,7 +116,7 @@ def test_a_constant_layer_is_at_chance_and_constant_units_change_nothing() -> No
 
 
 def test_scale_and_shift_of_the_recording_do_not_matter() -> None:
-    subject = toy.subject(np.random.default_rng(0), code="direction")
+    subject = world(np.random.default_rng(0), code="direction")
     moved = subject.volume.assign(resid_post=subject.volume["resid_post"] * 1e-3 + 40)
     np.testing.assert_allclose(accuracy(subject.replace_volume(moved)), accuracy(subject))
 
@@ -126,7 +124,7 @@ def test_scale_and_shift_of_the_recording_do_not_matter() -> None:
 def test_unequal_categories_are_averaged_not_pooled() -> None:
     """Nine tenths in one category: answering always that one is still at chance."""
     rng = np.random.default_rng(0)
-    subject = toy.subject(rng, categories=2, items=40, frames=2)
+    subject = world(rng, categories=2, items=40, frames=2)
     category = subject.volume["category"].to_numpy()
     kept = np.flatnonzero((category == "category0") | (np.arange(160) >= 144))
     assert accuracy(subject.take(kept)) == pytest.approx(0.5, abs=0.15)
@@ -134,7 +132,7 @@ def test_unequal_categories_are_averaged_not_pooled() -> None:
 
 @pytest.mark.parametrize("missing", [False, True])
 def test_all_permutations_at_once_are_what_decoding_each_would_give(missing: bool) -> None:
-    subject = toy.subject(np.random.default_rng(0), code="direction", size=1)
+    subject = world(np.random.default_rng(0), code="direction", size=1)
     if missing:  # items with unequal numbers of stimuli
         kept = np.random.default_rng(1).permutation(subject.volume.sizes["stimulus"])[:170]
         subject = subject.take(np.sort(kept))
@@ -167,7 +165,7 @@ def test_all_permutations_at_once_are_what_decoding_each_would_give(missing: boo
 
 
 def test_more_permutations_than_fit_at_once_are_not_the_same_ones_again() -> None:
-    subject = toy.subject(np.random.default_rng(0), layers=1)
+    subject = world(np.random.default_rng(0), layers=1)
     rngs = {"rng": np.random.default_rng(0), "shuffles": np.random.default_rng(1)}
     found = PROBE.permuted(subject, "auc", draws=300, **rngs).to_numpy()
     assert np.mean(found[:150] == found[150:]) < 0.1
@@ -175,6 +173,6 @@ def test_more_permutations_than_fit_at_once_are_not_the_same_ones_again() -> Non
 
 
 def test_too_few_items_are_an_error_that_says_so() -> None:
-    subject = toy.subject(np.random.default_rng(0), items=3)
+    subject = world(np.random.default_rng(0), items=3)
     with pytest.raises(AnalysisError, match="has 3 items, 4 groups need as many"):
         accuracy(subject)

@@ -8,7 +8,7 @@ import xarray as xr
 
 from analyses import REGISTRY, Analysis, AnalysisError
 from scanner.volume import DIMENSIONS
-from tests import toy
+from verification.worlds import world
 
 SETTINGS = {"probe": {"item_folds": 3}, "selectivity": {"splits": 5}}
 
@@ -33,7 +33,7 @@ def test_settings_cannot_be_changed_after_construction(name: str) -> None:
 
 @every
 def test_same_generator_same_answer_and_the_recording_is_left_alone(name: str) -> None:
-    subject = toy.subject(np.random.default_rng(0), code="direction")
+    subject = world(np.random.default_rng(0), code="direction")
     before = subject.volume.copy(deep=True)
     first, second = (made(name)(subject, rng=np.random.default_rng(3)) for _ in range(2))
     xr.testing.assert_identical(first, second)
@@ -42,7 +42,7 @@ def test_same_generator_same_answer_and_the_recording_is_left_alone(name: str) -
 
 @every
 def test_dimensions_are_in_the_vocabulary_and_measures_tell_their_chance(name: str) -> None:
-    result = made(name)(toy.subject(np.random.default_rng(0)), rng=np.random.default_rng(0))
+    result = made(name)(world(np.random.default_rng(0)), rng=np.random.default_rng(0))
     assert set(map(str, result.dims)) <= set(DIMENSIONS)
     for measure, quantity in made(name).measures.items():
         assert result[measure].dims == ("layer",)
@@ -51,7 +51,7 @@ def test_dimensions_are_in_the_vocabulary_and_measures_tell_their_chance(name: s
 
 @every
 def test_layers_are_independent_as_the_gate_relies_on(name: str) -> None:
-    subject = toy.subject(np.random.default_rng(0), code="direction", layers=3)
+    subject = world(np.random.default_rng(0), code="direction", layers=3)
     whole = made(name)(subject, rng=np.random.default_rng(3))
     alone = made(name)(subject.at(2), rng=np.random.default_rng(3))
     xr.testing.assert_allclose(whole.sel(layer=[2]), alone)
@@ -59,7 +59,7 @@ def test_layers_are_independent_as_the_gate_relies_on(name: str) -> None:
 
 @every
 def test_an_unknown_site_or_label_is_named(name: str) -> None:
-    subject = toy.subject(np.random.default_rng(0))
+    subject = world(np.random.default_rng(0))
     rng = np.random.default_rng(0)
     with pytest.raises(AnalysisError, match="no site 'mlp_act'.*recorded are resid_post"):
         dataclasses.replace(made(name), site="mlp_act")(subject, rng=rng)

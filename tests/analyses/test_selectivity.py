@@ -13,7 +13,7 @@ from analyses.selectivity import (
     top_overlap,
     word_means,
 )
-from tests import toy
+from verification.worlds import world
 
 SELECTIVITY = Selectivity(site="resid_post", top=5, splits=30)
 
@@ -56,7 +56,7 @@ def test_row_correlation_equals_numpy() -> None:
 
 
 def test_word_means_take_frames_out_and_average_repetitions() -> None:
-    subject = toy.subject(np.random.default_rng(0), noise=0, item_spread=0, code="graded")
+    subject = world(np.random.default_rng(0), noise=0, item_spread=0, code="graded")
     volume = subject.volume
     codes = np.unique(volume["category"].to_numpy(), return_inverse=True)[1]
     x = volume["resid_post"].transpose("layer", "stimulus", "unit").to_numpy()
@@ -72,7 +72,7 @@ def test_word_means_take_frames_out_and_average_repetitions() -> None:
 
 def test_noise_overlaps_by_chance_as_the_hypergeometric_distribution_says() -> None:
     """3584 units, top 20: expected overlap 20 / 3584 = 0.0056."""
-    subject = toy.subject(np.random.default_rng(0), units=3584, layers=1, frames=1, items=12)
+    subject = world(np.random.default_rng(0), units=3584, layers=1, frames=1, items=12)
     found = measured(subject, Selectivity(site="resid_post", top=20, splits=40))
     assert found["overlap"].attrs["chance"] == pytest.approx(0.0056, abs=1e-4)
     assert float(found["overlap"][0]) == pytest.approx(0.0056, abs=0.004)
@@ -80,7 +80,7 @@ def test_noise_overlaps_by_chance_as_the_hypergeometric_distribution_says() -> N
 
 
 def test_planted_localist_units_are_found_again_and_are_the_planted_ones() -> None:
-    subject = toy.subject(np.random.default_rng(0), code="localist", size=4)
+    subject = world(np.random.default_rng(0), code="localist", size=4)
     found = measured(subject)
     assert float(found["overlap"].min()) > 0.95
     best = found["selectivity"].isel(layer=0).to_numpy().argsort(1)[:, -5:]
@@ -90,7 +90,7 @@ def test_planted_localist_units_are_found_again_and_are_the_planted_ones() -> No
 
 def test_a_dense_graded_code_has_a_stable_profile_while_its_top_units_change() -> None:
     """The published dissociation: reliability high, top overlap far below one."""
-    subject = toy.subject(
+    subject = world(
         np.random.default_rng(0), code="graded", size=0.5, units=1000, layers=1, items=16
     )
     found = measured(subject, Selectivity(site="resid_post", top=20, splits=30))
@@ -116,6 +116,6 @@ def test_profile_reliability_is_that_of_the_planted_variances() -> None:
 def test_too_few_units_or_items_are_errors_that_say_so() -> None:
     rng = np.random.default_rng(0)
     with pytest.raises(AnalysisError, match="top 20 of only 10 units"):
-        measured(toy.subject(rng, units=10), Selectivity(site="resid_post"))
+        measured(world(rng, units=10), Selectivity(site="resid_post"))
     with pytest.raises(AnalysisError, match="has 3 items; two in each half, four in all"):
-        measured(toy.subject(rng, items=3))
+        measured(world(rng, items=3))

@@ -125,6 +125,7 @@ def verdict(place: int, status: str, claim: str, exploratory: bool) -> dict[str,
         "alpha": 0.02,
         "p": 0.0421 if measured else None,
         "p_holm": 0.0842 if measured else None,
+        "bayes_factor": 0.0123 if measured else None,
         "exploratory": exploratory,
         "items": 8,
         "items_needed": 4711 if status == "inconclusive" else None,
@@ -248,6 +249,7 @@ def made_up(
             verdict(place, status, asked[place]["claim"], status in exploratory)
             for place, status in enumerate(statuses)
         ],
+        "dropped": [],
     }
     return MadeUp(study, summary, home, root)
 

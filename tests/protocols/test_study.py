@@ -15,6 +15,7 @@ import pytest
 import xarray as xr
 
 from protocols.cli import app, main
+from protocols.verify import VerifyError, rerun
 from scanner import Model, find_source
 
 WORDS = {
@@ -445,6 +446,39 @@ def test_nan_planted_in_a_volume_is_named_and_nothing_is_judged(study: Path, cap
     error = _flat(capfd)
     assert "resid_post is not finite at stimulus 4, layer 2, unit 7" in error
     assert "Traceback" not in error
+
+
+def test_recorded_anew_the_verdicts_stand(study: Path, capfd) -> None:
+    before = sorted(path.name for path in (study / "results").iterdir())
+    run("verify", study / "results/toy", "--rerun")
+    said = _flat(capfd, out=True)
+    assert "replicated: recorded anew, all 1 verdicts stand; estimates differ by at most 0 " in said
+    assert sorted(path.name for path in (study / "results").iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("status", "supported", "written is supported, recorded anew it is"),
+        ("estimate", 0.99, "its estimate was 0.9900, recorded anew it is"),
+    ],
+)
+def test_recorded_anew_another_verdict_is_told(study: Path, key, value, said) -> None:
+    path = study / "results/toy/verdicts.json"
+    stated = json.loads(path.read_text())
+    stated["verdicts"][0][key] = value
+    path.write_text(json.dumps(stated))
+    with pytest.raises(VerifyError, match=f"verdict 'decodable': {said}"):
+        rerun(study / "results/toy")
+
+
+def test_a_hypothesis_that_is_left_out_is_named_in_the_report(study: Path, capfd) -> None:
+    text = (study / "protocol.yaml").read_text()
+    (study / "protocol.yaml").write_text(text.replace("- id: decodable", "- id: renamed"))
+    run(study / "protocol.yaml", "--results", study / "results")
+    page = report_of(study)
+    assert "Not in this protocol." in page
+    assert "decodable (" in page
 
 
 def test_a_typo_ends_with_status_one_and_one_line(tmp_path: Path, capfd) -> None:

@@ -12,12 +12,13 @@ from analyses.probe import decode
 from analyses.selectivity import Selectivity
 from analyses.splits import Fold
 from scanner import Subject
-from tests import toy
-from tests.verification.test_gate import FOUR, PROBE, Shift, case, shifted, verdict
-from verification import Check, Verdict, judge
+from tests.verification.test_gate import PROBE, Shift, case, shifted, verdict
+from verification import CONTROLS, Check, Verdict, judge
 from verification.controls.planted_units import PlantedUnits
 from verification.controls.surface_only import strongest, surfaces
 from verification.gate import _judged
+from verification.red_team.fault import PRESENCE
+from verification.worlds import world
 
 
 def passed(found: Verdict) -> dict[str, bool | None]:
@@ -25,7 +26,7 @@ def passed(found: Verdict) -> dict[str, bool | None]:
 
 
 def clean() -> Subject:
-    return toy.subject(np.random.default_rng(0), code="direction", size=2)
+    return world(np.random.default_rng(0), code="direction", size=2)
 
 
 def test_all_pass_a_clean_effect() -> None:
@@ -34,7 +35,7 @@ def test_all_pass_a_clean_effect() -> None:
 
 def test_untrained_twin_alone_stops_what_architecture_and_tokens_carry() -> None:
     found = verdict(
-        toy.subject(np.random.default_rng(0), code="direction", size=2, twin_code="direction")
+        world(np.random.default_rng(0), code="direction", size=2, twin_code="direction")
     )
     assert found.status == "rejected"
     assert found.reason.startswith("untrained_twin: the strongest of 2 untrained twins")
@@ -43,7 +44,7 @@ def test_untrained_twin_alone_stops_what_architecture_and_tokens_carry() -> None
 
 def test_one_strong_twin_among_weak_ones_is_enough_to_reject() -> None:
     weak = clean()
-    strong = toy.subject(
+    strong = world(
         np.random.default_rng(0), code="direction", size=2, twin_code="direction", twins=1
     )
     mixed = Subject("toy", weak.volume, {**weak.twins, 7: strong.twins[0]})
@@ -88,8 +89,8 @@ def test_a_twin_that_is_dead_in_a_layer_makes_the_verdict_invalid() -> None:
 
 
 def test_better_than_the_twin_by_less_than_the_margin_is_not_enough() -> None:
-    subject = toy.subject(np.random.default_rng(0), code="direction", size=2)
-    strict = FOUR | {"untrained_twin": {"margin": 0.9}}
+    subject = world(np.random.default_rng(0), code="direction", size=2)
+    strict = PRESENCE | {"untrained_twin": {"margin": 0.9}}
     found = verdict(subject, controls=strict)
     assert found.status == "rejected"
     assert "not surely the margin 0.9" in found.reason
@@ -97,7 +98,7 @@ def test_better_than_the_twin_by_less_than_the_margin_is_not_enough() -> None:
 
 def test_surface_only_alone_stops_what_the_length_of_words_gives_away() -> None:
     found = verdict(
-        toy.subject(np.random.default_rng(0), code="length", size=3, long_words=True, items=20)
+        world(np.random.default_rng(0), code="length", size=3, confound="length", items=20)
     )
     assert found.status == "rejected"
     assert found.reason.startswith("surface_only: ")
@@ -107,25 +108,50 @@ def test_surface_only_alone_stops_what_the_length_of_words_gives_away() -> None:
 def test_surface_keeps_stimuli_and_labels_and_replaces_every_layer() -> None:
     subject = clean()
     families = surfaces(subject)
-    assert set(families) == {"counts", "tokens", "letters", "all"}
+    assert set(families) == {
+        "length", "frequency", "position", "first token", "last token", "first letter", "ending",
+        "pairs of letters", "all",
+    }  # fmt: skip
     for family in families.values():
         seen = family.volume
         assert_array_equal(seen["category"], subject.volume["category"])
         assert_array_equal(seen["layer"], subject.volume["layer"])
         assert_array_equal(seen["resid_post"][:, 0], seen["resid_post"][:, 1])
-    counts = families["counts"].volume["resid_post"][:, 0].to_numpy()
+    counts = families["length"].volume["resid_post"][:, 0].to_numpy()
     assert_array_equal(counts[:, 0], subject.volume["n_chars"])
-    letters = families["letters"].volume["resid_post"][:, 0].to_numpy()
+    letters = families["pairs of letters"].volume["resid_post"][:, 0].to_numpy()
     item = subject.volume["item"].to_numpy()
     assert all(len(np.unique(letters[item == name], axis=0)) == 1 for name in np.unique(item))
 
 
 def test_the_strongest_family_of_surface_features_is_the_one_that_counts() -> None:
-    subject = toy.subject(np.random.default_rng(0), long_words=True, items=20)
-    judged, measure, _ = _judged(case(subject), 0)
-    family, world = strongest(judged, measure)
-    assert family == "counts"
-    assert measure.effect(world) > measure.effect(surfaces(judged)["all"]) + 0.1
+    subject = world(np.random.default_rng(0), confound="length", items=20)
+    judged, measure, _, _ = _judged(case(subject), 0)
+    family, surface = strongest(judged, measure)
+    assert family == "length"
+    assert measure.effect(surface) > measure.effect(surfaces(judged)["all"]) + 0.05
+
+
+def test_a_property_that_does_not_vary_is_no_family() -> None:
+    subject = world(np.random.default_rng(0), items=4, layers=1).relabel("zipf", np.ones(64))
+    assert "frequency" not in surfaces(subject)
+
+
+@pytest.mark.parametrize("surface", ["length", "frequency", "letter", "position", "token"])
+def test_a_profile_that_the_surface_makes_is_not_the_categorys(surface) -> None:
+    """Over units it replicates better than over a few features: how well it is read decides."""
+    subject = world(
+        np.random.default_rng(0), code=surface, confound=surface, size=2, layers=1, items=12,
+        units=40,
+    )  # fmt: skip
+    fields = {"measure": "prefer.profile", "smallest_effect": 0.3}
+    found = verdict(subject, Selectivity(site="resid_post", top=5, splits=10), **fields)
+    assert found.effect > 0.5
+    assert found.status == "rejected"
+    assert "surface_only: " in found.reason
+    code = world(np.random.default_rng(0), code="graded", size=0.4, layers=1, items=12, units=40)
+    kept = verdict(code, Selectivity(site="resid_post", top=5, splits=10), **fields)
+    assert kept.status == "supported"
 
 
 class Memorising(Analysis):
@@ -145,19 +171,20 @@ class Memorising(Analysis):
         return xr.Dataset({"balanced_accuracy": accuracy}, coords={"layer": layers})
 
 
-def test_shuffled_labels_alone_stops_a_circular_analysis_that_dull_twins_let_pass() -> None:
-    subject = toy.subject(np.random.default_rng(1), units=60, layers=1)
+def test_shuffled_labels_stops_a_circular_analysis_that_dull_twins_let_pass() -> None:
+    subject = world(np.random.default_rng(2), units=60, layers=1)
     # Twins with a single unit that varies have nothing to memorise with.
     dull = {
         seed: twin.assign(resid_post=twin["resid_post"] * (twin["unit"] == 0))
         for seed, twin in subject.twins.items()
     }
-    # Spelling can be memorised too, so that control is told to keep out of it.
-    controls = FOUR | {"surface_only": {"margin": -1.0}}
-    found = verdict(Subject("toy", subject.volume, dull), Memorising(), controls=controls)
+    found = verdict(Subject("toy", subject.volume, dull), Memorising())
     assert found.estimate > 0.7  # from noise
     assert found.status == "rejected"
-    assert [name for name, ok in passed(found).items() if not ok] == ["shuffled_labels"]
+    # Spelling can be memorised too.
+    failed = [name for name, ok in passed(found).items() if not ok]
+    assert failed == ["shuffled_labels", "surface_only"]
+    assert "shuffled_labels: " in found.reason and "; surface_only: " in found.reason
 
 
 def test_shuffling_keeps_items_whole_and_labels_as_frequent_as_they_were() -> None:
@@ -181,7 +208,8 @@ def test_split_half_stops_an_effect_that_one_item_carries() -> None:
     def check_of(world: Subject) -> Check:
         found = verdict(
             world, Shift(), measure="m.mean", expect="less", than=0.0, smallest_effect=0.3,
-            controls={"split_half": {"margin": 0.3}, "planted_units": {"margin": -9.0, "units": 5}},
+            controls={"split_half": {"margin": 0.3},
+                      "planted_units": {"margin": 0.001, "units": 15}},
         )  # fmt: skip
         assert found.effect > 0.9
         assert (found.status == "supported") == bool(found.checks[0].passed)
@@ -193,16 +221,17 @@ def test_split_half_stops_an_effect_that_one_item_carries() -> None:
 
 def in_frames(frames: tuple[str, ...]) -> Subject:
     """A category that can be read in some frames only."""
-    subject = toy.subject(np.random.default_rng(0), code="direction", size=2.5, frames=4)
-    nothing = toy.subject(np.random.default_rng(0), frames=4)
+    subject = world(np.random.default_rng(0), code="direction", size=2.5, frames=4)
+    nothing = world(np.random.default_rng(0), frames=4)
     inside = np.isin(subject.volume["frame"], frames)
     x = subject.volume["resid_post"].where(inside[:, None, None], nothing.volume["resid_post"])
     return Subject("toy", subject.volume.assign(resid_post=x), subject.twins)
 
 
 def test_other_frames_alone_stops_an_effect_that_two_of_four_frames_make() -> None:
-    controls = FOUR | {"surface_only": {"margin": 0.0}, "other_frames": {"margin": 0.2}}
-    found = verdict(in_frames(("frame0", "frame1")), controls=controls)
+    controls = PRESENCE | {"surface_only": {"margin": 0.01}, "other_frames": {"margin": 0.2}}
+    # Under this id the folds train on one of the two frames and test on the other.
+    found = verdict(in_frames(("frame0", "frame1")), controls=controls, id="h")
     assert found.effect > 0.15
     assert found.status == "rejected"
     assert found.reason.startswith("other_frames: over 10 splits of the frames the weaker half has")
@@ -212,8 +241,8 @@ def test_other_frames_alone_stops_an_effect_that_two_of_four_frames_make() -> No
 
 
 def test_other_frames_cannot_be_run_where_halves_are_too_few() -> None:
-    subject = toy.subject(np.random.default_rng(0), code="direction", size=2, frames=2)
-    found = verdict(subject, controls=FOUR | {"other_frames": {"margin": 0.0}})
+    subject = world(np.random.default_rng(0), code="direction", size=2, frames=2)
+    found = verdict(subject, controls=PRESENCE | {"other_frames": {"margin": 0.0}})
     assert found.status == "invalid"
     assert "control other_frames could not be run: probe of 'category'" in found.reason
 
@@ -234,7 +263,7 @@ def test_other_seeds_alone_stops_an_effect_that_a_lucky_seed_makes() -> None:
     world = shifted(-0.05, spread=0.2)
     controls = {
         "split_half": {"margin": 0.0, "splits": 3},
-        "planted_units": {"margin": -9.0, "units": 5},
+        "planted_units": {"margin": 0.001, "units": 15},
         "other_seeds": {"margin": 0.3},
     }
     fields = {"measure": "m.mean", "expect": "less", "than": 0.0, "smallest_effect": 0.3}
@@ -263,7 +292,7 @@ def absence(subject: Subject, strength: float) -> Verdict:
 
 
 def test_planted_units_stops_a_claim_of_absence_that_the_data_could_not_have_refuted() -> None:
-    nothing = toy.subject(np.random.default_rng(0), units=300, layers=1, items=12)
+    nothing = world(np.random.default_rng(0), units=300, layers=1, items=12)
     blind = absence(nothing, strength=0.3)
     assert blind.status == "rejected"
     assert blind.reason.startswith("planted_units: a model with 5 planted units of d' = 0.3")
@@ -271,16 +300,14 @@ def test_planted_units_stops_a_claim_of_absence_that_the_data_could_not_have_ref
 
 
 def test_a_claim_of_absence_where_there_are_such_units_is_a_null() -> None:
-    there = toy.subject(
-        np.random.default_rng(0), code="localist", size=4, units=300, layers=1, items=12
-    )
+    there = world(np.random.default_rng(0), code="localist", size=4, units=300, layers=1, items=12)
     assert absence(there, strength=4.0).status == "null"
 
 
 def test_planted_units_have_the_selectivity_that_was_asked_for() -> None:
-    subject = toy.subject(np.random.default_rng(0), units=400, layers=1, items=60, frames=1)
-    judged, measure, _ = _judged(case(subject, SELECTIVITY, **ABSENCE), 0)
-    control = PlantedUnits(margin=0.0, units=10, strength=3.0)
+    subject = world(np.random.default_rng(0), units=400, layers=1, items=60, frames=1)
+    judged, measure, _, _ = _judged(case(subject, SELECTIVITY, **ABSENCE), 0)
+    control = PlantedUnits(margin=0.1, units=10, strength=3.0)
     planted = control.plant(judged, measure, np.random.default_rng(0))
     found = SELECTIVITY(planted, rng=np.random.default_rng(0))["selectivity"].isel(layer=0)
     best = np.sort(found.to_numpy(), axis=1)[:, -10:]
@@ -290,7 +317,7 @@ def test_planted_units_have_the_selectivity_that_was_asked_for() -> None:
 
 @pytest.mark.parametrize("units", [50, 101])
 def test_more_planted_units_than_there_are_is_invalid(units: int) -> None:
-    subject = toy.subject(np.random.default_rng(0), units=100, layers=1, items=12)
+    subject = world(np.random.default_rng(0), units=100, layers=1, items=12)
     controls = {
         "planted_units": {"margin": 0.3, "units": units},
         "split_half": {"margin": 0.0, "splits": 3},
@@ -298,3 +325,53 @@ def test_more_planted_units_than_there_are_is_invalid(units: int) -> None:
     found = verdict(subject, SELECTIVITY, controls=controls, **ABSENCE)
     assert found.status == "invalid"
     assert f"4 x {units} units asked for, there are 100" in found.reason
+
+
+HELD = PRESENCE | {"held_out_items": {"margin": 0.1, "share": 0.25}}
+
+
+def test_held_out_items_judge_alone_and_nothing_else_reads_them() -> None:
+    subject = world(np.random.default_rng(0), code="direction", size=3, items=16, layers=1)
+    found = verdict(subject, controls=HELD)
+    assert (found.status, found.items) == ("supported", 48)
+    check = next(one for one in found.checks if one.control == "held_out_items")
+    assert "in 16 items that were set aside" in check.reason
+    _, _, rows, held = _judged(case(subject, controls=HELD), 0)
+    items = subject.volume["item"].to_numpy()
+    assert not set(items[rows]) & set(items[held])
+    assert len(rows) + len(held) == len(items)
+    # What is held out may be anything: all but that control say the same.
+    x = subject.volume["resid_post"].to_numpy().copy()
+    x[held] = np.random.default_rng(1).normal(size=x[held].shape)
+    spoiled = Subject(
+        "toy", subject.volume.assign(resid_post=(("stimulus", "layer", "unit"), x)), subject.twins
+    )
+    again = verdict(spoiled, controls=HELD)
+    assert (again.estimate, again.interval) == (found.estimate, found.interval)
+    assert again.status == "rejected"
+    assert again.reason.startswith("held_out_items: in 16 items that were set aside")
+
+
+def test_held_out_items_that_are_too_few_make_the_verdict_invalid() -> None:
+    subject = world(np.random.default_rng(0), code="direction", size=3, items=8, layers=1)
+    found = verdict(subject, controls=HELD)
+    assert found.status == "invalid"
+    assert "control held_out_items could not be run: probe of 'category'" in found.reason
+
+
+def test_held_out_items_select_no_layer() -> None:
+    subject = world(np.random.default_rng(0), code="direction", size=3, items=16, layers=3)
+    one = case(subject, controls=HELD, at={"layer": "selected"})
+    _, _, rows, held = _judged(one, 0)
+    items = subject.volume["item"].to_numpy()
+    assert len(set(items[held])) == 16
+    assert len(set(items[rows])) == 36  # 12 of each left, 3 of which have selected
+    assert not set(items[rows]) & set(items[held])
+
+
+@pytest.mark.parametrize("name", ["untrained_twin", "surface_only", "planted_units"])
+@pytest.mark.parametrize("margin", [0.0, -0.1, float("nan")])
+def test_a_margin_that_asks_for_nothing_is_refused(name: str, margin: float) -> None:
+    with pytest.raises(ValueError, match="asks for nothing"):
+        CONTROLS[name](margin=margin)
+    CONTROLS["shuffled_labels"](margin=0.0)  # its p asks

@@ -10,15 +10,15 @@ from analyses.base import Analysis, Quantity
 from analyses.probe import Probe
 from analyses.selectivity import Selectivity
 from scanner import Subject
-from tests import toy
 from verification import CONTROLS, REQUIRED, Case, Verdict, evidence, judge
+from verification.red_team.fault import PRESENCE, claim
+from verification.worlds import world
 
-FOUR = toy.FOUR
 PROBE = Probe(site="resid_post", item_folds=3, frame_folds=2)
 
 
 def case(subject: Subject, analysis: Analysis = PROBE, *, exploratory=False, **changed) -> Case:
-    return Case(toy.hypothesis(**changed), analysis, subject, "sha", exploratory, ())
+    return Case(claim(**changed), analysis, subject, "sha", exploratory, ())
 
 
 def verdict(subject: Subject, analysis: Analysis = PROBE, **changed) -> Verdict:
@@ -40,7 +40,7 @@ class Shift(Analysis):
 
 def shifted(size: float, *, seed: int = 0, items: int = 40, spread: float = 1.0) -> Subject:
     """Items around a planted mean of unit 0; nothing but the items varies."""
-    subject = toy.subject(
+    subject = world(
         np.random.default_rng(seed), items=items, noise=0, item_spread=0, layers=1, frames=2
     )
     item = subject.volume["item"].to_numpy()
@@ -61,7 +61,7 @@ OF_SHIFT = {
     "smallest_effect": 0.3,
     "controls": {
         "split_half": {"margin": 0.0, "splits": 3},
-        "planted_units": {"margin": -9.0, "units": 5},
+        "planted_units": {"margin": 0.001, "units": 15},  # every unit, the first among them
     },
 }
 
@@ -72,20 +72,18 @@ def of_shift(subject: Subject, **changed) -> Verdict:
 
 
 def test_a_planted_effect_is_supported_and_every_control_reports() -> None:
-    found = verdict(toy.subject(np.random.default_rng(0), code="direction", size=2))
+    found = verdict(world(np.random.default_rng(0), code="direction", size=2))
     assert found.status == "supported"
     assert found.finding
     assert found.estimate > 0.8
     assert found.reference == 0.25
     assert found.interval[0] < found.estimate <= found.interval[1] <= 1
-    assert [check.control for check in found.checks] == list(FOUR)
+    assert [check.control for check in found.checks] == list(PRESENCE)
     assert all(check.passed for check in found.checks)
 
 
 def test_the_same_seed_gives_the_same_verdict_whatever_the_number_of_workers() -> None:
-    cases = [
-        case(toy.subject(np.random.default_rng(0), code="direction"), id=name) for name in "ab"
-    ]
+    cases = [case(world(np.random.default_rng(0), code="direction"), id=name) for name in "ab"]
     assert judge(cases, seed=0) == judge(cases, seed=0, workers=2)
     assert judge(cases, seed=0)[0].interval != judge(cases, seed=1)[0].interval
 
@@ -128,7 +126,7 @@ def test_a_constant_measure_is_invalid() -> None:
 
 
 def test_too_few_items_are_invalid_and_leave_no_number() -> None:
-    found = verdict(toy.subject(np.random.default_rng(0), code="direction", items=3))
+    found = verdict(world(np.random.default_rng(0), code="direction", items=3))
     assert found.status == "invalid"
     assert "3 items; at least 4" in found.reason
     written = found.as_json()
@@ -137,8 +135,8 @@ def test_too_few_items_are_invalid_and_leave_no_number() -> None:
 
 @pytest.mark.parametrize("expect", sorted(REQUIRED))
 def test_no_required_control_can_be_left_out(expect: str) -> None:
-    subject = toy.subject(np.random.default_rng(0), code="direction", size=2)
-    settings = FOUR | {"planted_units": {"margin": 0.0}}
+    subject = world(np.random.default_rng(0), code="direction", size=2)
+    settings = PRESENCE | {"planted_units": {"margin": 0.1}}
     for left_out in REQUIRED[expect]:
         kept = {name: settings[name] for name in REQUIRED[expect] if name != left_out}
         found = verdict(subject, expect=expect, than=0.9, controls=kept)
@@ -147,7 +145,7 @@ def test_no_required_control_can_be_left_out(expect: str) -> None:
 
 
 def test_a_control_whose_file_is_lost_makes_the_verdict_invalid(monkeypatch) -> None:
-    subject = toy.subject(np.random.default_rng(0), code="direction", size=2)
+    subject = world(np.random.default_rng(0), code="direction", size=2)
     assert verdict(subject).status == "supported"
     monkeypatch.delitem(CONTROLS, "untrained_twin")
     found = verdict(subject)
@@ -158,14 +156,14 @@ def test_a_control_whose_file_is_lost_makes_the_verdict_invalid(monkeypatch) -> 
 
 
 def test_a_control_that_cannot_run_makes_the_verdict_invalid() -> None:
-    found = verdict(toy.subject(np.random.default_rng(0), code="direction", size=2, twins=0))
+    found = verdict(world(np.random.default_rng(0), code="direction", size=2, twins=0))
     assert found.status == "invalid"
     assert "untrained_twin could not be run: no twin was recorded" in found.reason
 
 
 def test_a_selected_layer_is_chosen_on_items_that_do_not_judge() -> None:
     rng = np.random.default_rng(0)
-    subject = toy.subject(rng, code="direction", size=2, layers=4, items=16)
+    subject = world(rng, code="direction", size=2, layers=4, items=16)
     flat = subject.volume["resid_post"].to_numpy().copy()
     for layer in (0, 1, 3):  # only layer 2 keeps the code
         flat[:, layer] = rng.normal(size=flat[:, layer].shape)
@@ -183,7 +181,7 @@ def test_a_selected_layer_is_chosen_on_items_that_do_not_judge() -> None:
 def test_choosing_the_best_of_many_layers_of_noise_finds_nothing() -> None:
     statuses = [
         verdict(
-            toy.subject(np.random.default_rng(seed), layers=12, items=16, units=20),
+            world(np.random.default_rng(seed), layers=12, items=16, units=20),
             at={"layer": "selected"},
         ).status
         for seed in range(6)
@@ -214,8 +212,7 @@ def test_noise_is_supported_no_more_often_than_alpha() -> None:
 
 def test_decoding_of_noise_is_not_supported() -> None:
     statuses = [
-        verdict(toy.subject(np.random.default_rng(seed), units=30, layers=1)).status
-        for seed in range(12)
+        verdict(world(np.random.default_rng(seed), units=30, layers=1)).status for seed in range(12)
     ]
     assert statuses.count("supported") == 0
 
@@ -226,7 +223,7 @@ def test_an_effect_of_twice_the_smallest_that_matters_is_mostly_supported() -> N
 
 
 def test_evidence_shows_every_layer_in_the_world_and_in_its_controls() -> None:
-    one = case(toy.subject(np.random.default_rng(0), code="direction", size=2, layers=3))
+    one = case(world(np.random.default_rng(0), code="direction", size=2, layers=3))
     (shown,) = evidence([one], seed=0)
     found = judge([one], seed=0)[0]
     assert shown["observed"].dims == ("layer",)
@@ -239,7 +236,7 @@ def test_evidence_shows_every_layer_in_the_world_and_in_its_controls() -> None:
 
 def test_the_published_dissociation_can_be_told_in_a_toy_world() -> None:
     """A dense code: top units do not replicate, planted ones would, and the profile does."""
-    subject = toy.subject(
+    subject = world(
         np.random.default_rng(0), code="graded", size=0.15, units=1500, layers=1, items=24,
         categories=3,
     )  # fmt: skip
@@ -257,7 +254,7 @@ def test_the_published_dissociation_can_be_told_in_a_toy_world() -> None:
     )
     present = verdict(
         subject, analysis, measure="prefer.profile", smallest_effect=0.1,
-        controls=FOUR | {"surface_only": {"margin": -1.0}},
+        controls=PRESENCE | {"surface_only": {"margin": 0.001}},
     )  # fmt: skip
     assert absent.status == "supported"
     assert present.status == "supported"

@@ -5,17 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from tests import toy
 from verification import Ledger, LedgerError, Registration
 from verification.ledger import START
+from verification.red_team.fault import claim
 
 
 def registration(**changed) -> Registration:
     fields = {
         "study": "s",
-        "hypothesis": toy.hypothesis(),
+        "hypothesis": claim(),
         "analysis": {"probe": {"site": "resid_post"}},
         "stimuli_sha256": "0",
+        "items": ("a", "b"),
         "scan": {"model": "m"},
         "seed": 0,
     }
@@ -76,9 +77,9 @@ def test_a_line_cut_short_by_a_crash_is_named_with_its_mend(path: Path) -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"hypothesis": toy.hypothesis(smallest_effect=0.2)},
-        {"hypothesis": toy.hypothesis(expect="less")},
-        {"hypothesis": toy.hypothesis(controls={"untrained_twin": {"margin": 0.0}})},
+        {"hypothesis": claim(smallest_effect=0.2)},
+        {"hypothesis": claim(expect="less")},
+        {"hypothesis": claim(controls={"untrained_twin": {"margin": 0.0}})},
         {"analysis": {"probe": {"site": "resid_pre"}}},
         {"stimuli_sha256": "1"},
         {"scan": {"model": "other"}},
@@ -119,7 +120,7 @@ def test_the_anchor_of_verdicts_is_the_last_line_that_they_rest_on(path: Path) -
 def test_the_drawer_holds_what_was_registered_and_never_reported(path: Path) -> None:
     ledger = Ledger(path)
     kept = ledger.register(registration())
-    dropped = ledger.register(registration(hypothesis=toy.hypothesis(id="dropped")))
+    dropped = ledger.register(registration(hypothesis=claim(id="dropped")))
     ledger.judged("s", {}, {kept: {"status": "null", "exploratory": False}})
     first, second = ledger.drawer()
     assert (first.sha256, first.verdict, first.exploratory) == (kept, "null", False)
@@ -138,3 +139,39 @@ def test_versions_are_counted_by_study_and_id_and_the_last_one_stands(path: Path
     ledger.register(registration(seed=2))
     found = [(one.study, one.version, one.superseded) for one in ledger.drawer()]
     assert found == [("s", 1, True), ("other", 1, False), ("s", 2, True), ("s", 3, False)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "exploratory"),
+    [
+        ({"items": ("b", "c"), "stimuli_sha256": "1"}, True),  # b was looked at
+        ({"items": ("c", "d"), "stimuli_sha256": "1"}, False),  # nothing was
+        ({"scan": {"model": "other"}}, False),  # not in this subject
+        ({"study": "another"}, False),  # the drawer shows both
+    ],
+)
+def test_another_version_is_confirmatory_only_on_items_that_were_not_looked_at(
+    path: Path, changed: dict[str, object], exploratory: bool
+) -> None:
+    ledger = filled(path)
+    again = ledger.register(registration(**{"seed": 1, **changed}))
+    ledger.recorded("new.zarr", "def")
+    assert ledger.exploratory(again, [("new.zarr", "def")]) is exploratory
+    first = ledger.entries[0]["sha256"]
+    assert ledger.exploratory(first, [("v.zarr", "abc")]) is False
+
+
+def test_a_version_that_was_never_judged_spoils_nothing(path: Path) -> None:
+    ledger = Ledger(path)
+    ledger.register(registration())
+    again = ledger.register(registration(seed=1))
+    ledger.recorded("v.zarr", "abc")
+    assert ledger.exploratory(again, [("v.zarr", "abc")]) is False
+
+
+def test_what_a_protocol_leaves_out_is_named_with_its_verdict(path: Path) -> None:
+    ledger = filled(path)
+    ledger.register(registration(hypothesis=claim(id="other"), study="another"))
+    assert ledger.dropped("s", {claim().id}) == []
+    (dropped,) = ledger.dropped("s", set())
+    assert (dropped.id, dropped.verdict) == (claim().id, "null")

@@ -7,6 +7,7 @@ from scipy.stats import t as student
 from verification.statistics import (
     Estimate,
     HalfSamples,
+    bayes_factor,
     holm,
     items_needed,
     permutation_p,
@@ -99,3 +100,30 @@ def test_streams_repeat_and_differ_by_purpose_and_seed() -> None:
     np.testing.assert_array_equal(first, stream(0, "a", "b").random(4))
     others = [stream(0, "a", "c"), stream(0, "ab"), stream(1, "a", "b")]
     assert all(not np.array_equal(first, other.random(4)) for other in others)
+
+
+@pytest.mark.parametrize(
+    ("t", "n", "factor"),
+    [(0.0, 20, 0.232), (0.0, 100, 0.111)],  # JZS factors of a paired t of zero
+)
+def test_bayes_factors_are_those_published(t: float, n: int, factor: float) -> None:
+    assert bayes_factor(t, n - 1) == pytest.approx(factor, abs=5e-4)
+
+
+def test_a_bayes_factor_grows_with_the_effect_and_does_not_care_for_its_side() -> None:
+    factors = [bayes_factor(t, 30) for t in (0.0, 1.0, 2.0, 4.0, 40.0)]
+    assert factors == sorted(factors)
+    assert factors[0] < 1 / 3 and factors[3] > 10
+    assert bayes_factor(-2.0, 30) == bayes_factor(2.0, 30)
+
+
+def test_a_bayes_factor_is_the_integral_over_its_prior() -> None:
+    """A second way: average the likelihood of t, a noncentral t, over a Cauchy prior."""
+    from scipy.integrate import quad
+    from scipy.stats import cauchy, nct
+
+    t, n = 2.3, 25
+    average, _ = quad(
+        lambda d: nct.pdf(t, n - 1, d * np.sqrt(n)) * cauchy.pdf(d, scale=np.sqrt(0.5)), -5, 5
+    )
+    assert bayes_factor(t, n - 1) == pytest.approx(average / student.pdf(t, n - 1), rel=1e-3)

@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 import xarray as xr
 
+from analyses import AnalysisError
 from scanner import Subject
 from verification.base import Check, Hypothesis, Kind
 from verification.control import Control, control
@@ -17,6 +18,9 @@ from verification.measure import Measure
 from verification.statistics import Estimate, permutation_p
 
 SHOWN = 6
+# How often the gate deals the labels out itself, to see whether an analysis that does all draws at
+# once does it by items; and how many standard errors the two may differ.
+DEALT, APART = 5, 5.0
 
 
 @control
@@ -32,6 +36,7 @@ class ShuffledLabels(Control):
     """
 
     kind: ClassVar[Kind] = "null"
+    decided_by_p: ClassVar[bool] = True
     margin: float = 0.0
     permutations: int = 199
 
@@ -45,6 +50,7 @@ class ShuffledLabels(Control):
         rng: np.random.Generator,
     ) -> Check:
         shuffled = measure.permuted(subject, draws=self.permutations, rng=rng)
+        _check_dealing(shuffled, measure.permuted_by_the_gate(subject, draws=DEALT, rng=rng))
         p = permutation_p(observed.value, shuffled)
         mean = float(shuffled.mean())
         low, high = np.quantile(shuffled, [hypothesis.alpha, 1 - hypothesis.alpha])
@@ -67,3 +73,21 @@ class ShuffledLabels(Control):
         self, subject: Subject, measure: Measure, *, rng: np.random.Generator
     ) -> xr.DataArray | None:
         return measure.permuted_profiles(subject, draws=SHOWN, rng=rng)
+
+
+def _check_dealing(own: np.ndarray, gates: np.ndarray) -> None:
+    """Hold an analysis's permutations against some that the gate made.
+
+    Raises
+    ------
+    AnalysisError
+        If their means differ by more than luck.
+    """
+    if not len(gates):
+        return
+    spread = max(own.std(ddof=1), gates.std(ddof=1)) * np.sqrt(1 / len(own) + 1 / len(gates))
+    if abs(own.mean() - gates.mean()) > APART * spread + 1e-9:
+        raise AnalysisError(
+            f"the permutations of this analysis ({own.mean():.3f} on average) are not those of "
+            f"items dealt out anew ({gates.mean():.3f}); it may permute stimuli one by one"
+        )

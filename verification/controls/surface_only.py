@@ -1,12 +1,17 @@
 """What can be seen on the surface of the words must not come within the margin of the effect.
 
-The activations are replaced by properties of the text that need no model, in four families: counts
-(length in characters and tokens, word frequency, position), tokens (the first and the last),
-letters (first, last two, pairs), and all together. The strongest family counts: one good feature
-drowns among hundreds of poor ones.
+The activations are replaced by properties of the text that need no model, in families: length (in
+characters and tokens), word frequency, position, first token, last token, first letter, ending,
+pairs of letters, and all together. The strongest family counts: one good feature drowns among
+hundreds of poor ones.
+
+What an analysis finds in a few features and in hundreds of units can be compared only where it says
+how well the label is read. Of any other measure it is asked besides that the label can be read from
+the activations, in items that were left out, better than from the surface: else whatever is
+measured of the label may be the surface's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,12 +19,17 @@ import numpy as np
 import xarray as xr
 
 from analyses import AnalysisError
-from analyses.base import labels
+from analyses.base import labels, read
+from analyses.probe import Probe, decode, recalls
+from analyses.splits import Fold, item_groups
 from scanner import Subject
 from verification.base import Check, Hypothesis, Kind
 from verification.control import Control, control
 from verification.measure import Measure
-from verification.statistics import Estimate
+from verification.statistics import Estimate, stream
+
+# Half-samples of the fewest items that are judged, four of a category, have two.
+FOLDS = 2
 
 
 @control
@@ -40,7 +50,14 @@ class SurfaceOnly(Control):
     ) -> Check:
         family, world = strongest(subject, measure)
         what = f"the surface of the words ({family})"
-        return self.beaten(observed, measure(world), hypothesis.alpha, what)
+        check = self.beaten(observed, measure(world), hypothesis.alpha, what)
+        if isinstance(measure.analysis, Probe) or not check.passed:
+            return check
+        worlds = surfaces(subject)
+        reading = {name: readable(one, measure) for name, one in worlds.items()}
+        family = max(reading, key=lambda name: reading[name].value)
+        what = f"read from the surface ({family}), '{label_of(measure)}'"
+        return self.beaten(readable(subject, measure), reading[family], hypothesis.alpha, what)
 
     def profile(
         self, subject: Subject, measure: Measure, *, rng: np.random.Generator
@@ -50,6 +67,46 @@ class SurfaceOnly(Control):
         # The surface is the same at each layer: one is computed, and shown at all.
         flat = measure.profile(world.at(int(layers[0])))
         return flat.isel(layer=[0] * len(layers)).assign_coords(layer=layers)
+
+
+def readable(subject: Subject, measure: Measure) -> Estimate:
+    """How far above chance the label is read from a subject, whatever the measure is of.
+
+    A ridge probe whose test items are kept out of training; at the layer of the measure, or on
+    average over all. The half-samples are the measure's.
+
+    Raises
+    ------
+    AnalysisError
+        If the analysis reads no site.
+    """
+    halves, site = measure.half_samples, getattr(measure.analysis, "site", None)
+    if halves is None or site is None:
+        raise AnalysisError("surface_only needs an analysis that reads a site")
+    x, codes, names = read(measure.at_its_layer(subject), site, label_of(measure))
+    items = labels(subject, "item")
+
+    def above_chance(rows: np.ndarray) -> float:
+        rng = stream(measure.seed, measure.hypothesis.id, "readable")
+        try:
+            group = item_groups(items[rows], codes[rows], groups=FOLDS, rng=rng)
+        except ValueError as error:
+            raise AnalysisError(f"reading '{label_of(measure)}': {error}") from None
+        folds = [
+            Fold(np.flatnonzero(group != one), np.flatnonzero(group == one)) for one in range(FOLDS)
+        ]
+        decoded = [decode(layer[rows], codes[rows], folds, penalty=1.0).argmax(1) for layer in x]
+        right = [recalls(codes[rows], one, len(names)).mean() for one in decoded]
+        return float(np.mean(right)) - 1 / len(names)
+
+    everything = np.arange(len(codes))
+    draws = np.array([above_chance(rows) for rows in halves.rows])
+    return Estimate(above_chance(everything), draws, halves.scale, halves.freedom)
+
+
+def label_of(measure: Measure) -> str:
+    """The column that its analysis reads."""
+    return getattr(measure.analysis, "label", "category")
 
 
 def strongest(subject: Subject, measure: Measure) -> tuple[str, Subject]:
@@ -87,24 +144,34 @@ def surfaces(subject: Subject) -> dict[str, Subject]:
 
 def features(volume: xr.Dataset, items: np.ndarray) -> Mapping[str, np.ndarray]:
     """Surface features by family, each stimulus x feature."""
-    numbers = {name: volume[name].to_numpy().astype(float)
+    numbers = {name: volume[name].to_numpy().astype(float)[:, None]
                for name in ("n_chars", "n_tokens", "zipf", "target_position")}  # fmt: skip
-    counts = np.concatenate(
-        [
-            *(values[:, None] for values in numbers.values()),
-            numbers["zipf"][:, None] ** 2,
-            # One column a length: what is read need not grow with it.
-            _one_hot(numbers["n_chars"]),
-            _one_hot(numbers["n_tokens"]),
+    one_hot = {
+        name: _one_hot(volume[name].to_numpy())
+        for name in ("n_chars", "n_tokens", "target_position", "first_token", "last_token")
+    }
+    families = {
+        # One column a value, too: what is read need not grow with it.
+        "length": [
+            numbers["n_chars"],
+            numbers["n_tokens"],
+            one_hot["n_chars"],
+            one_hot["n_tokens"],
         ],
-        axis=1,
-    )
-    tokens = np.concatenate(
-        [_one_hot(volume[name].to_numpy()) for name in ("first_token", "last_token")], axis=1
-    )
-    letters = _letters(items)
-    every = np.concatenate([counts, tokens, letters], axis=1)
-    return {"counts": counts, "tokens": tokens, "letters": letters, "all": every}
+        "frequency": [numbers["zipf"], numbers["zipf"] ** 2],
+        "position": [numbers["target_position"], one_hot["target_position"]],
+        "first token": [one_hot["first_token"]],
+        "last token": [one_hot["last_token"]],
+        "first letter": [_marks(items, lambda word: [word[0]])],
+        "ending": [_marks(items, lambda word: [word[-1], word[-2:]])],
+        "pairs of letters": [
+            _marks(items, lambda word: [word[at : at + 2] for at in range(len(word) - 1)])
+        ],
+    }
+    joined = {name: np.concatenate(parts, axis=1) for name, parts in families.items()}
+    # A property that does not vary has nothing to say.
+    varied = {name: values for name, values in joined.items() if np.ptp(values, axis=0).any()}
+    return {**varied, "all": np.concatenate(list(joined.values()), axis=1)}
 
 
 def _in_place(subject: Subject, values: np.ndarray) -> Subject:
@@ -123,14 +190,10 @@ def _one_hot(values: np.ndarray) -> np.ndarray:
     return (values[:, None] == np.unique(values)).astype(float)
 
 
-def _letters(items: np.ndarray) -> np.ndarray:
-    """First letter, last one and two letters, and pairs of letters of each item, counted."""
+def _marks(items: np.ndarray, marks_of: Callable[[str], list[str]]) -> np.ndarray:
+    """How often each mark of its spelling stands in each item."""
     words, which = np.unique(items, return_inverse=True)
-    pairs = [[word[i : i + 2] for i in range(len(word) - 1)] for word in words]
-    marked = [
-        [f"^{word[0]}", f"{word[-1]}$", f"{word[-2:]}$", *pair]
-        for word, pair in zip(words, pairs, strict=True)
-    ]
-    known = sorted({mark for marks in marked for mark in marks})
-    counts = np.array([[marks.count(mark) for mark in known] for marks in marked], dtype=float)
-    return counts[which]
+    marks = [marks_of(word) for word in words]
+    known = sorted({mark for some in marks for mark in some})
+    counts = [[some.count(mark) for mark in known] for some in marks]
+    return np.array(counts, dtype=float).reshape(len(words), -1)[which]

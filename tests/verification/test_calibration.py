@@ -1,0 +1,61 @@
+"""The gate's error rates, in short, and the rates that they are told as."""
+
+import numpy as np
+import pytest
+
+from analyses import REGISTRY
+from verification import gate
+from verification.calibration import KINDS, QUICKSTART, SMALL, Rate, false_findings, planted
+from verification.measure import Measure
+
+DECODING = KINDS["probe.balanced_accuracy"]
+
+
+def test_every_measure_that_a_hypothesis_may_name_is_calibrated() -> None:
+    named = {f"{name}.{one}" for name, analysis in REGISTRY.items() for one in analysis.measures}
+    assert set(KINDS) == named
+
+
+@pytest.mark.parametrize(
+    ("count", "of", "low", "high"),
+    [(0, 10, 0.0, 0.3085), (5, 10, 0.1871, 0.8129), (100, 100, 0.9638, 1.0)],
+)
+def test_intervals_of_shares_are_those_of_clopper_and_pearson(
+    count: int, of: int, low: float, high: float
+) -> None:
+    rate = Rate.of_flags([True] * count + [False] * (of - count))
+    assert rate == (count, of, pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_what_is_false_is_not_supported(name: str) -> None:
+    found = false_findings(KINDS[name], range(24))
+    assert found.supported.hits <= 2  # one in twenty would be 1.2; 3 have a probability of 12 %
+    assert sum(rate.of for rate in found.by_world.values()) == 24
+    # Worlds that something else explains would be believed, if nobody asked the controls.
+    assert found.significant.hits > 4 or KINDS[name].than is not None
+
+
+def test_without_controls_what_is_false_is_found(monkeypatch) -> None:
+    """The rate is one that can be missed."""
+    monkeypatch.setattr(gate, "REQUIRED", {"greater": ()})
+    careless = type(DECODING)(DECODING.measure, DECODING.analysis, 0.1, controls={})
+    found = false_findings(careless, range(24))
+    assert found.supported.hits == found.significant.hits > 4
+    assert found.by_world["noise"].hits <= 1
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_a_planted_effect_is_as_large_as_it_was_asked_to_be(name: str) -> None:
+    kind = KINDS[name]
+    measure = Measure(kind.hypothesis, kind.analysis, 0, seed=0)
+    effect = 2 * kind.smallest_effect
+    found = [measure.effect(kind.planted(effect, seed, **SMALL)) for seed in range(12)]
+    assert np.mean(found) == pytest.approx(effect, abs=0.25 * effect)
+
+
+def test_an_effect_of_twice_the_smallest_that_matters_is_found() -> None:
+    found = planted(DECODING, 0.2, range(3))
+    assert found.said["supported"].hits >= 2
+    assert sum(rate.hits for rate in found.said.values()) == 3
+    assert QUICKSTART["categories"] == 10

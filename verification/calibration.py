@@ -1,0 +1,362 @@
+"""How often the gate errs, measured in worlds whose truth is known.
+
+For each kind of measure: how often it calls something supported where nothing is there, or where
+something else explains it; how often it finds a planted effect of twice the smallest that matters;
+and how often it calls an effect of zero null. For each fault of the red team: how often it is
+caught for the right reason, how often its clean twin is flagged, and which control, if it were
+switched off, would let it through.
+
+Everything goes through `gate.judge`, as a study does.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from joblib import Parallel, delayed
+from scipy.stats import binomtest
+
+from analyses import Analysis
+from analyses.probe import Probe
+from analyses.selectivity import Selectivity
+from scanner import Subject
+from verification.base import Hypothesis, Verdict
+from verification.gate import Case, judge
+from verification.measure import Measure
+from verification.red_team import FAULTS, Fault
+from verification.red_team.fault import ABSENCE, claim
+from verification.worlds import SITE, Code, Surface, world
+
+# What explains the data of a null world: nothing, the words' surface, or the architecture.
+EXPLAINED = ("noise", "surface", "architecture")
+SURFACES: tuple[Surface, ...] = ("length", "frequency", "letter", "position", "token")
+# Of a judged quickstart: what is left of 16 items when a quarter has selected the layer.
+QUICKSTART: dict[str, Any] = {"categories": 10, "items": 12, "frames": 4, "layers": 1, "units": 80}
+SMALL: dict[str, Any] = {"categories": 4, "items": 12, "frames": 4, "layers": 1, "units": 40}
+
+Step = Callable[[str], None]
+
+
+class Rate(NamedTuple):
+    """A share with its exact 95 % interval (Clopper & Pearson 1934).
+
+    Attributes
+    ----------
+    hits, of : int
+    low, high : float
+    """
+
+    hits: int
+    of: int
+    low: float
+    high: float
+
+    @classmethod
+    def of_flags(cls, flags: list[bool]) -> "Rate":
+        limits = binomtest(sum(flags), len(flags)).proportion_ci(0.95, method="exact")
+        return cls(sum(flags), len(flags), float(limits.low), float(limits.high))
+
+    @property
+    def share(self) -> float:
+        return self.hits / self.of
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of measure, with a claim about it and the worlds in which it is tried.
+
+    Attributes
+    ----------
+    measure : str
+        ``analysis.variable`` in the registry.
+    analysis : Analysis
+    smallest_effect : float
+    controls : mapping
+        With their settings.
+    code : str
+        What is planted.
+    than : float or None
+        What the measure is claimed to be less than; None if it is claimed to be more than chance.
+    """
+
+    measure: str
+    analysis: Analysis
+    smallest_effect: float
+    controls: dict[str, dict[str, Any]]
+    code: Code = "direction"
+    than: float | None = None
+
+    def case(self, subject: Subject) -> Case:
+        """The claim about a subject."""
+        return Case(self.hypothesis, self.analysis, subject, "", False, ())
+
+    @cached_property
+    def hypothesis(self) -> Hypothesis:
+        return claim(
+            measure=self.measure,
+            smallest_effect=self.smallest_effect,
+            controls=self.controls,
+            expect="greater" if self.than is None else "less",
+            than="chance" if self.than is None else self.than,
+        )
+
+    def planted(self, effect: float, seed: int, **size: Any) -> Subject:
+        """A world in which the effect is as large as asked, on average."""
+        strength = self.strength(effect, tuple(sorted(size.items())))
+        return world(
+            np.random.default_rng([seed, 1]), code=self.code, size=strength, correlated=True, **size
+        )
+
+    def strength(self, effect: float, size: tuple[tuple[str, Any], ...]) -> float:
+        """How strong a code must be for an effect, found by halving on a dozen worlds."""
+        key = (self.measure, effect, size)
+        if key not in _STRENGTHS:
+            _STRENGTHS[key] = self._found(effect, dict(size))
+        return _STRENGTHS[key]
+
+    def _found(self, effect: float, size: dict[str, Any]) -> float:
+        if effect == 0 and self.than is None:
+            return 0.0
+        low, high = 0.0, 4.0
+        measure = Measure(self.hypothesis, self.analysis, 0, seed=0)
+        for _ in range(9):
+            middle = (low + high) / 2
+            found = [
+                measure.effect(
+                    world(
+                        np.random.default_rng([seed, 2]), code=self.code, size=middle,
+                        correlated=True, twins=0, **size,
+                    )
+                )
+                for seed in range(12)
+            ]  # fmt: skip
+            # A stronger code has more of what is claimed to be there, less of what is not.
+            if (np.mean(found) < effect) == (self.than is None):
+                low = middle
+            else:
+                high = middle
+        return (low + high) / 2
+
+    def empty(self, seed: int) -> tuple[str, Subject]:
+        """A world in which the claim is false, and what there is instead."""
+        if self.than is not None:
+            return "at the limit", self.planted(0.0, seed, **SMALL)
+        rng = np.random.default_rng([seed, 0])
+        explained = EXPLAINED[seed % len(EXPLAINED)]
+        surface = SURFACES[rng.integers(len(SURFACES))]
+        codes: dict[str, Code] = {
+            "noise": "none", "surface": surface, "architecture": "direction"
+        }  # fmt: skip
+        return explained, world(
+            rng,
+            code=codes[explained],
+            twin_code="direction" if explained == "architecture" else "none",
+            confound=surface if rng.random() < 0.5 or explained == "surface" else None,
+            size=2.0 * rng.random(),
+            tails=3.0 if rng.random() < 0.5 else None,
+            correlated=rng.random() < 0.5,
+            item_spread=rng.choice([0.3, 1.0]),
+            **SMALL,
+        )
+
+
+_STRENGTHS: dict[tuple[str, float, tuple[tuple[str, Any], ...]], float] = {}
+
+# As the quickstart registers them.
+DECODING: dict[str, dict[str, Any]] = {
+    "untrained_twin": {"margin": 0.1},
+    "shuffled_labels": {"permutations": 99},
+    "surface_only": {"margin": 0.05},
+    "split_half": {"margin": 0.1, "splits": 10},
+}
+PROFILE: dict[str, dict[str, Any]] = {
+    "untrained_twin": {"margin": 0.3},
+    "shuffled_labels": {"permutations": 39},
+    "surface_only": {"margin": 0.05},
+    "split_half": {"margin": 0.15, "splits": 10},
+}
+KINDS = {
+    kind.measure: kind
+    for kind in (
+        Kind("probe.balanced_accuracy", Probe(SITE, item_folds=4), 0.1, DECODING),
+        Kind("probe.auc", Probe(SITE, item_folds=4), 0.1, DECODING),
+        Kind("selectivity.profile", Selectivity(SITE, top=5, splits=10), 0.3, PROFILE, "graded"),
+        Kind(
+            "selectivity.overlap", Selectivity(SITE, top=5, splits=10), 0.1, ABSENCE, "localist",
+            than=0.5,
+        ),
+    )
+}  # fmt: skip
+
+
+class FalseFindings(NamedTuple):
+    """What the gate said of worlds in which the claim is false.
+
+    Attributes
+    ----------
+    supported : Rate
+    significant : Rate
+        How often the measure alone, before any control, would have been believed.
+    by_world : mapping of str to Rate
+        Supported, by what explains the data.
+    """
+
+    supported: Rate
+    significant: Rate
+    by_world: dict[str, Rate]
+
+
+def false_findings(
+    kind: Kind, studies: range, *, workers: int = 1, step: Step = lambda what: None
+) -> FalseFindings:
+    """How often a claim that is false is supported.
+
+    Controls can only take a verdict away from a claim that is significant without them, so they
+    are run where it is.
+    """
+    found = list(_parallel(workers, step, _false, [(kind, seed) for seed in studies]))
+    worlds = dict.fromkeys(explained for explained, _, _ in found)
+    return FalseFindings(
+        Rate.of_flags([supported for _, _, supported in found]),
+        Rate.of_flags([significant for _, significant, _ in found]),
+        {
+            name: Rate.of_flags([one[2] for one in found if one[0] == name])
+            for name in sorted(worlds)
+        },
+    )
+
+
+def _false(kind: Kind, seed: int) -> tuple[str, bool, bool]:
+    explained, subject = kind.empty(seed)
+    case = kind.case(subject)
+    bare = case.hypothesis.model_copy(update={"controls": {}})
+    (alone,) = judge([Case(bare, case.analysis, subject, "", False, ())], seed=seed)
+    if not _significant(alone):
+        return explained, False, False
+    (verdict,) = judge([case], seed=seed)
+    return explained, True, verdict.status == "supported"
+
+
+def _significant(verdict: Verdict) -> bool:
+    return verdict.p_holm <= verdict.alpha and verdict.effect >= verdict.smallest_effect
+
+
+class Planted(NamedTuple):
+    """What the gate said of worlds with an effect of known size.
+
+    Attributes
+    ----------
+    effect : float
+        Asked for.
+    measured : float
+        The mean over the studies.
+    said : mapping of str to Rate
+        By status.
+    """
+
+    effect: float
+    measured: float
+    said: dict[str, Rate]
+
+
+def planted(
+    kind: Kind,
+    effect: float,
+    studies: range,
+    *,
+    workers: int = 1,
+    step: Step = lambda what: None,
+) -> Planted:
+    """What is said of an effect of that size, at the number of items of the quickstart."""
+    kind.strength(effect, tuple(sorted(QUICKSTART.items())))
+    tasks = [(kind, kind.planted(effect, seed, **QUICKSTART), seed) for seed in studies]
+    verdicts = list(_parallel(workers, step, _judged, tasks))
+    statuses = sorted({one.status for one in verdicts})
+    return Planted(
+        effect,
+        float(np.mean([one.effect for one in verdicts])),
+        {name: Rate.of_flags([one.status == name for one in verdicts]) for name in statuses},
+    )
+
+
+def _judged(kind: Kind, subject: Subject, seed: int) -> Verdict:
+    return judge([kind.case(subject)], seed=seed)[0]
+
+
+class Caught(NamedTuple):
+    """How the gate met one fault.
+
+    Attributes
+    ----------
+    caught : Rate
+        For the right reason.
+    flagged : Rate
+        Clean twins that were taken for faulty.
+    slips : mapping of str to Rate
+        By control: how often the fault would be supported if that control were switched off.
+    missed : str
+        What was said the first time that it was not caught; empty if it always was.
+    alarm : str
+        What was said the first time that a clean twin was flagged.
+    """
+
+    caught: Rate
+    flagged: Rate
+    slips: dict[str, Rate]
+    missed: str
+    alarm: str
+
+
+def red_team(
+    fault: Fault, seeds: range, *, workers: int = 1, step: Step = lambda what: None
+) -> Caught:
+    """Run a fault and its clean twin, over seeds."""
+    found = list(_parallel(workers, step, _attacked, [(fault.name, seed) for seed in seeds]))
+    controls = sorted({name for one in found for name in one.slips})
+    return Caught(
+        Rate.of_flags([one.caught for one in found]),
+        Rate.of_flags([one.flagged for one in found]),
+        {name: Rate.of_flags([name in one.slips for one in found]) for name in controls},
+        next((one.said for one in found if not one.caught), ""),
+        next((one.alarm for one in found if one.flagged), ""),
+    )
+
+
+class _Attack(NamedTuple):
+    caught: bool
+    said: str
+    slips: list[str]
+    flagged: bool
+    alarm: str
+
+
+def _attacked(name: str, seed: int) -> _Attack:
+    fault = FAULTS[name]
+    caught, outcome = fault.caught(seed)
+    flagged, clean = fault.flagged(seed)
+    return _Attack(
+        caught,
+        f"{outcome.said}: {outcome.reason}",
+        [] if outcome.verdict is None else slips(outcome.verdict),
+        flagged,
+        f"{clean.said}: {clean.reason}",
+    )
+
+
+def slips(verdict: Verdict) -> list[str]:
+    """The controls without any one of which the verdict would be `supported`."""
+    if verdict.status not in ("rejected", "invalid") or not _significant(verdict):
+        return []
+    failed = [check.control for check in verdict.checks if not check.passed]
+    return failed if len(failed) == 1 else []
+
+
+def _parallel(
+    workers: int, step: Step, work: Callable[..., Any], tasks: list[tuple[Any, ...]]
+) -> Iterator[Any]:
+    done = Parallel(n_jobs=workers, return_as="generator")(delayed(work)(*task) for task in tasks)
+    for result in done:
+        step("")
+        yield result

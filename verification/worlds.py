@@ -1,0 +1,184 @@
+"""Worlds with a planted truth: subjects whose activations are made, not recorded.
+
+Items are nested in categories and crossed with frames. Each unit is the sum of what the frame, the
+item, and noise give it, and of a code that carries the category, or carries something that goes
+along with it. The gate is calibrated in them, because in them it is known what it should say.
+"""
+
+from typing import Literal, get_args
+
+import numpy as np
+import xarray as xr
+
+from scanner import Subject
+
+Surface = Literal["length", "frequency", "letter", "position", "token"]
+Code = Literal["none", "direction", "graded", "localist", "item"] | Surface
+SITE = "resid_post"
+
+
+def world(
+    rng: np.random.Generator,
+    *,
+    code: Code = "none",
+    size: float = 1.0,
+    categories: int = 4,
+    items: int = 12,
+    frames: int = 4,
+    layers: int = 2,
+    units: int = 60,
+    noise: float = 1.0,
+    item_spread: float = 0.5,
+    tails: float | None = None,
+    correlated: bool = False,
+    confound: Surface | None = None,
+    twin_code: Code = "none",
+    twins: int = 2,
+    own_frames: bool = False,
+) -> Subject:
+    """Make a subject and its twins.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    code : str
+        What the activations carry: nothing; one random direction a category; every unit a little;
+        five units a category; the item alone (no category); or a property of the word's surface.
+    size : float
+        Strength of the code, in units of the noise.
+    categories, items, frames, layers, units : int
+        How many; items in each category.
+    noise, item_spread : float
+        Spread over stimuli, and over items.
+    tails : float, optional
+        Degrees of freedom of Student's t for both, at the same spread; Gaussian by default.
+    correlated : bool
+        Whether units share a few factors, as those of a network do.
+    confound : str, optional
+        A property of the surface that differs between categories.
+    twin_code : str
+        What the untrained twins carry.
+    twins : int
+    own_frames : bool
+        Whether each category has frames of its own, as no stimulus set should.
+    """
+    n = categories * items
+    category = np.repeat(np.arange(categories), items * frames)
+    item = np.repeat(np.arange(n), frames)
+    frame = np.tile(np.arange(frames), n) + (category * frames if own_frames else 0)
+    of_item = np.repeat(np.arange(categories), items)
+    surface = _surface(rng, of_item, confound)
+    words = [
+        letter + "".join(rng.choice(list("abcdefgh"), 5)) + str(number)
+        for letter, number in zip(surface["letter"], rng.permutation(n), strict=True)
+    ]
+    position = frame + (3 * category if confound == "position" else 0)
+    labels = {
+        "text": np.array([f"word {i} in frame {f}" for i, f in zip(item, frame, strict=True)]),
+        "item": np.array(words)[item],
+        "frame": np.array([f"frame{f}" for f in frame]),
+        "category": np.array([f"category{c}" for c in category]),
+        "n_chars": surface["length"][item],
+        "n_tokens": rng.integers(1, 3, n)[item],
+        "zipf": surface["frequency"][item],
+        "target_position": position,
+        "first_token": rng.integers(0, 20, n)[item],
+        "last_token": surface["token"][item],
+    }
+    known = {
+        "length": surface["length"][item],
+        "frequency": surface["frequency"][item],
+        "letter": surface["letter"][item],
+        "position": position,
+        "token": surface["token"][item].astype(str),  # a name, whatever its number
+    }
+    mixing = _mixing(rng, units) if correlated else None
+
+    def drawn(*shape: int) -> np.ndarray:
+        values = rng.normal(size=shape) if tails is None else _heavy(rng, tails, shape)
+        return values if mixing is None else values @ mixing
+
+    shared = rng.normal(size=(layers, 1 + frame.max(), units))[:, frame]
+
+    def recorded(planted: Code, seed: int | None = None) -> xr.Dataset:
+        x = noise * drawn(layers, len(item), units) + shared
+        x += item_spread * drawn(layers, n, units)[:, item]
+        if planted in get_args(Surface):
+            x += size * _carried(known[planted], layers, units, rng)
+        else:
+            x += size * _coded(planted, category, item, layers, units, rng)
+        return xr.Dataset(
+            {SITE: (("stimulus", "layer", "unit"), x.transpose(1, 0, 2))},
+            coords={
+                **{name: ("stimulus", values) for name, values in labels.items()},
+                "layer": np.arange(layers),
+                "unit": np.arange(units),
+            },
+            attrs={
+                "config_sha256": "c", "tokenizer_sha256": "t", "weights_sha256": f"w{seed}",
+                "vocabulary": 1000, "surprisal": 3.0 if seed is None else np.log(1000),
+            },
+        )  # fmt: skip
+
+    volume = recorded(code)
+    return Subject("toy", volume, {seed: recorded(twin_code, seed) for seed in range(twins)})
+
+
+def _surface(
+    rng: np.random.Generator, of_item: np.ndarray, confound: Surface | None
+) -> dict[str, np.ndarray]:
+    """Properties of each word; only the confounded one knows the category."""
+    n = len(of_item)
+    letters = np.array(list("abcdefgh"))[rng.integers(0, 8, n)]
+    return {
+        "length": rng.integers(3, 9, n) + (4 * of_item if confound == "length" else 0),
+        "frequency": rng.normal(4, 1, n) + (2 * of_item if confound == "frequency" else 0),
+        "letter": np.array(list("stuvwxyz"))[of_item] if confound == "letter" else letters,
+        "token": 50 + of_item if confound == "token" else rng.integers(0, 20, n),
+    }
+
+
+def _heavy(rng: np.random.Generator, tails: float, shape: tuple[int, ...]) -> np.ndarray:
+    """Student's t, scaled to a variance of one."""
+    return rng.standard_t(tails, size=shape) * np.sqrt((tails - 2) / tails)
+
+
+def _mixing(rng: np.random.Generator, units: int) -> np.ndarray:
+    """A rotation with a falling spectrum (variance as 1 / rank, one on average)."""
+    rotation = np.linalg.qr(rng.normal(size=(units, units)))[0]
+    variance = 1 / np.arange(1, units + 1)
+    return np.sqrt(variance / variance.mean())[:, None] * rotation
+
+
+def _carried(values: np.ndarray, layers: int, units: int, rng: np.random.Generator) -> np.ndarray:
+    """A property of the surface along a direction, or as a direction for each kind."""
+    if values.dtype.kind in "if":
+        return rng.normal(size=(layers, 1, units)) * ((values - values.mean()) / 3)[:, None]
+    kinds, which = np.unique(values, return_inverse=True)
+    return rng.normal(size=(layers, len(kinds), units))[:, which]
+
+
+def _coded(
+    code: Code,
+    category: np.ndarray,
+    item: np.ndarray,
+    layers: int,
+    units: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """The planted part, layer x stimulus x unit."""
+    count = category.max() + 1
+    if code == "direction":
+        directions = rng.normal(size=(layers, count, units))
+        directions /= np.linalg.norm(directions, axis=2, keepdims=True) / np.sqrt(10)
+        return directions[:, category]
+    if code == "graded":
+        return rng.normal(size=(layers, count, units))[:, category]
+    if code == "localist":
+        tuned = np.zeros((count, units))
+        for c in range(count):
+            tuned[c, 5 * c : 5 * c + 5] = 1
+        return np.broadcast_to(tuned[category], (layers, len(category), units))
+    if code == "item":
+        return 5 * rng.normal(size=(layers, item.max() + 1, units))[:, item]
+    return np.zeros((layers, len(category), units))
