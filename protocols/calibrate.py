@@ -72,14 +72,14 @@ class Calibration:
         return self.folder / "calibration.md"
 
     def _parts(self) -> Iterator[tuple[str, str, int, Callable[..., Any]]]:
+        for name, fault in FAULTS.items():
+            yield "faults", name, self.seeds, partial(red_team, fault, range(self.seeds))
         for name, kind in KINDS.items():
             yield "false", name, self.studies, partial(false_findings, kind, range(self.studies))
         for name, kind in KINDS.items():
             some, twice = range(self.planted), 2 * kind.smallest_effect
             yield "planted", name, self.planted, partial(planted, kind, twice, some)
             yield "zero", name, self.planted, partial(planted, kind, 0.0, some)
-        for name, fault in FAULTS.items():
-            yield "faults", name, self.seeds, partial(red_team, fault, range(self.seeds))
 
     def _once(
         self, name: str, size: int, work: Callable[..., Any], done: Callable[..., None]
@@ -204,8 +204,9 @@ def _faults(summary: dict[str, Any]) -> Iterator[str]:
     for name, one in summary["faults"].items():
         fault = FAULTS[name]
         slips = ", ".join(f"`{control}` {_rate(rate)}" for control, rate in one["slips"].items())
+        said = " or ".join(fault.said)
         yield (
-            f"| {fault.check} | {fault.breaks} | {' or '.join(fault.said)} | {_rate(one['caught'])} | "
+            f"| {fault.check} | {fault.breaks} | {said} | {_rate(one['caught'])} | "
             f"{_rate(one['flagged'])} | {f'{slips} slip' if slips else '-'} |"
         )
     yield from (
