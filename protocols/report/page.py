@@ -19,6 +19,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from protocols.report import words
+from protocols.report.calibrated import calibrated
 from protocols.report.cards import Table, cards
 from protocols.report.figures import by_category
 from protocols.report.methods import paragraphs, references, summary_line
@@ -147,6 +148,7 @@ def gather(study: Study, summary: Mapping[str, Any], home: Path, root: Path) -> 
         "methods": paragraphs(study, summary, volumes),
         "references": references(study, summary),
         "recordings": [_recorded(one, volumes, summary) for one in summary["recordings"]],
+        "calibrated": calibrated(),
         "protocol_text": study.text,
         "style": Markup((_HERE / "report.css").read_text(encoding="utf-8")),
         "script": Markup((_HERE / "report.js").read_text(encoding="utf-8")),

@@ -48,6 +48,9 @@ def test_a_calibration_is_written_and_goes_on_where_it_was_interrupted(
         Calibration(folder, 3, 1, 1).run()
 
 
+BROKEN = {"check": "D1", "breaks": "It is broken.", "said": ["null"]}
+
+
 def rate(count: int, of: int = 100) -> dict[str, float]:
     return {"hits": count, "of": of, "low": count / of, "high": count / of}
 
@@ -73,7 +76,8 @@ def test_the_page_says_what_misses_the_standard(change: dict[str, int], said: st
                                 "said": {"supported": rate(got["power"])}}},
         "zero": {"profile": {"effect": 0.0, "measured": 0.0, "said": {"null": rate(got["null"])}}},
         "faults": {"no-twin-at-all": {"caught": rate(got["caught"]), "slips": {},
-                                      "flagged": rate(got["flagged"]), "missed": "", "alarm": ""}},
+                                      "flagged": rate(got["flagged"]), "missed": "", "alarm": "",
+                                      **BROKEN}},
     }  # fmt: skip
     assert said in page(summary)
     assert bool(shortfalls(summary)) == bool(change)
