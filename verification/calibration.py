@@ -26,7 +26,7 @@ from verification.base import Hypothesis, Verdict
 from verification.gate import Case, judge
 from verification.measure import Measure
 from verification.red_team import FAULTS, Fault
-from verification.red_team.fault import ABSENCE, claim
+from verification.red_team.fault import claim
 from verification.worlds import SITE, Code, Surface, world
 
 # What explains the data of a null world: nothing, the words' surface, or the architecture.
@@ -177,6 +177,10 @@ PROFILE: dict[str, dict[str, Any]] = {
     "surface_only": {"margin": 0.05},
     "split_half": {"margin": 0.15, "splits": 10},
 }
+OVERLAP: dict[str, dict[str, Any]] = {
+    "planted_units": {"margin": 0.2, "units": 5, "strength": 2.0},
+    "split_half": {"margin": 0.0, "splits": 10},
+}
 KINDS = {
     kind.measure: kind
     for kind in (
@@ -184,7 +188,7 @@ KINDS = {
         Kind("probe.auc", Probe(SITE, item_folds=4), 0.1, DECODING),
         Kind("selectivity.profile", Selectivity(SITE, top=5, splits=10), 0.3, PROFILE, "graded"),
         Kind(
-            "selectivity.overlap", Selectivity(SITE, top=5, splits=10), 0.1, ABSENCE, "localist",
+            "selectivity.overlap", Selectivity(SITE, top=5, splits=10), 0.1, OVERLAP, "localist",
             than=0.5,
         ),
     )

@@ -53,11 +53,15 @@ class SurfaceOnly(Control):
         check = self.beaten(observed, measure(world), hypothesis.alpha, what)
         if isinstance(measure.analysis, Probe) or not check.passed:
             return check
-        worlds = surfaces(subject)
-        reading = {name: readable(one, measure) for name, one in worlds.items()}
-        family = max(reading, key=lambda name: reading[name].value)
-        what = f"read from the surface ({family}), '{label_of(measure)}'"
-        return self.beaten(readable(subject, measure), reading[family], hypothesis.alpha, what)
+        readers = {name: Reader(one, measure) for name, one in surfaces(subject).items()}
+        right = {name: reader.effect() for name, reader in readers.items()}
+        family = max(right, key=lambda name: right[name])
+        return self.beaten(
+            Reader(subject, measure)(),
+            readers[family](),
+            hypothesis.alpha,
+            f"read from the surface ({family}), '{label_of(measure)}'",
+        )
 
     def profile(
         self, subject: Subject, measure: Measure, *, rng: np.random.Generator
@@ -69,39 +73,57 @@ class SurfaceOnly(Control):
         return flat.isel(layer=[0] * len(layers)).assign_coords(layer=layers)
 
 
-def readable(subject: Subject, measure: Measure) -> Estimate:
+class Reader:
     """How far above chance the label is read from a subject, whatever the measure is of.
 
-    A ridge probe whose test items are kept out of training; at the layer of the measure, or on
-    average over all. The half-samples are the measure's.
+    By a ridge probe whose test items are kept out of training; at the layer of the measure, or on
+    average over all.
+
+    Parameters
+    ----------
+    subject : Subject
+    measure : Measure
+        Its half-samples give the interval.
 
     Raises
     ------
     AnalysisError
         If the analysis reads no site.
     """
-    halves, site = measure.half_samples, getattr(measure.analysis, "site", None)
-    if halves is None or site is None:
-        raise AnalysisError("surface_only needs an analysis that reads a site")
-    x, codes, names = read(measure.at_its_layer(subject), site, label_of(measure))
-    items = labels(subject, "item")
 
-    def above_chance(rows: np.ndarray) -> float:
-        rng = stream(measure.seed, measure.hypothesis.id, "readable")
+    def __init__(self, subject: Subject, measure: Measure) -> None:
+        site = getattr(measure.analysis, "site", None)
+        if measure.half_samples is None or site is None:
+            raise AnalysisError("surface_only needs an analysis that reads a site")
+        self._measure, self._halves = measure, measure.half_samples
+        subject = measure.at_its_layer(subject)
+        self._x, self._codes, self._names = read(subject, site, label_of(measure))
+        self._items = labels(subject, "item")
+
+    def __call__(self) -> Estimate:
+        draws = np.array([self.effect(rows) for rows in self._halves.rows])
+        return Estimate(self.effect(), draws, self._halves.scale, self._halves.freedom)
+
+    def effect(self, rows: np.ndarray | slice = slice(None)) -> float:
+        """The balanced accuracy on some stimuli, less chance.
+
+        Raises
+        ------
+        AnalysisError
+            If a category has too few items.
+        """
+        codes, items = self._codes[rows], self._items[rows]
+        rng = stream(self._measure.seed, self._measure.hypothesis.id, "reader")
         try:
-            group = item_groups(items[rows], codes[rows], groups=FOLDS, rng=rng)
+            group = item_groups(items, codes, groups=FOLDS, rng=rng)
         except ValueError as error:
-            raise AnalysisError(f"reading '{label_of(measure)}': {error}") from None
+            raise AnalysisError(f"reading '{label_of(self._measure)}': {error}") from None
         folds = [
             Fold(np.flatnonzero(group != one), np.flatnonzero(group == one)) for one in range(FOLDS)
         ]
-        decoded = [decode(layer[rows], codes[rows], folds, penalty=1.0).argmax(1) for layer in x]
-        right = [recalls(codes[rows], one, len(names)).mean() for one in decoded]
-        return float(np.mean(right)) - 1 / len(names)
-
-    everything = np.arange(len(codes))
-    draws = np.array([above_chance(rows) for rows in halves.rows])
-    return Estimate(above_chance(everything), draws, halves.scale, halves.freedom)
+        decoded = [decode(layer[rows], codes, folds, penalty=1.0).argmax(1) for layer in self._x]
+        right = [recalls(codes, one, len(self._names)).mean() for one in decoded]
+        return float(np.mean(right)) - 1 / len(self._names)
 
 
 def label_of(measure: Measure) -> str:
