@@ -59,6 +59,7 @@ class _Piece(NamedTuple):
     values: torch.Tensor
     ready: Callable[[], None]
     pick: np.ndarray | None
+    number: int
 
     @property
     def bytes(self) -> int:
@@ -95,8 +96,10 @@ class Stream:
         self._queue: deque[_Piece | int | None] = deque()
         self._changed = threading.Condition()
         self._bytes = 0
+        self._pieces = 0
         self._helping = False
         self._failed: BaseException | None = None
+        self._failed_at = 0  # number of the piece
         self._thread = threading.Thread(target=self._work, name="volume writer", daemon=True)
         self._thread.start()
 
@@ -139,7 +142,8 @@ class Stream:
             )
             self._complain()
         # Counted when it is there: a copy that finds no memory must not be waited for ever after.
-        piece = _Piece(variable, layer, rows, *_off_device(values, dtype), pick)
+        piece = _Piece(variable, layer, rows, *_off_device(values, dtype), pick, self._pieces)
+        self._pieces += 1
         with self._changed:
             self._bytes += piece.bytes
             self._queue.append(piece)
@@ -182,12 +186,19 @@ class Stream:
                 self._write(piece)
             except BaseException as error:
                 failed = error
+                self._fail(error, piece.number)
             with self._changed:
-                self._failed = self._failed or failed
                 self._helping = False
                 self._changed.notify_all()
             if isinstance(failed, KeyboardInterrupt):
                 raise failed
+
+    def _fail(self, error: BaseException, number: int) -> None:
+        """Keep the failure of the piece that came first: the other thread may have one, too."""
+        with self._changed:
+            if self._failed is None or number < self._failed_at:
+                self._failed, self._failed_at = error, number
+            self._changed.notify_all()
 
     def _taken(self) -> _Piece | None:
         """The next piece, taken away from the writer, which waits before it notes its batch."""
@@ -207,7 +218,7 @@ class Stream:
 
     def _work(self) -> None:
         finished: list[int] = []
-        committed, unsynced = time.monotonic(), 0
+        committed, unsynced, number = time.monotonic(), 0, 0
         try:
             while True:
                 with self._changed:
@@ -222,15 +233,14 @@ class Stream:
                         self._commit(finished)
                         committed = time.monotonic()
                     continue
+                number = piece.number
                 self._write(piece)
                 unsynced += piece.bytes
                 if unsynced > SYNC_BYTES:
                     self._sync()
                     unsynced = 0
         except BaseException as error:
-            with self._changed:
-                self._failed = error
-                self._changed.notify_all()
+            self._fail(error, number)
 
     def _write(self, piece: _Piece) -> None:
         piece.ready()

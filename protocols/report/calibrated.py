@@ -76,10 +76,15 @@ def _fault(one: Mapping[str, Any]) -> tuple[str, ...]:
         one["check"],
         one["breaks"],
         " or ".join(one["said"]),
-        _share([one["caught"]]),
-        _share([one["flagged"]]),
+        _counted(one["caught"]),
+        _counted(one["flagged"]),
         ", ".join(map(plain, one["slips"])) or "several, or no control",
     )
+
+
+def _counted(rate: Mapping[str, Any]) -> str:
+    """``49 of 50``, never broken into two lines."""
+    return f"{rate['hits']} of {rate['of']}".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _share(rates: list[Mapping[str, Any]]) -> str:

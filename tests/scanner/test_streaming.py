@@ -194,6 +194,30 @@ def test_a_failure_of_the_one_that_helps_is_told_and_its_batch_is_not_noted(open
     assert not (tmp_path / "v/journal").exists()
 
 
+@pytest.mark.parametrize("slow", ["writer", "helper"])
+def test_of_two_failures_the_one_that_was_handed_over_first_is_told(open_stream, slow):
+    """Both threads fail, each on a layer of its own; which is faster must not matter."""
+    stream = open_stream()
+    writer = stream._writers["one"]
+    started = threading.Event()
+
+    def write(_numbers, _values, *, layer):
+        helps = threading.current_thread() is threading.main_thread()
+        if not helps:
+            started.wait(5)  # until the other has a piece, too
+        else:
+            started.set()
+        time.sleep(0.2 if helps == (slow == "helper") else 0.0)
+        raise OSError(f"layer {layer}")
+
+    writer.write = write
+    with pytest.raises(OSError, match="layer 0"), closing(stream):
+        for layer in range(LAYERS):
+            stream.put("one", layer, rows(1), torch.ones(1, UNITS))
+        time.sleep(0.2)  # the writer has taken the first
+        stream.finish()
+
+
 def failing(stream, error, when=threading.Event):
     """Let the stream's writers fail, once they may."""
     may = when()
@@ -408,6 +432,8 @@ def test_the_writer_does_not_hold_back_the_model(open_stream):
 
 
 def test_an_interrupt_while_the_model_waits_for_room_ends_it(open_stream, monkeypatch, tmp_path):
+    # Tests that run in the background of a shell are started deaf to it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(streaming, "IN_FLIGHT", 2 * UNITS * 4)
     stream = open_stream()
     gate = threading.Event()
@@ -429,5 +455,6 @@ def test_an_interrupt_while_the_model_waits_for_room_ends_it(open_stream, monkey
             stream.put("one", 0, rows(number), torch.ones(1, UNITS))
             stream.done(number)
     other.join()
+    signal.signal(signal.SIGINT, before)
     # What was handed over before is there.
     assert (tmp_path / "v/journal").read_text().startswith("0\n")
