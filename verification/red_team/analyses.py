@@ -1,5 +1,6 @@
 """Analyses that look where they must not, or count what is no evidence."""
 
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -40,10 +41,11 @@ class _Broken(Analysis):
         accuracy = [self.accuracy(layer, codes, subjects[0], rng) for layer in x]
         return _measured(subjects[0], "accuracy", accuracy, chance=1 / len(names))
 
+    @abstractmethod
     def accuracy(
         self, x: np.ndarray, codes: np.ndarray, subject: Subject, rng: np.random.Generator
     ) -> float:
-        raise NotImplementedError
+        """Of one layer, stimulus x unit."""
 
 
 def _measured(subject: Subject, name: str, values: object, *, chance: float) -> xr.Dataset:
