@@ -94,11 +94,16 @@ class Analysis(ABC):
         xarray.DataArray
             (draw, layer), with the attribute ``chance``.
         """
-        label = getattr(self, "label", "category")
         worlds = [
-            self(dealt(subject, label, shuffles), rng=deepcopy(rng))[variable] for _ in range(draws)
+            self(dealt(subject, label_of(self), shuffles), rng=deepcopy(rng))[variable]
+            for _ in range(draws)
         ]
         return xr.concat(worlds, "draw", combine_attrs="override")
+
+
+def label_of(analysis: Analysis) -> str:
+    """The column of the stimulus table that an analysis reads."""
+    return getattr(analysis, "label", "category")
 
 
 def dealt(subject: Subject, label: str, rng: np.random.Generator) -> Subject:

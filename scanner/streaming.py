@@ -181,17 +181,16 @@ class Stream:
     def _help(self) -> None:
         """Write what is left beside the writer: nothing is computed any more."""
         while (piece := self._taken()) is not None:
-            failed = None
             try:
                 self._write(piece)
             except BaseException as error:
-                failed = error
                 self._fail(error, piece.number)
-            with self._changed:
-                self._helping = False
-                self._changed.notify_all()
-            if isinstance(failed, KeyboardInterrupt):
-                raise failed
+                if isinstance(error, KeyboardInterrupt):
+                    raise
+            finally:
+                with self._changed:
+                    self._helping = False
+                    self._changed.notify_all()
 
     def _fail(self, error: BaseException, number: int) -> None:
         """Keep the failure of the piece that came first: the other thread may have one, too."""

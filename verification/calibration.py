@@ -9,13 +9,12 @@ switched off, would let it through.
 Everything goes through `gate.judge`, as a study does.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from joblib import Parallel, delayed
 from scipy.stats import binomtest
 
 from analyses import Analysis
@@ -23,7 +22,7 @@ from analyses.probe import Probe
 from analyses.selectivity import Selectivity
 from scanner import Subject
 from verification.base import Hypothesis, Verdict
-from verification.gate import Case, judge
+from verification.gate import Case, in_parallel, judge
 from verification.measure import Measure
 from verification.red_team import FAULTS, Fault
 from verification.red_team.fault import claim
@@ -220,7 +219,7 @@ def false_findings(
     Controls can only take a verdict away from a claim that is significant without them, so they
     are run where it is.
     """
-    found = list(_parallel(workers, step, _false, [(kind, seed) for seed in studies]))
+    found = _done(workers, step, _false, [(kind, seed) for seed in studies])
     worlds = dict.fromkeys(explained for explained, _, _ in found)
     return FalseFindings(
         Rate.of_flags([supported for _, _, supported in found]),
@@ -236,7 +235,7 @@ def _false(kind: Kind, seed: int) -> tuple[str, bool, bool]:
     explained, subject = kind.empty(seed)
     case = kind.case(subject)
     bare = case.hypothesis.model_copy(update={"controls": {}})
-    (alone,) = judge([Case(bare, case.analysis, subject, "", False, ())], seed=seed)
+    (alone,) = judge([replace(case, hypothesis=bare)], seed=seed)
     if not _significant(alone):
         return explained, False, False
     (verdict,) = judge([case], seed=seed)
@@ -274,9 +273,8 @@ def planted(
     step: Step = lambda what: None,
 ) -> Planted:
     """What is said of an effect of that size, at the number of items of the quickstart."""
-    kind.strength(effect, tuple(sorted(QUICKSTART.items())))
     tasks = [(kind, kind.planted(effect, seed, **QUICKSTART), seed) for seed in studies]
-    verdicts = list(_parallel(workers, step, _judged, tasks))
+    verdicts = _done(workers, step, _judged, tasks)
     statuses = sorted({one.status for one in verdicts})
     return Planted(
         effect,
@@ -317,7 +315,7 @@ def red_team(
     fault: Fault, seeds: range, *, workers: int = 1, step: Step = lambda what: None
 ) -> Caught:
     """Run a fault and its clean twin, over seeds."""
-    found = list(_parallel(workers, step, _attacked, [(fault.name, seed) for seed in seeds]))
+    found = _done(workers, step, _attacked, [(fault.name, seed) for seed in seeds])
     controls = sorted({name for one in found for name in one.slips})
     return Caught(
         Rate.of_flags([one.caught for one in found]),
@@ -357,10 +355,12 @@ def slips(verdict: Verdict) -> list[str]:
     return failed if len(failed) == 1 else []
 
 
-def _parallel(
+def _done(
     workers: int, step: Step, work: Callable[..., Any], tasks: list[tuple[Any, ...]]
-) -> Iterator[Any]:
-    done = Parallel(n_jobs=workers, return_as="generator")(delayed(work)(*task) for task in tasks)
-    for result in done:
+) -> list[Any]:
+    """Results in the order of the tasks; each is told as it is done."""
+    results = []
+    for result in in_parallel(workers, work, tasks):
         step("")
-        yield result
+        results.append(result)
+    return results

@@ -9,6 +9,7 @@ import xarray as xr
 from joblib import Parallel, delayed
 
 from analyses import Analysis, AnalysisError
+from analyses.base import label_of
 from analyses.splits import item_groups
 from scanner import Subject
 from verification.base import Check, Hypothesis, Status, Verdict
@@ -112,14 +113,14 @@ def judge(
     """
     observed = []
     for case, found in zip(
-        cases, _parallel(workers, _observe, [(case, seed) for case in cases]), strict=True
+        cases, in_parallel(workers, _observe, [(case, seed) for case in cases]), strict=True
     ):
         observed.append(found)
         step(f"{case.hypothesis.id}: observed")
     asked = [(place, name) for place, case in enumerate(cases) for name in case.controls]
     tasks = [(cases[place], observed[place], name, seed) for place, name in asked]
     checks: list[list[Check]] = [[] for _ in cases]
-    for (place, name), check in zip(asked, _parallel(workers, _check, tasks), strict=True):
+    for (place, name), check in zip(asked, in_parallel(workers, _check, tasks), strict=True):
         if check is not None:
             checks[place].append(check)
         step(f"{cases[place].hypothesis.id}: {name}")
@@ -148,13 +149,13 @@ def evidence(
     ]
     tasks = [(cases[place], name, seed) for place, name in asked]
     shown = [xr.Dataset() for _ in cases]
-    for (place, name), world in zip(asked, _parallel(workers, _world, tasks), strict=True):
+    for (place, name), world in zip(asked, in_parallel(workers, _world, tasks), strict=True):
         shown[place] = shown[place].assign(world.data_vars).assign_attrs(world.attrs)
         step(f"{cases[place].hypothesis.id}: {name}")
     return shown
 
 
-def _parallel(
+def in_parallel(
     workers: int, work: Callable[..., Any], tasks: list[tuple[Any, ...]]
 ) -> Iterator[Any]:
     """Results in the order of the tasks, as they are done; one worker is this process."""
@@ -234,7 +235,7 @@ def _judged(case: Case, seed: int) -> tuple[Subject, Measure, np.ndarray, np.nda
     """
     # What is measured hundreds of times is read from disk once.
     hypothesis, subject = case.hypothesis, case.subject.load()
-    check_design(subject, getattr(case.analysis, "label", "category"))
+    check_design(subject, label_of(case.analysis))
     rows, layer = np.arange(subject.volume.sizes["stimulus"]), hypothesis.at.layer
     held = rows[:0]
     kept = sum(control.reserves for control in case.controls.values())

@@ -72,6 +72,13 @@ class Measure:
         """The smaller of the effects in two halves of the stimuli, given as 0 and 1."""
         return min(self.effect(subject.take(np.flatnonzero(half == side))) for side in (0, 1))
 
+    def with_other_seeds(
+        self, subject: Subject, *, draws: int, rng: np.random.Generator
+    ) -> list[float]:
+        """The effect with other seeds of the analysis."""
+        seeds = rng.integers(2**32, size=draws)
+        return [replace(self, seed=int(seed)).effect(subject) for seed in seeds]
+
     @property
     def sign(self) -> int:
         return 1 if self.hypothesis.expect == "greater" else -1
@@ -98,7 +105,7 @@ class Measure:
             If it is not finite.
         """
         profile = self.profile(self.at_its_layer(subject))
-        value = float(self._at_its_layer(profile))
+        value = float(self._reduced(profile))
         if not np.isfinite(value):
             raise AnalysisError(f"{self.hypothesis.measure} of {subject.name} is {value}")
         return Reading(value, self._reference(profile))
@@ -111,9 +118,8 @@ class Measure:
         AnalysisError
             If it is not finite.
         """
-        return self._effects(
-            self.permuted_profiles(self.at_its_layer(subject), draws=draws, rng=rng)
-        )
+        profiles = self.permuted_profiles(self.at_its_layer(subject), draws=draws, rng=rng)
+        return self._effects(profiles, subject.name)
 
     def permuted_by_the_gate(
         self, subject: Subject, *, draws: int, rng: np.random.Generator
@@ -121,21 +127,22 @@ class Measure:
         """The same, one draw after the other; none if the analysis has no way of its own."""
         if type(self.analysis).permuted is Analysis.permuted:
             return np.empty(0)
-        return self._effects(
-            Analysis.permuted(
-                self.analysis,
-                self.at_its_layer(subject),
-                self.variable,
-                draws=draws,
-                rng=stream(self.seed, self.hypothesis.id, "analysis"),
-                shuffles=rng,
-            )
+        profiles = Analysis.permuted(
+            self.analysis,
+            self.at_its_layer(subject),
+            self.variable,
+            draws=draws,
+            rng=stream(self.seed, self.hypothesis.id, "analysis"),
+            shuffles=rng,
         )
+        return self._effects(profiles, subject.name)
 
-    def _effects(self, profiles: xr.DataArray) -> np.ndarray:
-        effects = self.sign * (self._at_its_layer(profiles) - self._reference(profiles)).to_numpy()
+    def _effects(self, profiles: xr.DataArray, name: str) -> np.ndarray:
+        effects = self.sign * (self._reduced(profiles) - self._reference(profiles)).to_numpy()
         if not np.isfinite(effects).all():
-            raise AnalysisError(f"{self.hypothesis.measure} is not finite under shuffled labels")
+            raise AnalysisError(
+                f"{self.hypothesis.measure} of {name} is not finite under shuffled labels"
+            )
         return effects
 
     def at_its_layer(self, subject: Subject) -> Subject:
@@ -154,7 +161,7 @@ class Measure:
             shuffles=rng,
         )
 
-    def _at_its_layer(self, profile: xr.DataArray) -> xr.DataArray:
+    def _reduced(self, profile: xr.DataArray) -> xr.DataArray:
         if isinstance(self.layer, int):
             return profile.sel(layer=self.layer)
         return getattr(profile, self.layer)("layer")

@@ -127,9 +127,10 @@ def test_surface_keeps_stimuli_and_labels_and_replaces_every_layer() -> None:
 def test_the_strongest_family_of_surface_features_is_the_one_that_counts() -> None:
     subject = world(np.random.default_rng(0), confound="length", items=20)
     judged, measure, _, _ = _judged(case(subject), 0)
-    family, surface = strongest(judged, measure)
+    families = surfaces(judged)
+    family = strongest(families, measure)
     assert family == "length"
-    assert measure.effect(surface) > measure.effect(surfaces(judged)["all"]) + 0.05
+    assert measure.effect(families[family]) > measure.effect(families["all"]) + 0.05
 
 
 def test_a_property_that_does_not_vary_is_no_family() -> None:

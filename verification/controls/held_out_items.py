@@ -4,7 +4,7 @@ The gate sets them aside before anything is measured: they select no layer, and 
 interval and all other controls are computed without them.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -54,8 +54,7 @@ class HeldOutItems(Control):
         rng: np.random.Generator,
     ) -> Check:
         count = len(np.unique(item_labels(subject)[0]))
-        seeds = rng.integers(2**32, size=SEEDS)
-        effects = [replace(measure, seed=int(seed)).effect(subject) for seed in seeds]
+        effects = measure.with_other_seeds(subject, draws=SEEDS, rng=rng)
         return self.persists(
             effects, f"in {count} items that were set aside, over {SEEDS} seeds, the analysis finds"
         )

@@ -4,7 +4,7 @@ Splits, and whatever else an analysis draws, follow from the registered seed. A 
 it was found by luck, or by looking for a lucky seed.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -40,6 +40,5 @@ class OtherSeeds(Control):
         *,
         rng: np.random.Generator,
     ) -> Check:
-        seeds = rng.integers(2**32, size=self.seeds)
-        effects = [replace(measure, seed=int(seed)).effect(subject) for seed in seeds]
+        effects = measure.with_other_seeds(subject, draws=self.seeds, rng=rng)
         return self.persists(effects, f"over {self.seeds} other seeds the analysis finds")

@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 
 from analyses import AnalysisError
-from analyses.base import labels, read
+from analyses.base import label_of, labels, read
 from analyses.probe import Probe, decode, recalls
 from analyses.splits import Fold, item_groups
 from scanner import Subject
@@ -48,26 +48,28 @@ class SurfaceOnly(Control):
         *,
         rng: np.random.Generator,
     ) -> Check:
-        family, world = strongest(subject, measure)
+        worlds = surfaces(subject)
+        family = strongest(worlds, measure)
         what = f"the surface of the words ({family})"
-        check = self.beaten(observed, measure(world), hypothesis.alpha, what)
+        check = self.beaten(observed, measure(worlds[family]), hypothesis.alpha, what)
         if isinstance(measure.analysis, Probe) or not check.passed:
             return check
-        readers = {name: Reader(one, measure) for name, one in surfaces(subject).items()}
+        readers = {name: Reader(one, measure) for name, one in worlds.items()}
         right = {name: reader.effect() for name, reader in readers.items()}
         family = max(right, key=lambda name: right[name])
         return self.beaten(
             Reader(subject, measure)(),
             readers[family](),
             hypothesis.alpha,
-            f"read from the surface ({family}), '{label_of(measure)}'",
+            f"read from the surface ({family}), '{label_of(measure.analysis)}'",
         )
 
     def profile(
         self, subject: Subject, measure: Measure, *, rng: np.random.Generator
     ) -> xr.DataArray | None:
         layers = subject.volume["layer"].to_numpy()
-        _, world = strongest(subject, measure)
+        worlds = surfaces(subject)
+        world = worlds[strongest(worlds, measure)]
         # The surface is the same at each layer: one is computed, and shown at all.
         flat = measure.profile(world.at(int(layers[0])))
         return flat.isel(layer=[0] * len(layers)).assign_coords(layer=layers)
@@ -97,7 +99,7 @@ class Reader:
             raise AnalysisError("surface_only needs an analysis that reads a site")
         self._measure, self._halves = measure, measure.half_samples
         subject = measure.at_its_layer(subject)
-        self._x, self._codes, self._names = read(subject, site, label_of(measure))
+        self._x, self._codes, self._names = read(subject, site, label_of(measure.analysis))
         self._items = labels(subject, "item")
 
     def __call__(self) -> Estimate:
@@ -117,7 +119,7 @@ class Reader:
         try:
             group = item_groups(items, codes, groups=FOLDS, rng=rng)
         except ValueError as error:
-            raise AnalysisError(f"reading '{label_of(self._measure)}': {error}") from None
+            raise AnalysisError(f"reading '{label_of(self._measure.analysis)}': {error}") from None
         folds = [
             Fold(np.flatnonzero(group != one), np.flatnonzero(group == one)) for one in range(FOLDS)
         ]
@@ -126,13 +128,8 @@ class Reader:
         return float(np.mean(right)) - 1 / len(self._names)
 
 
-def label_of(measure: Measure) -> str:
-    """The column that its analysis reads."""
-    return getattr(measure.analysis, "label", "category")
-
-
-def strongest(subject: Subject, measure: Measure) -> tuple[str, Subject]:
-    """The family of surface features with the largest effect, and the subject that shows it.
+def strongest(worlds: Mapping[str, Subject], measure: Measure) -> str:
+    """The family of surface features with the largest effect.
 
     Raises
     ------
@@ -140,7 +137,7 @@ def strongest(subject: Subject, measure: Measure) -> tuple[str, Subject]:
         If the measure can be taken of no family.
     """
     effects: dict[str, float] = {}
-    worlds, refusal = surfaces(subject), AnalysisError("no surface features")
+    refusal = AnalysisError("no surface features")
     for family, world in worlds.items():
         try:
             effects[family] = measure.effect(world)
@@ -148,8 +145,7 @@ def strongest(subject: Subject, measure: Measure) -> tuple[str, Subject]:
             refusal = error  # a small family can have fewer units than an analysis asks for
     if not effects:
         raise refusal
-    family = max(effects, key=lambda name: effects[name])
-    return family, worlds[family]
+    return max(effects, key=lambda name: effects[name])
 
 
 def surfaces(subject: Subject) -> dict[str, Subject]:

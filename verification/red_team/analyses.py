@@ -21,9 +21,9 @@ from verification.red_team.fault import (
     claim,
     fault,
     judged,
+    planted,
     randomness,
 )
-from verification.red_team.twins import planted
 from verification.statistics import stream
 from verification.worlds import SITE, world
 

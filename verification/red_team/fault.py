@@ -12,7 +12,7 @@ from analyses.probe import Probe
 from scanner import Subject
 from verification.base import Hypothesis, Verdict
 from verification.gate import Case, judge
-from verification.worlds import SITE
+from verification.worlds import SITE, world
 
 Said = Literal[
     "supported", "null", "inconclusive", "rejected", "invalid", "exploratory", "refused", "shown"
@@ -149,3 +149,9 @@ def claim(**changed: Any) -> Hypothesis:
 def randomness(seed: int, name: str) -> np.random.Generator:
     """For one study of one fault."""
     return np.random.default_rng([seed, *name.encode()])
+
+
+def planted(seed: int, name: str, **changed: Any) -> Subject:
+    """A subject with a real code."""
+    fields = {"code": "direction", "size": 2, "layers": 1, "items": 8, "units": 40}
+    return world(randomness(seed, name), **{**fields, **changed})

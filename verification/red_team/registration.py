@@ -12,8 +12,7 @@ from unittest import mock
 from verification.control import CONTROLS
 from verification.gate import REQUIRED
 from verification.ledger import Ledger, LedgerError, Registration
-from verification.red_team.fault import PRESENCE, Outcome, claim, fault, judged
-from verification.red_team.twins import planted
+from verification.red_team.fault import PRESENCE, Outcome, claim, fault, judged, planted
 
 VOLUME = ("toy.zarr", "0" * 64)
 

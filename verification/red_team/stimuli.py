@@ -5,8 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from scanner import Subject
-from verification.red_team.fault import Outcome, fault, judged, randomness
-from verification.red_team.twins import planted
+from verification.red_team.fault import Outcome, fault, judged, planted, randomness
 from verification.worlds import Surface, world
 
 BY_SURFACE = r"surface_only: the surface of the words \("

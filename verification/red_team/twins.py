@@ -1,18 +1,10 @@
 """Twins that are none: what the untrained network shows must be what no learning shows."""
 
-from typing import Any
-
 import numpy as np
 
 from scanner import Subject
-from verification.red_team.fault import Outcome, fault, judged, randomness
-from verification.worlds import SITE, world
-
-
-def planted(seed: int, name: str, **changed: Any) -> Subject:
-    """A subject with a real code."""
-    fields = {"code": "direction", "size": 2, "layers": 1, "items": 8, "units": 40}
-    return world(randomness(seed, name), **{**fields, **changed})
+from verification.red_team.fault import Outcome, fault, judged, planted
+from verification.worlds import SITE
 
 
 @fault("D1", "rejected", "untrained_twin: the strongest of 2 untrained twins")
