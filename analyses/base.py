@@ -160,7 +160,7 @@ def read(subject: Subject, site: str, label: str) -> tuple[np.ndarray, np.ndarra
 
 def _vectors(subject: Subject, site: str) -> np.ndarray:
     """layer x stimulus x unit; heads, where a site has them, one after the other."""
-    values = subject.volume[site]
+    values = subject.volume[site].variable  # coordinates would be carried along for nothing
     why = misfit(site, [str(dim) for dim in values.dims])
     if why:
         raise AnalysisError(f"{subject.name}: {why}")

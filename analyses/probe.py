@@ -20,6 +20,9 @@ from analyses.base import Analysis, AnalysisError, Quantity, labels, read, regis
 from analyses.splits import Fold, cross_grouped, permuted_within
 from scanner import Subject
 
+# Draws whose scores are held at once.
+AT_ONCE = 256
+
 
 @register
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Probe(Analysis):
         folds = self._folds(subject, codes, rng)
         decoded = [decode(layer, codes, folds, penalty=self.penalty) for layer in x]
         recall = np.array([recalls(codes, scores.argmax(1), len(names)) for scores in decoded])
-        auc = [np.mean([mean_auc(s[f.test], codes[f.test]) for f in folds]) for s in decoded]
+        auc = [fold_auc(scores, codes, folds) for scores in decoded]
         return xr.Dataset(
             {
                 "balanced_accuracy": ("layer", recall.mean(1), {"chance": 1 / len(names)}),
@@ -88,20 +91,33 @@ class Probe(Analysis):
         draw is split, and its categories balanced, as the labels that were observed.
         """
         x, codes, names = read(subject, self.site, self.label)
-        folds = self._folds(subject, codes, rng)
+        folds, items = self._folds(subject, codes, rng), labels(subject, "item")
         groups = np.empty(len(codes), dtype=int)
         for number, fold in enumerate(folds):
             groups[fold.test] = number // self.frame_folds
-        dealt = permuted_within(codes, labels(subject, "item"), groups, draws=draws, rng=shuffles)
-        score = {"balanced_accuracy": _accuracies, "auc": _aucs}[variable]
+        dealt = permuted_within(codes, items, groups, draws=draws, rng=shuffles)
         values = np.zeros((draws, len(x)))
         for fold in folds:
+            # An item's stimuli share its label, so their weights are summed before all else.
+            _, first, which = np.unique(items[fold.train], return_index=True, return_inverse=True)
+            together = np.eye(len(first))[which]
+            some = np.array_split(np.arange(draws), -(-draws // AT_ONCE))
+            known = [
+                _targets(dealt[now][:, fold.train[first]], together.mean(0), len(names))
+                for now in some
+            ]
+            truth = [dealt[now][:, fold.test].T for now in some]
+            shares = [_shares(dealt[now], fold.test, len(names)) for now in some]
             for layer, one in enumerate(x):
-                hat = smoother(one, fold, penalty=self.penalty)
-                for some in np.array_split(np.arange(draws), -(-draws // 256)):
-                    values[some, layer] += score(hat, dealt[some], fold, len(names))
-        if variable == "auc":
-            values /= len(folds)
+                hat = smoother(one, fold, penalty=self.penalty) @ together
+                hat = np.column_stack([hat, np.ones(len(hat))])
+                for now, targets, right, share in zip(some, known, truth, shares, strict=True):
+                    scores = (hat @ targets).reshape(len(hat), -1, len(names))
+                    values[now, layer] += (
+                        np.sum((scores.argmax(2) == right) * share, axis=0)
+                        if variable == "balanced_accuracy"
+                        else mean_auc(scores, right) / len(folds)
+                    )
         return xr.DataArray(
             values,
             dims=("draw", "layer"),
@@ -178,30 +194,21 @@ def _fitted(
     return fitted, judged, cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
 
 
-def _scores(hat: np.ndarray, dealt: np.ndarray, fold: Fold, categories: int) -> np.ndarray:
-    """Test stimulus x draw x category."""
-    targets = (dealt[:, fold.train, None] == np.arange(categories)).astype(float)
-    offset = targets.mean(1, keepdims=True)
-    centred = (targets - offset).transpose(1, 0, 2).reshape(len(fold.train), -1)
-    return (hat @ centred).reshape(len(fold.test), *dealt.shape[:1], categories) + offset[:, 0]
+def _targets(dealt: np.ndarray, weights: np.ndarray, categories: int) -> np.ndarray:
+    """What items are fitted to in each draw, centred, and the centre below: item + 1 x column.
+
+    Columns are draws, in each the categories; `weights` are the shares of items in the training.
+    """
+    targets = (dealt.T[:, :, None] == np.arange(categories)).astype(float)
+    offset = np.tensordot(weights, targets, 1)
+    return np.concatenate([targets - offset, offset[None]]).reshape(len(targets) + 1, -1)
 
 
-def _accuracies(hat: np.ndarray, dealt: np.ndarray, fold: Fold, categories: int) -> np.ndarray:
-    """What the stimuli of a fold add to the balanced accuracy of each draw."""
-    decoded = _scores(hat, dealt, fold, categories).argmax(2)
-    truth = dealt[:, fold.test].T
+def _shares(dealt: np.ndarray, test: np.ndarray, categories: int) -> np.ndarray:
+    """What each test stimulus is worth in the balanced accuracy of each draw: stimulus x draw."""
     # As many stimuli as a category has in this draw: where items have unequal numbers they differ.
-    counts = np.stack([(dealt == code).sum(1) for code in range(categories)])
-    draws = np.arange(len(dealt))
-    return ((decoded == truth) / counts[truth, draws]).sum(0) / categories
-
-
-def _aucs(hat: np.ndarray, dealt: np.ndarray, fold: Fold, categories: int) -> np.ndarray:
-    """The area under the ROC curve of each draw in a fold."""
-    scores = _scores(hat, dealt, fold, categories)
-    return np.array(
-        [mean_auc(scores[:, draw], codes[fold.test]) for draw, codes in enumerate(dealt)]
-    )
+    sizes = (dealt[:, :, None] == np.arange(categories)).sum(1)
+    return (1 / (categories * np.take_along_axis(sizes, dealt[:, test], 1))).T
 
 
 def recalls(codes: np.ndarray, decoded: np.ndarray, categories: int) -> np.ndarray:
@@ -209,10 +216,8 @@ def recalls(codes: np.ndarray, decoded: np.ndarray, categories: int) -> np.ndarr
     return np.array([np.mean(decoded[codes == code] == code) for code in range(categories)])
 
 
-def mean_auc(scores: np.ndarray, codes: np.ndarray) -> float:
-    """Area under the ROC curve of each category against the rest, averaged.
-
-    Within one fold: scores of different folds come from different fits and do not pool.
+def fold_auc(scores: np.ndarray, codes: np.ndarray, folds: list[Fold]) -> float:
+    """`mean_auc` within each fold, averaged: scores of different fits do not pool.
 
     Parameters
     ----------
@@ -220,12 +225,41 @@ def mean_auc(scores: np.ndarray, codes: np.ndarray) -> float:
         stimulus x category.
     codes : numpy.ndarray
         stimulus.
+    folds : list of Fold
     """
-    ranks = rankdata(scores, axis=0)
-    areas = []
-    for code in np.unique(codes):
-        inside = codes == code
-        n, rest = inside.sum(), (~inside).sum()
-        if rest:
-            areas.append((ranks[inside, code].sum() - n * (n + 1) / 2) / (n * rest))
+    areas: list[float] = []
+    for size in {len(fold.test) for fold in folds}:
+        # Folds of one size are computed together, as if they were draws.
+        tests = np.stack([fold.test for fold in folds if len(fold.test) == size], axis=1)
+        areas.extend(mean_auc(scores[tests], codes[tests]))
     return float(np.mean(areas))
+
+
+def mean_auc(scores: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve of each category against the rest, averaged over categories.
+
+    Parameters
+    ----------
+    scores : numpy.ndarray
+        stimulus x draw x category.
+    codes : numpy.ndarray
+        stimulus x draw.
+
+    Returns
+    -------
+    numpy.ndarray
+        draw.
+    """
+    columns = np.ascontiguousarray(scores.transpose(1, 2, 0))
+    inside = codes.T[:, None] == np.arange(scores.shape[2])[:, None]
+    order = columns.argsort(2)
+    order += np.arange(0, inside.size, len(scores)).reshape(*inside.shape[:2], 1)
+    ranks = inside.astype(float).take(order) @ np.arange(1.0, len(scores) + 1)
+    # Those that are equal share their ranks, which takes longer and is seldom.
+    tied = ~np.diff(np.sort(columns, 2)).all(2)
+    if tied.any():
+        ranks[tied] = (rankdata(columns[tied], axis=1) * inside[tied]).sum(1)
+    n = inside.sum(2)
+    pairs = n * (len(scores) - n)
+    areas = np.divide(ranks - n * (n + 1) / 2, pairs, out=np.zeros_like(ranks), where=pairs > 0)
+    return areas.sum(1) / (pairs > 0).sum(1)

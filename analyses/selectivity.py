@@ -21,6 +21,9 @@ from analyses.base import Analysis, AnalysisError, Quantity, labels, read, regis
 from analyses.splits import item_groups
 from scanner import Subject
 
+# Values of d' held at once, so that memory does not grow with the splits: 32 MB each of a few.
+AT_ONCE = 2**16
+
 
 @register
 @dataclass(frozen=True)
@@ -79,14 +82,19 @@ class Selectivity(Analysis):
                 f"selectivity of '{self.label}': '{names[counts.argmin()]}' has {counts.min()} "
                 "items; two in each half, four in all, are needed"
             )
-        halves = [(np.flatnonzero(side == 0), np.flatnonzero(side == 1)) for side in sides]
+        # split x side x category x item
+        halves = np.equal(sides, [[[0]], [[1]]]).swapaxes(0, 1)[:, :, None]
+        halves = halves & (word_codes == np.arange(len(names))[:, None])
         overlap = np.empty((len(words), self.splits, len(names)))
         profile = np.empty_like(overlap)
+        some = max(1, AT_ONCE // (2 * len(names) * units))
         for layer, word in enumerate(words):
-            for split, half in enumerate(halves):
-                a, b = (d_prime(word[rows], word_codes[rows]) for rows in half)
-                overlap[layer, split] = top_overlap(a, b, self.top)
-                profile[layer, split] = stepped_up(row_correlation(a, b))
+            for start in range(0, self.splits, some):
+                now = slice(start, start + some)
+                a, b = d_prime(word, halves[now]).swapaxes(0, 1)
+                overlap[layer, now] = top_overlap(a, b, self.top)
+                profile[layer, now] = stepped_up(row_correlation(a, b))
+        everything = word_codes == np.arange(len(names))[:, None]
         by_category = ("layer", "category")
         return xr.Dataset(
             {
@@ -96,7 +104,7 @@ class Selectivity(Analysis):
                 "profile_by_category": (by_category, profile.mean(1)),
                 "selectivity": (
                     ("layer", "category", "unit"),
-                    np.array([d_prime(word, word_codes) for word in words]),
+                    np.array([d_prime(word, everything) for word in words]),
                 ),
             },
             coords={
@@ -136,49 +144,52 @@ def word_means(
     return average @ centred, codes[first], names
 
 
-def d_prime(words: np.ndarray, codes: np.ndarray) -> np.ndarray:
+def d_prime(words: np.ndarray, member: np.ndarray) -> np.ndarray:
     """Selectivity of every unit for every category.
 
     Parameters
     ----------
     words : numpy.ndarray
         item x unit.
-    codes : numpy.ndarray
-        item; label codes 0 to K - 1.
+    member : numpy.ndarray
+        ... x category x item, bool: whose category is which; items of none are left out.
 
     Returns
     -------
     numpy.ndarray
-        category x unit: (mean in - mean out) / spread within the two groups, pooled. A unit that
-        does not vary prefers nothing and gets 0.
+        ... x category x unit: (mean in - mean out) / spread within the two groups, pooled. A unit
+        that does not vary prefers nothing and gets 0.
     """
-    member = np.eye(codes.max() + 1)[codes].T
-    n = member.sum(1, keepdims=True)
-    rest = len(words) - n
-    squared = words**2
-    total, squares = words.sum(0), squared.sum(0)
-    mean_in = member @ words / n
-    mean_out = (total - n * mean_in) / rest
-    within = squares - n * mean_in**2 - rest * mean_out**2
-    spread = np.sqrt(np.maximum(within, 0) / (len(words) - 2))
+    size = np.sqrt(np.mean(words**2, axis=0))
+    words = words - words.mean(0)  # what is common to all would only be rounded
+    weights = member.astype(float)
+    everyone = weights.sum(-2)
+    n, items = weights.sum(-1)[..., None], everyone.sum(-1)[..., None]
+    mean = everyone @ words / items
+    apart = weights @ words - n * mean[..., None, :]
+    difference = apart * (items[..., None] / (n * (items[..., None] - n)))
+    # Of the sum of squares around the mean, what the two means do not account for.
+    within = (everyone @ words**2 - items * mean**2)[..., None, :] - apart * difference
+    spread = np.sqrt(np.maximum(within, 0) / (items[..., None] - 2))
     # Rounding leaves a constant unit a spread of about 1e-8 of its size.
-    varies = spread > 1e-7 * np.sqrt(squares / len(words))
-    return np.divide(mean_in - mean_out, spread, out=np.zeros_like(mean_in), where=varies)
+    spread[~(spread > 1e-7 * size)] = np.inf
+    return difference / spread
 
 
 def top_overlap(a: np.ndarray, b: np.ndarray, top: int) -> np.ndarray:
     """Share of the `top` largest columns of each row of `a` that are among those of `b`, row."""
     best = np.zeros((2, *a.shape), dtype=bool)
     for side, values in zip(best, (a, b), strict=True):
-        np.put_along_axis(side, np.argpartition(-values, top, axis=1)[:, :top], True, axis=1)
-    return (best[0] & best[1]).sum(1) / top
+        largest = np.argpartition(-values, top, axis=-1)[..., :top]
+        np.put_along_axis(side, largest, True, axis=-1)
+    return (best[0] & best[1]).sum(-1) / top
 
 
 def row_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Pearson correlation of each row of `a` with that of `b`; 0 where a row is constant."""
-    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
-    size = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return np.divide((a * b).sum(1), size, out=np.zeros(len(a)), where=size > 0)
+    a, b = a - a.mean(-1, keepdims=True), b - b.mean(-1, keepdims=True)
+    size = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    return np.divide((a * b).sum(-1), size, out=np.zeros(a.shape[:-1]), where=size > 0)
 
 
 def stepped_up(r: np.ndarray) -> np.ndarray:

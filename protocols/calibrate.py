@@ -202,6 +202,8 @@ def _faults(summary: dict[str, Any]) -> Iterator[str]:
         f"over {summary['sizes']['seeds']} seeds. Caught is the right verdict for the right "
         "reason.",
         f"Asked: {CAUGHT:.0%} caught, at most {FLAGGED:.0%} of clean twins flagged.",
+        "Stimuli, volumes and verdicts edited on disk meet digests, not chances: the tests of",
+        "`scan verify` change them byte by byte.",
         "",
         "| check | what is broken | verdict | caught | clean twin flagged | without this control |",
         "|---|---|---|---|---|---|",

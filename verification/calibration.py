@@ -109,7 +109,7 @@ class Kind:
         )
 
     def strength(self, effect: float, size: tuple[tuple[str, Any], ...]) -> float:
-        """How strong a code must be for an effect, found by halving on a dozen worlds."""
+        """How strong a code must be for an effect, found by halving on two dozen worlds."""
         key = (self.measure, effect, size)
         if key not in _STRENGTHS:
             _STRENGTHS[key] = self._found(effect, dict(size))
@@ -129,7 +129,7 @@ class Kind:
                         correlated=True, twins=0, **size,
                     )
                 )
-                for seed in range(12)
+                for seed in range(24)
             ]  # fmt: skip
             # A stronger code has more of what is claimed to be there, less of what is not.
             if (np.mean(found) < effect) == (self.than is None):

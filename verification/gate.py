@@ -183,7 +183,8 @@ def _check(case: Case, observed: _Observed, name: str, seed: int) -> Check | Non
     if observed.measure is None or observed.estimate is None:
         return None
     control, hypothesis = case.controls[name], case.hypothesis
-    subject = case.subject.take(observed.held if control.reserves else observed.rows).load()
+    subject = case.subject.take(observed.held if control.reserves else observed.rows)
+    subject = observed.measure.at_its_layer(subject).load()
     rng = stream(seed, hypothesis.id, name)
     try:
         return control(subject, observed.measure, observed.estimate, hypothesis, rng=rng)

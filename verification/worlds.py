@@ -106,7 +106,10 @@ def world(
         if planted in get_args(Surface):
             x += size * _carried(known[planted], layers, units, rng)
         else:
-            x += size * _coded(planted, category, item, layers, units, rng)
+            pattern = _coded(planted, category, item, layers, units, rng)
+            # Along the factors of the noise, so that a size is as hard to read in each world.
+            along = planted == "direction" and mixing is not None
+            x += size * (pattern @ mixing if along else pattern)
         return xr.Dataset(
             {SITE: (("stimulus", "layer", "unit"), x.transpose(1, 0, 2))},
             coords={

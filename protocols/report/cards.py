@@ -184,8 +184,8 @@ def _world_words(name: str, draws: int) -> str:
         "untrained_twin": f"Thin lines: {counted(draws, 'untrained twin')}.",
         "shuffled_labels": f"Grey: {counted(draws, 'shuffling')} of the labels among items, and "
         "their range.",
-        "surface_only": "Dashed: the same analysis on the surface of the words, by its strongest "
-        "family of features; no layer changes it.",
+        "surface_only": "Dashed: the same analysis on the surface of the words, by "
+        f"{counted(draws, 'family', 'families')} of features; no layer changes it.",
         "planted_units": "Dashed: a model with selective units planted in every layer.",
     }
     return words.get(name, f"Dash-dotted: the world of {plain(name)}.")

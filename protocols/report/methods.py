@@ -330,13 +330,14 @@ def _control(name: str, controls: list[Control]) -> str:
     fields = asdict(controls[0])
     words = {
         "untrained_twin": "The strongest of the untrained twins had to be exceeded by a "
-        f"registered margin ({margin}; Zhang & Bowman 2018).",
+        f"registered margin ({margin}; Zhang & Bowman 2018), each twin counted by how often it is "
+        "the strongest in halves of the items.",
         "shuffled_labels": f"Labels were shuffled among items {fields.get('permutations')} times "
         "(Phipson & Smyth 2010).",
         "surface_only": "The same analysis read families of features of the surface of the words "
         "(length, frequency, position, tokens, letters, and all of these) in the place of "
-        f"activations, and the strongest had to be exceeded by a margin ({margin}); so had, where "
-        "the measure is no decoding, the accuracy with which they tell the label.",
+        f"activations; the strongest, counted alike, had to be exceeded by a margin ({margin}), "
+        "and so had, where the measure is no decoding, their accuracy in telling the label.",
         "held_out_items": f"A share of the items ({fields.get('share')}) was set aside before "
         f"anything was measured; in these the effect had to reach at least the margin ({margin}).",
         "split_half": f"Over {fields.get('splits')} halvings of the items, the weaker half had to "

@@ -81,11 +81,19 @@ def test_scores_equal_those_of_scikit_learn() -> None:
         np.testing.assert_allclose(ours[test], ridge.predict(scaler.transform(x[test])), atol=1e-10)
 
 
-def test_auc_equals_that_of_scikit_learn_with_ties() -> None:
+def roc_auc(scores: np.ndarray, codes: np.ndarray) -> float:
+    return float(
+        np.mean([roc_auc_score(codes == code, scores[:, code]) for code in np.unique(codes)])
+    )
+
+
+@pytest.mark.parametrize("digits", [1, 9])
+def test_auc_of_every_draw_equals_that_of_scikit_learn_with_ties_and_without(digits) -> None:
     rng = np.random.default_rng(0)
-    codes, scores = rng.integers(0, 4, 80), rng.normal(size=(80, 4)).round(1)
-    areas = [roc_auc_score(codes == code, scores[:, code]) for code in range(4)]
-    assert mean_auc(scores, codes) == pytest.approx(np.mean(areas), abs=1e-12)
+    codes, scores = rng.integers(0, 4, (80, 3)), rng.normal(size=(80, 3, 4)).round(digits)
+    codes[:, 1] %= 3  # a draw in which a category is not there
+    expected = [roc_auc(scores[:, draw], codes[:, draw]) for draw in range(3)]
+    np.testing.assert_allclose(mean_auc(scores, codes), expected, atol=1e-12)
 
 
 def test_nothing_fitted_depends_on_the_test_part() -> None:
@@ -156,7 +164,7 @@ def test_all_permutations_at_once_are_what_decoding_each_would_give(missing: boo
                 scores = decode(x, shuffled, folds, penalty=PROBE.penalty)
                 expected = {
                     "balanced_accuracy": recalls(shuffled, scores.argmax(1), 4).mean(),
-                    "auc": np.mean([mean_auc(scores[f.test], shuffled[f.test]) for f in folds]),
+                    "auc": np.mean([roc_auc(scores[f.test], shuffled[f.test]) for f in folds]),
                 }[variable]
                 assert float(found[draw, layer]) == pytest.approx(expected, abs=1e-12)
         observed = PROBE(subject, rng=np.random.default_rng(3))[variable]

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 from scipy.stats import ttest_ind
 
-from analyses import AnalysisError
+from analyses import AnalysisError, selectivity
 from analyses.selectivity import (
     Selectivity,
     d_prime,
@@ -18,6 +19,10 @@ from verification.worlds import world
 SELECTIVITY = Selectivity(site="resid_post", top=5, splits=30)
 
 
+def members(codes: np.ndarray) -> np.ndarray:
+    return codes == np.unique(codes)[:, None]
+
+
 def measured(subject, analysis: Selectivity = SELECTIVITY):
     return analysis(subject, rng=np.random.default_rng(0))
 
@@ -25,16 +30,33 @@ def measured(subject, analysis: Selectivity = SELECTIVITY):
 def test_d_prime_is_the_t_statistic_of_scipy_without_its_sample_size() -> None:
     rng = np.random.default_rng(0)
     words, codes = rng.normal(size=(30, 8)), np.repeat(np.arange(3), [5, 10, 15])
-    for code, found in enumerate(d_prime(words, codes)):
+    for code, found in enumerate(d_prime(words, members(codes))):
         inside = codes == code
         t = ttest_ind(words[inside], words[~inside]).statistic
         np.testing.assert_allclose(found, t * np.sqrt(1 / inside.sum() + 1 / (~inside).sum()))
 
 
+def test_many_groupings_at_once_are_each_what_they_are_alone() -> None:
+    rng = np.random.default_rng(0)
+    words, codes = rng.normal(size=(24, 6)), np.repeat(np.arange(3), 8)
+    halves = np.array([rng.permutation(24) < 12 for _ in range(4)])
+    found = d_prime(words, members(codes) & halves[:, None])
+    for half, together in zip(halves, found, strict=True):
+        alone = d_prime(words[half], members(codes[half]))
+        np.testing.assert_allclose(together, alone, atol=1e-12)
+
+
+def test_memory_is_bounded_without_changing_the_result(monkeypatch) -> None:
+    subject = world(np.random.default_rng(0), code="graded", items=8, layers=1)
+    whole = measured(subject)
+    monkeypatch.setattr(selectivity, "AT_ONCE", 1)
+    xr.testing.assert_identical(measured(subject), whole)
+
+
 def test_a_unit_that_does_not_vary_prefers_nothing() -> None:
     words = np.random.default_rng(0).normal(size=(20, 3))
     words[:, 1] = 1e5 + 0.1
-    assert np.all(d_prime(words, np.repeat([0, 1], 10))[:, 1] == 0)
+    assert np.all(d_prime(words, members(np.repeat([0, 1], 10)))[:, 1] == 0)
 
 
 def test_top_units_are_the_largest_not_the_largest_in_size() -> None:
@@ -107,7 +129,7 @@ def test_profile_reliability_is_that_of_the_planted_variances() -> None:
         tuning * rng.normal(size=units)
     )
     half = np.tile([0, 1], items)
-    a, b = (d_prime(words[half == side], code[half == side]) for side in (0, 1))
+    a, b = (d_prime(words, members(code) & (half == side)) for side in (0, 1))
     error = 2 / (items / 2)  # variance of a difference of two means of items / 2
     expected = tuning**2 / (tuning**2 + error)
     assert row_correlation(a, b)[0] == pytest.approx(expected, abs=0.05)

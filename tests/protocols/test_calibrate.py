@@ -48,7 +48,7 @@ def test_a_calibration_is_written_and_goes_on_where_it_was_interrupted(
         Calibration(folder, 3, 1, 1).run()
 
 
-BROKEN = {"check": "D1", "breaks": "It is broken.", "said": ["null"]}
+BROKEN = {"check": "untrained twin", "breaks": "It is broken.", "said": ["null"]}
 
 
 def rate(count: int, of: int = 100) -> dict[str, float]:

@@ -50,7 +50,7 @@ def test_a_planted_effect_is_as_large_as_it_was_asked_to_be(name: str) -> None:
     kind = KINDS[name]
     measure = Measure(kind.hypothesis, kind.analysis, 0, seed=0)
     effect = 2 * kind.smallest_effect
-    found = [measure.effect(kind.planted(effect, seed, **SMALL)) for seed in range(12)]
+    found = [measure.effect(kind.planted(effect, seed, **SMALL)) for seed in range(24)]
     assert np.mean(found) == pytest.approx(effect, abs=0.25 * effect)
 
 

@@ -15,9 +15,10 @@ from scanner import Subject
 from tests.verification.test_gate import PROBE, Shift, case, shifted, verdict
 from verification import CONTROLS, Check, Verdict, judge
 from verification.controls.planted_units import PlantedUnits
-from verification.controls.surface_only import strongest, surfaces
+from verification.controls.surface_only import surfaces
 from verification.gate import _judged
 from verification.red_team.fault import PRESENCE
+from verification.statistics import strongest
 from verification.worlds import world
 
 
@@ -78,14 +79,14 @@ def test_a_twin_that_is_none_makes_the_verdict_invalid(
     assert with_twin(clean()).status == "supported"
 
 
-def test_a_twin_that_is_dead_in_a_layer_makes_the_verdict_invalid() -> None:
+def test_a_twin_that_is_dead_where_it_is_read_makes_the_verdict_invalid() -> None:
     subject = clean()
     x = subject.twins[1]["resid_post"].copy()
-    x[:, 1] = 7
+    x[:, 0] = 7
     twins = {**subject.twins, 1: subject.twins[1].assign(resid_post=x)}
     found = verdict(Subject("toy", subject.volume, twins))
     assert found.status == "invalid"
-    assert "twin 1 is dead: its resid_post is the same for all stimuli in layer 1" in found.reason
+    assert "twin 1 is dead: its resid_post is the same for all stimuli in layer 0" in found.reason
 
 
 def test_better_than_the_twin_by_less_than_the_margin_is_not_enough() -> None:
@@ -124,13 +125,14 @@ def test_surface_keeps_stimuli_and_labels_and_replaces_every_layer() -> None:
     assert all(len(np.unique(letters[item == name], axis=0)) == 1 for name in np.unique(item))
 
 
-def test_the_strongest_family_of_surface_features_is_the_one_that_counts() -> None:
+def test_the_family_that_knows_the_label_counts_and_not_all_together() -> None:
+    """Hundreds of features that know nothing hide the one that does."""
     subject = world(np.random.default_rng(0), confound="length", items=20)
     judged, measure, _, _ = _judged(case(subject), 0)
-    families = surfaces(judged)
-    family = strongest(families, measure)
-    assert family == "length"
-    assert measure.effect(families[family]) > measure.effect(families["all"]) + 0.05
+    effects = {name: measure(family) for name, family in surfaces(judged).items()}
+    shares, effect = strongest(effects)
+    assert shares.startswith("length")
+    assert effect.value > effects["all"].value + 0.05
 
 
 def test_a_property_that_does_not_vary_is_no_family() -> None:

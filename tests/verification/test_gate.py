@@ -229,7 +229,7 @@ def test_evidence_shows_every_layer_in_the_world_and_in_its_controls() -> None:
     assert shown["observed"].dims == ("layer",)
     assert float(shown["observed"].sel(layer=0)) == pytest.approx(found.estimate)
     assert shown["untrained_twin"].sizes == {"untrained_twin_draw": 2, "layer": 3}
-    assert shown["surface_only"].sizes == {"layer": 3}
+    assert shown["surface_only"].sizes == {"surface_only_draw": 9, "layer": 3}
     assert shown["shuffled_labels"].sizes["layer"] == 3
     assert float(shown["half_samples"].std()) > 0
 

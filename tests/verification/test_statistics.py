@@ -12,6 +12,7 @@ from verification.statistics import (
     items_needed,
     permutation_p,
     stream,
+    strongest,
 )
 
 
@@ -54,6 +55,47 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
         low, high = mean_estimate(values, HalfSamples.draw(item, category, rng=rng)).interval(0.95)
         covered += low < 0 < high
     assert 0.92 <= covered / 400 <= 0.98
+
+
+def many_means(truths: list[float], seed: int) -> dict[str, Estimate]:
+    """Means of as many independent properties of the same forty items."""
+    rng = np.random.default_rng(seed)
+    item, category = items_of(1, 40, 1)
+    halves = HalfSamples.draw(item, category, rng=rng)
+    return {
+        f"world {number}": mean_estimate(truth + rng.normal(size=40), halves)
+        for number, truth in enumerate(truths)
+    }
+
+
+def test_many_worlds_that_show_nothing_make_a_weaker_strongest_than_the_largest_of_them() -> None:
+    """The largest of nine means of forty has 1.49 standard errors of luck, 0.23."""
+    worlds = [many_means([0.0] * 9, seed) for seed in range(60)]
+    largest = np.mean([max(one.value for one in world.values()) for world in worlds])
+    smooth = np.mean([strongest(world)[1].value for world in worlds])
+    assert largest == pytest.approx(1.485 / np.sqrt(40), abs=0.04)
+    assert smooth < 0.75 * largest
+    errors = [strongest(world)[1].standard_error for world in worlds]
+    assert np.mean(errors) < 0.6 / np.sqrt(40)  # the mean of nine, not one of them
+
+
+def test_a_world_that_stands_out_counts_alone() -> None:
+    worlds = many_means([0.0] * 8 + [1.5], 0)
+    words, found = strongest(worlds)
+    assert words == "world 8 100%"
+    assert found.value == worlds["world 8"].value
+    np.testing.assert_array_equal(found.draws, worlds["world 8"].draws)
+
+
+def test_two_worlds_that_are_alike_count_by_how_often_each_is_stronger() -> None:
+    worlds = many_means([1.0, 1.0], 1)
+    a, b = worlds["world 0"], worlds["world 1"]
+    share = np.mean(a.draws >= b.draws)
+    words, found = strongest(worlds)
+    assert 0 < share < 1
+    assert f"world 0 {share:.0%}" in words
+    assert found.value == pytest.approx(share * a.value + (1 - share) * b.value)
+    assert found.standard_error < max(a.standard_error, b.standard_error)
 
 
 def test_interval_and_p_agree_and_a_paired_difference_is_narrower() -> None:

@@ -2,8 +2,8 @@
 
 The activations are replaced by properties of the text that need no model, in families: length (in
 characters and tokens), word frequency, position, first token, last token, first letter, ending,
-pairs of letters, and all together. The strongest family counts: one good feature drowns among
-hundreds of poor ones.
+pairs of letters, and all together. The strongest family counts: in all together one good feature
+drowns among hundreds of poor ones.
 
 What an analysis finds in a few features and in hundreds of units can be compared only where it says
 how well the label is read. Of any other measure it is asked besides that the label can be read from
@@ -13,7 +13,7 @@ measured of the label may be the surface's.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -26,7 +26,9 @@ from scanner import Subject
 from verification.base import Check, Hypothesis, Kind
 from verification.control import Control, control
 from verification.measure import Measure
-from verification.statistics import Estimate, stream
+from verification.statistics import Estimate, stream, strongest
+
+Found = TypeVar("Found")
 
 # Half-samples of the fewest items that are judged, four of a category, have two.
 FOLDS = 2
@@ -49,30 +51,24 @@ class SurfaceOnly(Control):
         rng: np.random.Generator,
     ) -> Check:
         worlds = surfaces(subject)
-        family = strongest(worlds, measure)
-        what = f"the surface of the words ({family})"
-        check = self.beaten(observed, measure(worlds[family]), hypothesis.alpha, what)
+        shares, surface = strongest(_of_each(worlds, measure))
+        check = self.beaten(
+            observed, surface, hypothesis.alpha, f"the surface of the words ({shares})"
+        )
         if isinstance(measure.analysis, Probe) or not check.passed:
             return check
-        readers = {name: Reader(one, measure) for name, one in worlds.items()}
-        right = {name: reader.effect() for name, reader in readers.items()}
-        family = max(right, key=lambda name: right[name])
-        return self.beaten(
-            Reader(subject, measure)(),
-            readers[family](),
-            hypothesis.alpha,
-            f"read from the surface ({family}), '{label_of(measure.analysis)}'",
-        )
+        shares, surface = strongest({name: Reader(one, measure)() for name, one in worlds.items()})
+        what = f"read from the surface ({shares}), '{label_of(measure.analysis)}'"
+        return self.beaten(Reader(subject, measure)(), surface, hypothesis.alpha, what)
 
     def profile(
         self, subject: Subject, measure: Measure, *, rng: np.random.Generator
     ) -> xr.DataArray | None:
         layers = subject.volume["layer"].to_numpy()
-        worlds = surfaces(subject)
-        world = worlds[strongest(worlds, measure)]
         # The surface is the same at each layer: one is computed, and shown at all.
-        flat = measure.profile(world.at(int(layers[0])))
-        return flat.isel(layer=[0] * len(layers)).assign_coords(layer=layers)
+        flat = _of_each(surfaces(subject.at(int(layers[0]))), measure.profile)
+        one = xr.concat(list(flat.values()), "draw", combine_attrs="override")
+        return one.isel(layer=[0] * len(layers)).assign_coords(layer=layers)
 
 
 class Reader:
@@ -128,24 +124,24 @@ class Reader:
         return float(np.mean(right)) - 1 / len(self._names)
 
 
-def strongest(worlds: Mapping[str, Subject], measure: Measure) -> str:
-    """The family of surface features with the largest effect.
+def _of_each(worlds: Mapping[str, Subject], work: Callable[[Subject], Found]) -> dict[str, Found]:
+    """What the work finds in each family of surface features that it can be done with.
 
     Raises
     ------
     AnalysisError
-        If the measure can be taken of no family.
+        If it can be done with none.
     """
-    effects: dict[str, float] = {}
+    found: dict[str, Found] = {}
     refusal = AnalysisError("no surface features")
     for family, world in worlds.items():
         try:
-            effects[family] = measure.effect(world)
+            found[family] = work(world)
         except AnalysisError as error:
             refusal = error  # a small family can have fewer units than an analysis asks for
-    if not effects:
+    if not found:
         raise refusal
-    return max(effects, key=lambda name: effects[name])
+    return found
 
 
 def surfaces(subject: Subject) -> dict[str, Subject]:

@@ -1,7 +1,7 @@
 """The same architecture with fresh weights must not come within the margin of the effect.
 
 What an untrained network shows comes from the architecture, the tokenizer and the stimuli, not from
-learning (Zhang & Bowman 2018). Several seeds are recorded and the worst counts.
+learning (Zhang & Bowman 2018). Several seeds are recorded and the strongest counts.
 
 A twin must be one: the same configuration and tokenizer, other weights, no better than guessing at
 English, and not dead. One that is broken shows nothing, and would let everything pass.
@@ -19,7 +19,7 @@ from scanner import Subject
 from verification.base import Check, Hypothesis, Kind
 from verification.control import Control, control
 from verification.measure import Measure
-from verification.statistics import Estimate
+from verification.statistics import Estimate, strongest
 
 # Nats a token by which a fresh network may be better than guessing, by luck.
 BETTER = 0.5
@@ -28,7 +28,7 @@ BETTER = 0.5
 @control
 @dataclass(frozen=True)
 class UntrainedTwin(Control):
-    """Null control: all twins that were recorded, of which the strongest is compared."""
+    """Null control: all twins that were recorded; the strongest is compared."""
 
     kind: ClassVar[Kind] = "null"
 
@@ -45,14 +45,11 @@ class UntrainedTwin(Control):
             raise KeyError("no twin was recorded; set `twins` under `scan`")
         for seed, twin in subject.twins.items():
             check_twin(subject.volume, twin, seed)
-        effects = {seed: measure.effect(subject.twin(seed)) for seed in subject.twins}
-        worst = max(effects, key=lambda seed: effects[seed])
-        return self.beaten(
-            observed,
-            measure(subject.twin(worst)),
-            hypothesis.alpha,
-            f"the strongest of {len(effects)} untrained twins (seed {worst})",
+        shares, twins = strongest(
+            {f"seed {seed}": measure(subject.twin(seed)) for seed in subject.twins}
         )
+        what = f"the strongest of {len(subject.twins)} untrained twins ({shares})"
+        return self.beaten(observed, twins, hypothesis.alpha, what)
 
     def profile(
         self, subject: Subject, measure: Measure, *, rng: np.random.Generator

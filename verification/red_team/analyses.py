@@ -159,7 +159,8 @@ class FirstUnit(Analysis):
         x, codes, _ = read(subjects[0], SITE, self.label)
         items, frames = labels(subjects[0], "item"), labels(subjects[0], "frame")
         words, word_codes, _ = word_means(x, items, frames, codes)
-        distances = [d_prime(layer, word_codes)[0, 0] for layer in words]
+        member = word_codes == np.unique(word_codes)[:, None]
+        distances = [d_prime(layer, member)[0, 0] for layer in words]
         return _measured(subjects[0], "distance", distances, chance=0.0)
 
 
@@ -187,21 +188,21 @@ def _by(analysis: Analysis, sound: Analysis, broken: bool, subject: Subject, see
     return judged(subject, sound, seed=seed)
 
 
-@fault("D3", "rejected", WITHOUT_LEARNING, clean="null")
+@fault("grouped splits", "rejected", WITHOUT_LEARNING, clean="null")
 def split_by_stimulus(seed: int, broken: bool) -> Outcome:
     """The same words are trained and tested on, in other sentences."""
     subject = world(randomness(seed, "by stimulus"), code="item", layers=1, items=20, units=40)
     return _by(SplitByStimulus(), PROBE, broken, subject, seed)
 
 
-@fault("D9", "invalid", "not those of items", clean="null")
+@fault("permutation", "invalid", "not those of items", clean="null")
 def permutation_of_stimuli(seed: int, broken: bool) -> Outcome:
     """Labels are permuted over sentences, so that the permutation ignores what belongs together."""
     subject = world(randomness(seed, "permutes"), code="item", layers=1, items=20, units=40)
     return _by(PermutesStimuli(), PROBE, broken, subject, seed)
 
 
-@fault("D4", "rejected", WITHOUT_LEARNING, clean="null")
+@fault("nesting", "rejected", WITHOUT_LEARNING, clean="null")
 def circular_selection(seed: int, broken: bool) -> Outcome:
     """Units are chosen on all items, those of the test among them."""
     subject = world(
@@ -210,13 +211,13 @@ def circular_selection(seed: int, broken: bool) -> Outcome:
     return _by(Circular(), PROBE, broken, subject, seed)
 
 
-@fault("D5", "invalid", "on the wrong side of chance")
+@fault("below chance", "invalid", "on the wrong side of chance")
 def labels_turned_round(seed: int, broken: bool) -> Outcome:
     """The labels of the test are shifted, so that decoding is surely below chance."""
     return _by(TurnedRound(), PROBE, broken, planted(seed, "turned", size=3), seed)
 
 
-@fault("D6", "rejected", WITHOUT_LEARNING, clean="null")
+@fault("unequal classes", "rejected", WITHOUT_LEARNING, clean="null")
 def plain_accuracy_of_unequal_categories(seed: int, broken: bool) -> Outcome:
     """One category has most of the items, and naming it is right most of the time."""
     subject = world(randomness(seed, "plain"), layers=1, items=24, units=8, categories=3)
@@ -227,7 +228,7 @@ def plain_accuracy_of_unequal_categories(seed: int, broken: bool) -> Outcome:
     return _by(PlainAccuracy(), PROBE, broken, subject.take(rows), seed)
 
 
-@fault("D17", "rejected", "other_seeds: ")
+@fault("seeds", "rejected", "other_seeds: ")
 def lucky_seed(seed: int, broken: bool) -> Outcome:
     """The seed was chosen because the result was good."""
     controls = PRESENCE | {"other_seeds": {"margin": 0.05, "seeds": 5}}
@@ -238,7 +239,7 @@ def lucky_seed(seed: int, broken: bool) -> Outcome:
     return judged(subject, lucky, seed=seed, measure="broken.accuracy", controls=controls)
 
 
-@fault("D4", "null", "surely smaller")
+@fault("nesting", "null", "surely smaller")
 def best_layer_of_noise(seed: int, broken: bool) -> Outcome:
     """The best of twelve layers of noise is reported; it is chosen on other items."""
     code = "none" if broken else "direction"
@@ -246,7 +247,7 @@ def best_layer_of_noise(seed: int, broken: bool) -> Outcome:
     return judged(subject, seed=seed, at={"layer": "selected"}, smallest_effect=0.2)
 
 
-@fault("D4", "rejected", "shuffled_labels: 39 of 39")
+@fault("nesting", "rejected", "shuffled_labels: 39 of 39")
 def identity_as_a_finding(seed: int, broken: bool) -> Outcome:
     """What is one by construction is passed off as found: rank one of a mean difference."""
     subject = planted(seed, "identity")
@@ -255,7 +256,11 @@ def identity_as_a_finding(seed: int, broken: bool) -> Outcome:
     return judged(subject, seed=seed)
 
 
-@fault("D11", ("inconclusive", "rejected"), "neither shown to be there|not surely the margin")
+@fault(
+    "items are the sample",
+    ("inconclusive", "rejected"),
+    "neither shown to be there|not surely the margin",
+)
 def one_item_carries_it(seed: int, broken: bool) -> Outcome:
     """One word of its category moves the mean, and the others do nothing."""
     code = "none" if broken else "localist"
@@ -269,7 +274,7 @@ def one_item_carries_it(seed: int, broken: bool) -> Outcome:
     return judged(_with(subject, x), FirstUnit(), seed=seed, measure="unit.distance")
 
 
-@fault("D14", "rejected", "planted_units: ")
+@fault("power", "rejected", "planted_units: ")
 def blind_analysis(seed: int, broken: bool) -> Outcome:
     """That nothing replicates is claimed by an analysis that could not have seen it."""
     subject = world(randomness(seed, "blind"), layers=1, items=12, units=200, code="graded",
@@ -286,7 +291,7 @@ def blind_analysis(seed: int, broken: bool) -> Outcome:
     )
 
 
-@fault("D22", "invalid", "constant over half-samples")
+@fault("sanity", "invalid", "constant over half-samples")
 def dead_hook(seed: int, broken: bool) -> Outcome:
     """The hook never fired, and what was recorded is zero."""
     subject = planted(seed, "hook")
@@ -294,7 +299,7 @@ def dead_hook(seed: int, broken: bool) -> Outcome:
     return judged(_with(subject, 0 * x if broken else x), seed=seed)
 
 
-@fault("D3", "invalid", "is not finite")
+@fault("finite values", "invalid", "is not finite")
 def a_unit_of_nan(seed: int, broken: bool) -> Outcome:
     """A unit overflowed and is NaN throughout."""
     subject = planted(seed, "nan")
@@ -304,7 +309,7 @@ def a_unit_of_nan(seed: int, broken: bool) -> Outcome:
     return judged(_with(subject, x), seed=seed)
 
 
-@fault("D4", "supported", "every control passed")
+@fault("nesting", "supported", "every control passed")
 def constant_units(seed: int, broken: bool) -> Outcome:
     """A third of the units never fire; that changes nothing, and must not."""
     subject = planted(seed, "constant")

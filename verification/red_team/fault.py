@@ -59,7 +59,7 @@ class Fault:
     ----------
     name : str
     check : str
-        Which of the checks of a gate it is for, by the numbers of the docs.
+        Which of the checks of a gate it is for.
     breaks : str
         What is wrong with it.
     said : tuple of str

@@ -77,7 +77,7 @@ def _with_one_look_after_the_other(seed: int, *looks: int) -> Outcome:
     return _written(write, seed)
 
 
-@fault("D20", "exploratory", "")
+@fault("registration", "exploratory", "")
 def registered_after_recording(seed: int, broken: bool) -> Outcome:
     """The hypothesis was written down when the volume was there."""
 
@@ -91,7 +91,7 @@ def registered_after_recording(seed: int, broken: bool) -> Outcome:
     return _written(write, seed)
 
 
-@fault("D20", "exploratory", "")
+@fault("registration", "exploratory", "")
 def recorded_elsewhere(seed: int, broken: bool) -> Outcome:
     """The volume was brought from elsewhere, and nobody knows when it was recorded."""
 
@@ -104,46 +104,46 @@ def recorded_elsewhere(seed: int, broken: bool) -> Outcome:
     return _written(write, seed)
 
 
-@fault("D21", "exploratory", "")
+@fault("deviations", "exploratory", "")
 def threshold_lowered_after_the_look(seed: int, broken: bool) -> Outcome:
     """The smallest effect that matters was made smaller when the effect was known."""
     return _changed_after_the_look(seed, broken, registration(smallest_effect=0.05))
 
 
-@fault("D20", "exploratory", "")
+@fault("registration", "exploratory", "")
 def direction_turned_after_the_look(seed: int, broken: bool) -> Outcome:
     """What was expected to be less is expected to be greater, once it is."""
     return _changed_after_the_look(seed, broken, registration(than=0.3))
 
 
-@fault("D21", "exploratory", "")
+@fault("deviations", "exploratory", "")
 def settings_changed_after_the_look(seed: int, broken: bool) -> Outcome:
     """The probe's penalty was tuned on the result."""
     other = replace(registration(), analysis={"probe": {"site": "resid_post", "penalty": 0.1}})
     return _changed_after_the_look(seed, broken, other)
 
 
-@fault("D17", "exploratory", "")
+@fault("seeds", "exploratory", "")
 def seed_changed_after_the_look(seed: int, broken: bool) -> Outcome:
     """The study was run with other seeds until one gave the result."""
     return _changed_after_the_look(seed, broken, replace(registration(), seed=1))
 
 
-@fault("D15", "exploratory", "")
+@fault("looks", "exploratory", "")
 def looking_again_and_again(seed: int, broken: bool) -> Outcome:
     """Items were added, and recorded anew, until the result was significant."""
 
     return _with_one_look_after_the_other(seed, *((8, 10, 12) if broken else (12,)))
 
 
-@fault("D21", "exploratory", "")
+@fault("deviations", "exploratory", "")
 def items_left_out_after_the_look(seed: int, broken: bool) -> Outcome:
     """Words that spoiled the result were left out, and the rest was recorded anew."""
 
     return _with_one_look_after_the_other(seed, *((12, 8) if broken else (8,)))
 
 
-@fault("D20", "shown", "left out of the protocol: decodable-too")
+@fault("registration", "shown", "left out of the protocol: decodable-too")
 def failing_hypothesis_dropped(seed: int, broken: bool) -> Outcome:
     """A hypothesis that failed is quietly dropped from the protocol."""
     with tempfile.TemporaryDirectory() as folder:
@@ -175,7 +175,7 @@ def _tampered(seed: int, broken: bool, change: Callable[[list[str]], list[str]])
     return _good_study(seed)
 
 
-@fault("D20", "refused", "line 3: the chain is broken")
+@fault("registration", "refused", "line 3: the chain is broken")
 def verdict_in_the_ledger_edited(seed: int, broken: bool) -> Outcome:
     """The ledger's verdict was changed by hand."""
     return _tampered(
@@ -183,7 +183,7 @@ def verdict_in_the_ledger_edited(seed: int, broken: bool) -> Outcome:
     )
 
 
-@fault("D20", "refused", "line 1: the chain is broken")
+@fault("registration", "refused", "line 1: the chain is broken")
 def registration_in_the_ledger_edited(seed: int, broken: bool) -> Outcome:
     """The threshold was lowered in the line that had registered it."""
 
@@ -195,19 +195,19 @@ def registration_in_the_ledger_edited(seed: int, broken: bool) -> Outcome:
     return _tampered(seed, broken, lower)
 
 
-@fault("D20", "refused", "line 1: the chain is broken")
+@fault("registration", "refused", "line 1: the chain is broken")
 def line_of_the_ledger_removed(seed: int, broken: bool) -> Outcome:
     """The first registration was taken out."""
     return _tampered(seed, broken, lambda lines: lines[1:])
 
 
-@fault("D20", "refused", "line 1: the chain is broken")
+@fault("registration", "refused", "line 1: the chain is broken")
 def lines_of_the_ledger_exchanged(seed: int, broken: bool) -> Outcome:
     """The registration was put before the recording that it had followed."""
     return _tampered(seed, broken, lambda lines: [lines[1], lines[0], *lines[2:]])
 
 
-@fault("D20", "invalid", "required control .* was not run")
+@fault("registration", "invalid", "required control .* was not run")
 def control_removed_from_the_protocol(seed: int, broken: bool) -> Outcome:
     """A control that the effect would not survive is not asked for."""
     needed = REQUIRED["greater"]
@@ -218,7 +218,7 @@ def control_removed_from_the_protocol(seed: int, broken: bool) -> Outcome:
     return judged(planted(seed, "removed"), seed=seed, controls=kept)
 
 
-@fault("D20", "invalid", "required control .* was not run")
+@fault("registration", "invalid", "required control .* was not run")
 def file_of_a_control_deleted(seed: int, broken: bool) -> Outcome:
     """The file of a control is gone, and with it what it would have asked."""
     if not broken:
@@ -228,7 +228,7 @@ def file_of_a_control_deleted(seed: int, broken: bool) -> Outcome:
         return judged(planted(seed, "deleted"), seed=seed)
 
 
-@fault("D7", "refused", "a margin of 0 asks for nothing")
+@fault("margins", "refused", "a margin of 0 asks for nothing")
 def margin_of_zero(seed: int, broken: bool) -> Outcome:
     """To be better than the twin by a hair is called enough."""
     if not broken:
@@ -240,7 +240,7 @@ def margin_of_zero(seed: int, broken: bool) -> Outcome:
         return Outcome("refused", str(error))
 
 
-@fault("D13", "null", "surely on the other side")
+@fault("equivalence", "null", "surely on the other side")
 def one_sided_test_turned_round(seed: int, broken: bool) -> Outcome:
     """The effect lies on the side that was not tested, and would be taken for support."""
     if not broken:

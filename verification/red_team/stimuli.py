@@ -20,55 +20,55 @@ def _surface(seed: int, broken: bool, what: Surface, size: float = 2) -> Outcome
     return judged(subject, seed=seed)
 
 
-@fault("D8", "rejected", BY_SURFACE)
+@fault("surface", "rejected", BY_SURFACE)
 def category_is_length(seed: int, broken: bool) -> Outcome:
     """Words of one category are longer, and only length is coded."""
     return _surface(seed, broken, "length")
 
 
-@fault("D8", "rejected", BY_SURFACE)
+@fault("surface", "rejected", BY_SURFACE)
 def category_is_frequency(seed: int, broken: bool) -> Outcome:
     """Words of one category are more frequent, and only frequency is coded."""
     return _surface(seed, broken, "frequency", size=4)
 
 
-@fault("D8", "rejected", BY_SURFACE)
+@fault("surface", "rejected", BY_SURFACE)
 def category_is_the_first_letter(seed: int, broken: bool) -> Outcome:
     """Words of one category begin alike, and only the letter is coded."""
     return _surface(seed, broken, "letter")
 
 
-@fault("D8", "rejected", BY_SURFACE)
+@fault("surface", "rejected", BY_SURFACE)
 def category_is_position(seed: int, broken: bool) -> Outcome:
     """Words of one category stand later in the text, and only position is coded."""
     return _surface(seed, broken, "position")
 
 
-@fault("D8", "rejected", BY_SURFACE)
+@fault("surface", "rejected", BY_SURFACE)
 def category_is_a_token(seed: int, broken: bool) -> Outcome:
     """Words of one category share their last token, and only the token is coded."""
     return _surface(seed, broken, "token")
 
 
-@fault("D3", "invalid", "frames give it away")
+@fault("grouped splits", "invalid", "frames give it away")
 def frames_of_their_own(seed: int, broken: bool) -> Outcome:
     """Each category has frames of its own."""
     return judged(planted(seed, "frames", own_frames=broken), seed=seed)
 
 
-@fault("D3", "invalid", "are the same word")
+@fault("grouped splits", "invalid", "are the same word")
 def one_word_as_two_items(seed: int, broken: bool) -> Outcome:
     """The same word is listed twice, in capitals, so that it stands on both sides of a split."""
     return judged(_copied(seed, broken, "item", str.upper), seed=seed)
 
 
-@fault("D2", "invalid", "share the text")
+@fault("split half", "invalid", "share the text")
 def duplicated_stimuli(seed: int, broken: bool) -> Outcome:
     """Two items have the same texts, so that halves share them."""
     return judged(_copied(seed, broken, "text", str), seed=seed)
 
 
-@fault("D3", "invalid", "has two values of 'category'")
+@fault("grouped splits", "invalid", "has two values of 'category'")
 def item_in_two_categories(seed: int, broken: bool) -> Outcome:
     """One word is an item of two categories."""
     subject = planted(seed, "senses")
@@ -78,7 +78,7 @@ def item_in_two_categories(seed: int, broken: bool) -> Outcome:
     return judged(subject.relabel("item", items.astype(str)), seed=seed)
 
 
-@fault("D9", "invalid", r"has 3 items; at least 4")
+@fault("permutation", "invalid", r"has 3 items; at least 4")
 def too_few_items(seed: int, broken: bool) -> Outcome:
     """Three words are taken for a category."""
     return judged(planted(seed, "few", items=3 if broken else 8), seed=seed)

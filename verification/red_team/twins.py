@@ -7,14 +7,14 @@ from verification.red_team.fault import Outcome, fault, judged, planted
 from verification.worlds import SITE
 
 
-@fault("D1", "rejected", "untrained_twin: the strongest of 2 untrained twins")
+@fault("untrained twin", "rejected", "untrained_twin: the strongest of 2 untrained twins")
 def architecture_taken_for_learning(seed: int, broken: bool) -> Outcome:
     """An untrained twin shows the same effect."""
     code = "direction" if broken else "none"
     return judged(planted(seed, "architecture", twin_code=code), seed=seed)
 
 
-@fault("D1", "rejected", "untrained_twin: .*seed 7")
+@fault("untrained twin", "rejected", "untrained_twin: .*seed 7")
 def the_one_strong_twin(seed: int, broken: bool) -> Outcome:
     """One seed of the twin shows the effect, and the others would have been quoted."""
     subject = planted(seed, "strong")
@@ -22,37 +22,37 @@ def the_one_strong_twin(seed: int, broken: bool) -> Outcome:
     return judged(Subject("toy", subject.volume, {**subject.twins, 7: other.twins[0]}), seed=seed)
 
 
-@fault("D1", "invalid", "has the weights of the subject")
+@fault("untrained twin", "invalid", "has the weights of the subject")
 def twin_is_the_trained_model(seed: int, broken: bool) -> Outcome:
     """The trained model was loaded as its own twin."""
     return _with_twin(seed, broken, weights_sha256="wNone")
 
 
-@fault("D1", "invalid", "has another config")
+@fault("untrained twin", "invalid", "has another config")
 def twin_of_another_size(seed: int, broken: bool) -> Outcome:
     """The twin has another depth or width."""
     return _with_twin(seed, broken, config_sha256="other")
 
 
-@fault("D1", "invalid", "has another tokenizer")
+@fault("untrained twin", "invalid", "has another tokenizer")
 def twin_with_another_tokenizer(seed: int, broken: bool) -> Outcome:
     """The twin reads other tokens."""
     return _with_twin(seed, broken, tokenizer_sha256="other")
 
 
-@fault("D1", "invalid", "has learned something")
+@fault("untrained twin", "invalid", "has learned something")
 def twin_that_was_trained(seed: int, broken: bool) -> Outcome:
     """The twin is an early checkpoint: it is better than guessing."""
     return _with_twin(seed, broken, surprisal=4.2)
 
 
-@fault("D1", "invalid", "is broken: its surprisal is nan")
+@fault("untrained twin", "invalid", "is broken: its surprisal is nan")
 def twin_that_overflows(seed: int, broken: bool) -> Outcome:
     """The twin was drawn at a wrong scale, so that it computes nothing."""
     return _with_twin(seed, broken, surprisal=float("nan"))
 
 
-@fault("D1", "invalid", "is dead")
+@fault("untrained twin", "invalid", "is dead")
 def twin_that_is_dead(seed: int, broken: bool) -> Outcome:
     """The twin gives every stimulus the same activations, and so lets everything pass."""
     subject = planted(seed, "dead")
@@ -62,7 +62,7 @@ def twin_that_is_dead(seed: int, broken: bool) -> Outcome:
     return judged(Subject("toy", subject.volume, {**subject.twins, 1: twin}), seed=seed)
 
 
-@fault("D1", "invalid", "no twin was recorded")
+@fault("untrained twin", "invalid", "no twin was recorded")
 def no_twin_at_all(seed: int, broken: bool) -> Outcome:
     """The twins were never recorded."""
     return judged(planted(seed, "none", twins=0 if broken else 2), seed=seed)
