@@ -26,7 +26,7 @@ from analyses.base import misfit
 from protocols.marked_yaml import MarkedYaml, Place, ProtocolError, read
 from scanner.aliases import resolve
 from scanner.provenance import digest
-from scanner.reading import Tokens, TokensName
+from scanner.reading import TOKEN_LABELS, Tokens, TokensName
 from scanner.sites import MEANINGS, OUTSIDE, PAIRED, Kind, SiteError
 from stimuli import StimulusError, StimulusSet, load
 from verification import CONTROLS, REQUIRED, Hypothesis
@@ -236,14 +236,7 @@ def load_study(path: Path, *, stimuli: StimulusSet | None = None) -> Study:
             stimuli = whole.part(items=protocol.stimuli.items, frames=protocol.stimuli.frames)
         except StimulusError as error:
             raise source.error(("stimuli",), str(error)) from None
-    for name, analysis in analyses.items():
-        label = getattr(analysis, "label", None)
-        if label is not None and label not in stimuli.table:
-            columns = [str(column) for column in stimuli.table.columns]
-            raise source.error(
-                ("analyses", name, next(iter(protocol.analyses[name])), "label"),
-                f"the stimuli have no column '{label}'{_nearest(label, columns)}",
-            )
+    _check_columns(source, protocol, analyses, [*map(str, stimuli.table.columns), *TOKEN_LABELS])
     return Study(protocol, path.read_text(encoding="utf-8"), analyses, stimuli, source)
 
 
@@ -329,6 +322,21 @@ def _check_read(source: MarkedYaml, protocol: Protocol, analyses: dict[str, Anal
             raise source.error(place, why)
 
 
+def _check_columns(
+    source: MarkedYaml, protocol: Protocol, analyses: dict[str, Analysis], columns: list[str]
+) -> None:
+    """That the stimuli have what analyses read of them; a recording adds what tokens tell."""
+    for name, analysis in analyses.items():
+        for setting in ("label", "confounds"):
+            asked = getattr(analysis, setting, ())
+            for column in (asked,) if isinstance(asked, str) else asked:
+                if column not in columns:
+                    raise source.error(
+                        ("analyses", name, next(iter(protocol.analyses[name])), setting),
+                        f"the stimuli have no column '{column}'{_nearest(column, columns)}",
+                    )
+
+
 def _analysis(source: MarkedYaml, name: str, given: dict[str, dict[str, Any]]) -> Analysis:
     place: Place = ("analyses", name)
     if len(given) != 1:
@@ -342,25 +350,38 @@ def _analysis(source: MarkedYaml, name: str, given: dict[str, dict[str, Any]]) -
 def _configured(source: MarkedYaml, place: Place, cls: type[Any], settings: dict[str, Any]) -> Any:
     """A frozen dataclass from the settings of a protocol, its fields checked one by one."""
     fields = {field.name: field for field in dataclasses.fields(cls)}
+    checked = {}
     for name, value in settings.items():
         if name not in fields:
             raise source.error((*place, name), f"no such setting{_nearest(name, fields)}")
-        _check_type(source, (*place, name), typing.get_type_hints(cls)[name], value)
+        hint = typing.get_type_hints(cls)[name]
+        checked[name] = _checked(source, (*place, name), hint, value)
     for name, field in fields.items():
         if name not in settings and field.default is dataclasses.MISSING:
             raise source.error(place, f"setting '{name}' is needed")
     try:
-        return cls(**settings)
+        return cls(**checked)
     except ValueError as error:
         raise source.error(place, str(error)) from None
 
 
-def _check_type(source: MarkedYaml, place: Place, expected: Any, value: Any) -> None:
+def _checked(source: MarkedYaml, place: Place, expected: Any, value: Any) -> Any:
+    """The value, with lists as the tuples that a frozen dataclass holds."""
     try:
-        TypeAdapter(expected, config=ConfigDict(strict=True)).validate_python(value)
+        adapter = TypeAdapter(expected, config=ConfigDict(strict=True))
+        return adapter.validate_python(tuple(value) if isinstance(value, list) else value)
     except ValidationError:
-        words = expected.__name__ if isinstance(expected, type) else str(expected)
-        raise source.error(place, f"expected {words}, found {value!r}") from None
+        raise source.error(place, f"expected {_kind(expected)}, found {value!r}") from None
+
+
+def _kind(expected: Any) -> str:
+    """A type in words."""
+    inner = [_kind(one) for one in typing.get_args(expected) if one is not Ellipsis]
+    if typing.get_origin(expected) is tuple:
+        return f"a list, each {inner[0]}"
+    if typing.get_origin(expected) is typing.Literal:
+        return " or ".join(f"'{one}'" for one in typing.get_args(expected))
+    return " or ".join(inner) or getattr(expected, "__name__", str(expected))
 
 
 def _check_hypotheses(

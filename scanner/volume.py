@@ -40,7 +40,7 @@ from scanner.shards import VolumeError, damaged
 
 DIMENSIONS = (
     "stimulus", "token", "pair", "position", "layer", "head", "kv_head", "head_unit", "unit",
-    "neuron", "expert", "vocabulary", "rank", "seed", "category", "item", "draw",
+    "neuron", "expert", "vocabulary", "rank", "seed", "category", "other_category", "item", "draw",
 )  # fmt: skip
 ROWS = ("stimulus", "token", "pair")
 PROVENANCE = (

@@ -19,6 +19,7 @@ from scipy.stats import binomtest
 
 from analyses import Analysis
 from analyses.probe import Probe
+from analyses.rsa import Rsa
 from analyses.selectivity import Selectivity
 from scanner import Subject
 from verification.base import Hypothesis, Verdict
@@ -176,6 +177,12 @@ PROFILE: dict[str, dict[str, Any]] = {
     "surface_only": {"margin": 0.05},
     "split_half": {"margin": 0.15, "splits": 10},
 }
+RSA: dict[str, dict[str, Any]] = {
+    "untrained_twin": {"margin": 0.05},
+    "shuffled_labels": {"permutations": 99},
+    "surface_only": {"margin": 0.05},
+    "split_half": {"margin": 0.05, "splits": 10},
+}
 OVERLAP: dict[str, dict[str, Any]] = {
     "planted_units": {"margin": 0.2, "units": 5, "strength": 2.0},
     "split_half": {"margin": 0.0, "splits": 10},
@@ -185,6 +192,8 @@ KINDS = {
     for kind in (
         Kind("probe.balanced_accuracy", Probe(SITE, item_folds=4), 0.1, DECODING),
         Kind("probe.auc", Probe(SITE, item_folds=4), 0.1, DECODING),
+        Kind("rsa.similarity", Rsa(SITE), 0.1, RSA),
+        Kind("rsa.partial", Rsa(SITE), 0.1, RSA),
         Kind("selectivity.profile", Selectivity(SITE, top=5, splits=10), 0.3, PROFILE, "graded"),
         Kind(
             "selectivity.overlap", Selectivity(SITE, top=5, splits=10), 0.1, OVERLAP, "localist",

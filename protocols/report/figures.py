@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
+from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.optimize import isotonic_regression
+from scipy.spatial.distance import squareform
 from scipy.stats import t as student
 
 from protocols.report.words import between, number, plain
@@ -179,13 +181,48 @@ def by_category(values: xr.DataArray, *, name: str) -> go.Figure:
         For the colour bar.
     """
     ordered = values.isel(category=np.argsort(values.mean("layer").to_numpy(), kind="stable"))
-    categories = [str(category) for category in ordered["category"].to_numpy()]
-    z = ordered.transpose("category", "layer").to_numpy()
+    ordered = ordered.transpose("category", "layer")
+    figure = _map(ordered, name=name, hover="%{y}, layer %{x}: %{z:.3f}<extra></extra>")
+    figure.update_layout(
+        xaxis=_axis("layer (counted from 0)", None)
+        | {"tick0": 0, "dtick": layer_step(ordered.sizes["layer"])},
+    )
+    return figure
+
+
+def between_categories(values: xr.DataArray, *, name: str) -> go.Figure:
+    """How far categories are from each other in one layer, those that lie close side by side.
+
+    Parameters
+    ----------
+    values : xarray.DataArray
+        category, other_category: symmetric.
+    name : str
+        For the colour bar.
+    """
+    filled = np.nan_to_num(values.to_numpy(), nan=float(values.min()))
+    apart = filled - filled.min()
+    apart[np.diag_indices_from(apart)] = 0
+    order = leaves_list(linkage(squareform(apart, checks=False), "average", optimal_ordering=True))
+    ordered = values.isel(category=order[::-1], other_category=order)
+    figure = _map(ordered, name=name, hover="%{y} and %{x}: %{z:.3f}<extra></extra>")
+    figure.update_layout(
+        height=100 + BOTTOM + 26 * max(4, len(order)),
+        xaxis=_axis("", None)
+        | {"tickangle": -45, "automargin": True, "ticks": "", "showline": False},
+    )
+    return figure
+
+
+def _map(values: xr.DataArray, *, name: str, hover: str) -> go.Figure:
+    """A heat map of rows x columns, the first row below; darker is more."""
+    rows, columns = ([_name(label) for label in values[dim].to_numpy()] for dim in values.dims)
+    z = values.to_numpy()
     finite = z[np.isfinite(z)]
     figure = go.Figure(
         go.Heatmap(
-            x=values["layer"].to_numpy().tolist(),
-            y=categories,
+            x=columns,
+            y=rows,
             z=[[_json_number(value) for value in row] for row in z],
             zmin=min(0.0, *finite.tolist()),
             zmax=max(1.0, *finite.tolist()),
@@ -199,18 +236,22 @@ def by_category(values: xr.DataArray, *, name: str) -> go.Figure:
                 "ticks": "outside",
                 "ticklen": 3,
             },
-            hovertemplate="%{y}, layer %{x}: %{z:.3f}<extra></extra>",
+            hovertemplate=hover,
         )
     )
     figure.update_layout(
         template=TEMPLATE,
-        height=32 + BOTTOM + 25 * max(4, len(categories)),
+        height=32 + BOTTOM + 25 * max(4, len(rows)),
         margin={"t": 32, "b": BOTTOM, "l": 12, "r": 12},
         dragmode=False,
-        xaxis=_axis("layer (counted from 0)", None) | {"tick0": 0, "dtick": layer_step(z.shape[1])},
         yaxis={"automargin": True, "fixedrange": True, "ticks": "", "showgrid": False},
     )
     return figure
+
+
+def _name(label: Any) -> int | str:
+    """Of a row or column: the number of a layer, the name of a category."""
+    return int(label) if isinstance(label, int | np.integer) else str(label)
 
 
 def layer_step(layers: int) -> int:

@@ -42,6 +42,15 @@ REFERENCES = {
         "Brown, W. (1910). Some experimental results in the correlation of mental abilities. "
         "British Journal of Psychology 3, 296-322.",
     ),
+    "rsa": (
+        "Kriegeskorte, N., Mur, M. & Bandettini, P. (2008). Representational similarity analysis - "
+        "connecting the branches of systems neuroscience. Frontiers in Systems Neuroscience 2, 4.",
+        "Walther, A., Nili, H., Ejaz, N., Alink, A., Kriegeskorte, N. & Diedrichsen, J. (2016). "
+        "Reliability of dissimilarity measures for multi-voxel pattern analysis. NeuroImage 137, "
+        "188-200.",
+        "Schütt, H. H., Kipnis, A. D., Diedrichsen, J. & Kriegeskorte, N. (2023). Statistical "
+        "inference on representational geometries. eLife 12, e82566.",
+    ),
     "judging": (
         "Wu, C. F. J. (1986). Jackknife, bootstrap and other resampling methods in regression "
         "analysis. Annals of Statistics 14, 1261-1295.",
@@ -271,6 +280,28 @@ def analysis_in_words(name: str, analysis: Analysis) -> str:
             f"top {settings['top']} units that are found again in the other half, and the "
             "correlation of the whole profile over units, stepped up to all items (Spearman 1910; "
             "Brown 1910)."
+        )
+    if kind == "rsa":
+        distances = {
+            "crossnobis": "cross-validated squared distances of items between "
+            f"{settings['frame_folds']} groups of frames (Walther et al. 2016), units scaled by "
+            "their spread over stimuli and not whitened",
+            "euclidean": "squared Euclidean distances of items, units scaled by their spread over "
+            "stimuli",
+            "correlation": "correlation distances of items, units scaled by their spread over "
+            "stimuli",
+        }
+        comparisons = {
+            "spearman": "Spearman's correlation",
+            "corr": "Pearson's correlation",
+            "rho-a": "rho-a (Schütt et al. 2023)",
+        }
+        confounds = listed(list(settings["confounds"]))
+        return (
+            f"Representational similarity (analysis '{name}'; Kriegeskorte et al. 2008) compared, "
+            f"at each layer of {settings['site']}, {distances[settings['distance']]}, with those "
+            f"of {settings['label']} by {comparisons[settings['comparison']]}"
+            + (f", and again with {confounds} taken out." if confounds else ".")
         )
     given = listed([f"{plain(key)} {value}" for key, value in settings.items()])
     return f"Analysis '{name}': {summary_line(analysis).rstrip('.')} ({given})."

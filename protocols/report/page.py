@@ -21,7 +21,7 @@ from plotly.offline import get_plotlyjs
 from protocols.report import words
 from protocols.report.calibrated import calibrated
 from protocols.report.cards import Table, cards
-from protocols.report.figures import by_category
+from protocols.report.figures import between_categories, by_category
 from protocols.report.methods import paragraphs, references, summary_line
 from protocols.schema import Study
 from scanner.volume import provenance
@@ -36,6 +36,10 @@ READING = {
     "selective of the other half of the items.",
     "profile_by_category": "The correlation of a category's profile of selectivity over all units "
     "between halves of the items, stepped up to all items.",
+    "separation": "How much further the items of a category are from all others than from each "
+    "other, over the spread of distances.",
+    "rdm": "The mean distance of the items of two categories at layer {layer}; categories that are "
+    "close stand side by side.",
 }
 # What a recording says of itself, in the order in which it is shown.
 RECORDED = (
@@ -47,7 +51,7 @@ RECORDED = (
 
 @dataclass(frozen=True)
 class Map:
-    """A measure by category and layer, with how to read it."""
+    """A heat map of categories, with how to read it."""
 
     name: str
     reading: str
@@ -232,9 +236,18 @@ def _described(study: Study, name: str, subject: str, measures: xr.Dataset) -> D
         )
     maps = []
     for variable, values in measures.data_vars.items():
+        reading = READING.get(str(variable), "")
         if set(values.dims) == {"layer", "category"}:
             title = words.plain(str(variable).removesuffix("_by_category"))
-            maps.append(Map(title, READING.get(str(variable), ""), by_category(values, name=title)))
+            reading += " The category with the highest mean over layers stands on top."
+            figure = by_category(values, name=title)
+            maps.append(Map(f"{title} by category and layer", reading.lstrip(), figure))
+        elif set(values.dims) == {"layer", "category", "other_category"}:
+            # One layer is shown, that of the analysis's first measure.
+            first = measures[next(iter(analysis.measures))]
+            best = int(first["layer"][int(first.argmax("layer"))])
+            figure = between_categories(values.sel(layer=best), name="mean distance")
+            maps.append(Map("distance of categories", reading.format(layer=best), figure))
     return Described(
         name, kind, subject, summary_line(analysis), words.capital("; ".join(levels)), maps
     )

@@ -582,6 +582,22 @@ def test_map_has_the_strongest_category_on_top() -> None:
     assert shown["data"][0]["z"][1] == [0.75] * LAYERS
 
 
+def test_categories_that_are_close_stand_side_by_side_and_the_diagonal_falls() -> None:
+    names = ["cats", "cars", "dogs", "vans"]
+    apart = np.array([[0.2, 9, 1, 8], [9, 0.1, 8, 2], [1, 8, 0.3, 9], [8, 2, 9, np.nan]])
+    values = xr.DataArray(
+        apart, dims=("category", "other_category"),
+        coords={"category": names, "other_category": names},
+    )  # fmt: skip
+    shown = json.loads(figures.between_categories(values, name="mean distance").to_json() or "")
+    map_ = shown["data"][0]
+    assert map_["x"] == map_["y"][::-1]
+    places = {name: place for place, name in enumerate(map_["x"])}
+    assert abs(places["cats"] - places["dogs"]) == abs(places["cars"] - places["vans"]) == 1
+    assert map_["z"][3 - places["cats"]][places["dogs"]] == 1
+    assert map_["z"][3 - places["vans"]][places["vans"]] is None
+
+
 @pytest.mark.parametrize(("layers", "step"), [(4, 1), (12, 1), (13, 2), (30, 5), (80, 10)])
 def test_layers_are_whole_numbers_on_the_axis(layers: int, step: int) -> None:
     assert figures.layer_step(layers) == step

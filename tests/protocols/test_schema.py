@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from analyses.rsa import Rsa
 from protocols.marked_yaml import ProtocolError, read
 from protocols.schema import dims, load_study
 from scanner import Recording
@@ -66,6 +67,17 @@ def test_comments_and_spacing_do_not_change_the_digest_but_settings_do(tmp_path:
     assert load_study(written(tmp_path, other)).sha256 != before
 
 
+def test_a_list_is_the_tuple_of_an_analysis_and_its_columns_are_known(tmp_path: Path) -> None:
+    settings = "rsa: {site: resid_post, label: category, confounds: [zipf, n_tokens]}"
+    text = GOOD.replace("probe: {site: resid_post, label: category, item_folds: 2}", settings)
+    text = text.replace("decode.balanced_accuracy", "decode.similarity")
+    assert load_study(written(tmp_path, text)).analyses["decode"] == Rsa(
+        site="resid_post", confounds=("zipf", "n_tokens")
+    )
+    with pytest.raises(ProtocolError, match=r"line 9: .*confounds: .* no column 'zip'; did you"):
+        load_study(written(tmp_path, text.replace("[zipf,", "[zip,")))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -83,6 +95,16 @@ def test_comments_and_spacing_do_not_change_the_digest_but_settings_do(tmp_path:
         ("item_folds: 2", "item_folds: two", "item_folds: expected int, found 'two'"),
         ("{site: resid_post, label", "{label", "line 9: .*probe: setting 'site' is needed"),
         ("label: category", "label: categry", r"no column 'categry'; did you mean 'category'\?"),
+        (
+            "probe: {",
+            "rsa: {confounds: zipf, ",
+            r"rsa.confounds: expected a list, each str, found 'z",
+        ),
+        (
+            "probe: {",
+            "rsa: {distance: cosine, ",
+            "distance: expected 'crossnobis' or 'euclidean' or",
+        ),
         ("{site: resid_post", "{site: resid_pre", "'resid_pre' is not among the scanned sites"),
         (
             "decode.balanced_accuracy",
