@@ -147,19 +147,26 @@ def read(subject: Subject, site: str, label: str) -> tuple[np.ndarray, np.ndarra
         If the volume has no such site or label, the label has fewer than two values, or the site
         was recorded without layers or at several tokens a stimulus.
     """
+    x = vectors(subject, site)
+    names, codes = np.unique(labels(subject, label), return_inverse=True)
+    if len(names) < 2:
+        raise AnalysisError(f"label '{label}' has one value ('{names[0]}'); two are needed")
+    return x, codes, names
+
+
+def vectors(subject: Subject, site: str) -> np.ndarray:
+    """Activations of a subject, layer x stimulus x unit, float64; heads stand one after the other.
+
+    Raises
+    ------
+    AnalysisError
+        If the volume has no such site, or not one vector a stimulus in each layer.
+    """
     if site not in subject.volume:
         raise AnalysisError(
             f"{subject.name}: no site '{site}' in its volume; "
             f"recorded are {', '.join(map(str, subject.volume.data_vars))}"
         )
-    names, codes = np.unique(labels(subject, label), return_inverse=True)
-    if len(names) < 2:
-        raise AnalysisError(f"label '{label}' has one value ('{names[0]}'); two are needed")
-    return _vectors(subject, site), codes, names
-
-
-def _vectors(subject: Subject, site: str) -> np.ndarray:
-    """layer x stimulus x unit; heads, where a site has them, one after the other."""
     values = subject.volume[site].variable  # coordinates would be carried along for nothing
     why = misfit(site, [str(dim) for dim in values.dims])
     if why:

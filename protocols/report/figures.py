@@ -4,6 +4,7 @@ Lines are labelled at their ends. A screen too narrow for that shows a legend in
 ``report.js``), which is why every line, the chance level included, is a named trace.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -210,6 +211,48 @@ def between_categories(values: xr.DataArray, *, name: str) -> go.Figure:
         height=100 + BOTTOM + 26 * max(4, len(order)),
         xaxis=_axis("", None)
         | {"tickangle": -45, "automargin": True, "ticks": "", "showline": False},
+    )
+    return figure
+
+
+def curve(
+    values: xr.DataArray, *, without: xr.DataArray | None, twins: Sequence[xr.DataArray]
+) -> go.Figure:
+    """What is described by layer, and the same of untrained twins.
+
+    Parameters
+    ----------
+    values : xarray.DataArray
+        layer.
+    without : xarray.DataArray, optional
+        The same without outlier units, layer.
+    twins : sequence of xarray.DataArray
+        Each layer.
+    """
+    figure = go.Figure()
+    layers = values["layer"].to_numpy().tolist()
+    if twins:
+        _world(figure, "untrained_twin", layers, np.array([twin.to_numpy() for twin in twins]))
+    lines = [("trained", "solid", values)]
+    if without is not None:
+        lines.append(("without outliers", "dot", without))
+    for name, dash, line in lines:
+        figure.add_scatter(
+            x=layers, y=[_json_number(value) for value in line.to_numpy()], mode="lines", name=name,
+            line={"color": BLUE, "dash": dash, "width": 2.2},
+            hovertemplate=f"{name}, layer %{{x}}: %{{y:.3g}}<extra></extra>",
+        )  # fmt: skip
+    figure.update_layout(
+        template=TEMPLATE,
+        height=280,
+        margin={"t": 60, "b": BOTTOM, "l": 12, "r": 12},
+        hovermode="closest",
+        dragmode=False,
+        showlegend=True,
+        legend={"orientation": "h", "y": -0.3, "x": 0, "font": {"size": 12}},
+        xaxis=_axis("layer (counted from 0)", None)
+        | {"tick0": 0, "dtick": layer_step(len(layers))},
+        yaxis=_axis("", None, grid=True) | {"automargin": True, "rangemode": "tozero"},
     )
     return figure
 

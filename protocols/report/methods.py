@@ -42,6 +42,16 @@ REFERENCES = {
         "Brown, W. (1910). Some experimental results in the correlation of mental abilities. "
         "British Journal of Psychology 3, 296-322.",
     ),
+    "geometry": (
+        "Ethayarajh, K. (2019). How contextual are contextualized word representations? "
+        "Proceedings of EMNLP-IJCNLP 2019, 55-65.",
+        "Facco, E., d'Errico, M., Rodriguez, A. & Laio, A. (2017). Estimating the intrinsic "
+        "dimension of datasets by a minimal neighborhood information. Scientific Reports 7, 12140.",
+        "Gao, P., Trautmann, E., Yu, B., Santhanam, G., Ryu, S., Shenoy, K. & Ganguli, S. (2017). "
+        "A theory of multineuronal dimensionality, dynamics and measurement. bioRxiv 214262.",
+        "Roy, O. & Vetterli, M. (2007). The effective rank: a measure of effective dimensionality. "
+        "15th European Signal Processing Conference, 606-610.",
+    ),
     "rsa": (
         "Kriegeskorte, N., Mur, M. & Bandettini, P. (2008). Representational similarity analysis - "
         "connecting the branches of systems neuroscience. Frontiers in Systems Neuroscience 2, 4.",
@@ -302,6 +312,14 @@ def analysis_in_words(name: str, analysis: Analysis) -> str:
             f"at each layer of {settings['site']}, {distances[settings['distance']]}, with those "
             f"of {settings['label']} by {comparisons[settings['comparison']]}"
             + (f", and again with {confounds} taken out." if confounds else ".")
+        )
+    if kind == "geometry":
+        return (
+            f"Geometry (analysis '{name}') described the activations of {settings['site']} at each "
+            "layer: length, mean cosine of two stimuli (Ethayarajh 2019), effective rank (Roy & "
+            "Vetterli 2007), participation ratio (Gao et al. 2017), each also without units more "
+            "than ten times as large as the median unit, and intrinsic dimension (Facco et al. "
+            "2017)."
         )
     given = listed([f"{plain(key)} {value}" for key, value in settings.items()])
     return f"Analysis '{name}': {summary_line(analysis).rstrip('.')} ({given})."

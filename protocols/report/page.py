@@ -21,7 +21,7 @@ from plotly.offline import get_plotlyjs
 from protocols.report import words
 from protocols.report.calibrated import calibrated
 from protocols.report.cards import Table, cards
-from protocols.report.figures import between_categories, by_category
+from protocols.report.figures import between_categories, by_category, curve
 from protocols.report.methods import paragraphs, references, summary_line
 from protocols.schema import Study
 from scanner.volume import provenance
@@ -39,8 +39,17 @@ READING = {
     "separation": "How much further the items of a category are from all others than from each "
     "other, over the spread of distances.",
     "rdm": "The mean distance of the items of two categories at layer {layer}; categories that are "
-    "close stand side by side.",
+    "close stand side by side. Darker is more.",
+    "reliability": "The correlation of distances between groups of frames, stepped up to all. Its "
+    "root is the most that any model can reach.",
+    "norm": "The median length of a stimulus.",
+    "anisotropy": "The mean cosine of two stimuli: 1 if all point the same way.",
+    "effective_rank": "Over how many directions the variance of stimuli is spread, by its entropy.",
+    "participation": "The same, as the participation ratio, in which small variances count less.",
+    "dimension": "Intrinsic dimension of the items, by their two nearest neighbours.",
+    "outliers": "Units more than ten times as large as the median unit.",
 }
+WITHOUT = "_without_outliers"
 # What a recording says of itself, in the order in which it is shown.
 RECORDED = (
     "revision", "weights", "weights_sha256", "tokenizer_sha256", "config_sha256", "stimuli_sha256",
@@ -50,8 +59,8 @@ RECORDED = (
 
 
 @dataclass(frozen=True)
-class Map:
-    """A heat map of categories, with how to read it."""
+class Panel:
+    """A figure with how to read it."""
 
     name: str
     reading: str
@@ -67,7 +76,7 @@ class Described:
     subject: str
     line: str
     levels: str
-    maps: list[Map]
+    panels: list[Panel]
 
 
 @dataclass(frozen=True)
@@ -209,20 +218,38 @@ def _counts(verdicts: Sequence[Mapping[str, Any]]) -> str:
 
 
 def described(study: Study, summary: Mapping[str, Any], home: Path) -> list[Described]:
-    """Maps by category and layer, of each analysis and trained subject that gives any."""
+    """What each analysis gave of each trained subject, beside its twins."""
     found = []
     for name in study.analyses:
+        measures = {
+            (one["model"], one["seed"]): opened
+            for one in summary["recordings"]
+            if (opened := _measures(home / "measures" / f"{name}--{one['subject']}.nc")) is not None
+        }
         for recording in summary["recordings"]:
-            path = home / "measures" / f"{name}--{recording['subject']}.nc"
-            if recording["seed"] is not None or not path.is_file():
-                continue
-            with xr.open_dataset(path, engine="h5netcdf") as opened:
-                measures = opened.load()
-            found.append(_described(study, name, recording["subject"], measures))
-    return [one for one in found if one.maps or one.levels]
+            model = recording["model"]
+            if recording["seed"] is None and (model, None) in measures:
+                twins = [
+                    values
+                    for (of, seed), values in measures.items()
+                    if of == model and seed is not None
+                ]
+                found.append(
+                    _described(study, name, recording["subject"], measures[model, None], twins)
+                )
+    return [one for one in found if one.panels or one.levels]
 
 
-def _described(study: Study, name: str, subject: str, measures: xr.Dataset) -> Described:
+def _measures(path: Path) -> xr.Dataset | None:
+    if not path.is_file():
+        return None
+    with xr.open_dataset(path, engine="h5netcdf") as opened:
+        return opened.load()
+
+
+def _described(
+    study: Study, name: str, subject: str, measures: xr.Dataset, twins: list[xr.Dataset]
+) -> Described:
     analysis = study.analyses[name]
     (kind,) = study.protocol.analyses[name]
     levels = []
@@ -234,22 +261,32 @@ def _described(study: Study, name: str, subject: str, measures: xr.Dataset) -> D
             f"{words.number(float(values.max()))} over layers (greatest at layer {best}; chance "
             f"{float(values.attrs['chance']):.3g})"
         )
-    maps = []
-    for variable, values in measures.data_vars.items():
-        reading = READING.get(str(variable), "")
-        if set(values.dims) == {"layer", "category"}:
-            title = words.plain(str(variable).removesuffix("_by_category"))
+    panels = []
+    for variable in map(str, measures.data_vars):
+        if variable in analysis.measures or variable.endswith(WITHOUT):
+            continue
+        values, reading = measures[variable], READING.get(variable, "")
+        title = words.plain(variable.removesuffix("_by_category"))
+        if values.dims == ("layer",):
+            figure = curve(
+                values,
+                without=measures.get(variable + WITHOUT),
+                twins=[twin[variable] for twin in twins],
+            )
+            panels.append(Panel(title, reading, figure))
+        elif set(values.dims) == {"layer", "category"}:
             reading += " The category with the highest mean over layers stands on top."
+            reading += " Darker is more."
             figure = by_category(values, name=title)
-            maps.append(Map(f"{title} by category and layer", reading.lstrip(), figure))
+            panels.append(Panel(f"{title} by category and layer", reading.lstrip(), figure))
         elif set(values.dims) == {"layer", "category", "other_category"}:
             # One layer is shown, that of the analysis's first measure.
             first = measures[next(iter(analysis.measures))]
             best = int(first["layer"][int(first.argmax("layer"))])
             figure = between_categories(values.sel(layer=best), name="mean distance")
-            maps.append(Map("distance of categories", reading.format(layer=best), figure))
+            panels.append(Panel("distance of categories", reading.format(layer=best), figure))
     return Described(
-        name, kind, subject, summary_line(analysis), words.capital("; ".join(levels)), maps
+        name, kind, subject, summary_line(analysis), words.capital("; ".join(levels)), panels
     )
 
 

@@ -18,10 +18,13 @@ def made(name: str) -> Analysis:
 
 
 every = pytest.mark.parametrize("name", sorted(REGISTRY))
+every_reader = pytest.mark.parametrize(
+    "name", sorted(name for name in REGISTRY if hasattr(made(name), "label"))
+)
 
 
-def test_the_two_first_analyses_are_found() -> None:
-    assert {"probe", "selectivity"} <= set(REGISTRY)
+def test_the_files_of_analyses_are_found() -> None:
+    assert {"probe", "selectivity", "rsa", "geometry"} <= set(REGISTRY)
 
 
 @every
@@ -58,11 +61,16 @@ def test_layers_are_independent_as_the_gate_relies_on(name: str) -> None:
 
 
 @every
-def test_an_unknown_site_or_label_is_named(name: str) -> None:
+def test_an_unknown_site_is_named(name: str) -> None:
+    subject = world(np.random.default_rng(0))
+    with pytest.raises(AnalysisError, match="no site 'mlp_act'.*recorded are resid_post"):
+        dataclasses.replace(made(name), site="mlp_act")(subject, rng=np.random.default_rng(0))
+
+
+@every_reader
+def test_an_unknown_label_is_named(name: str) -> None:
     subject = world(np.random.default_rng(0))
     rng = np.random.default_rng(0)
-    with pytest.raises(AnalysisError, match="no site 'mlp_act'.*recorded are resid_post"):
-        dataclasses.replace(made(name), site="mlp_act")(subject, rng=rng)
     with pytest.raises(AnalysisError, match="no label 'valence'; they have text, item"):
         dataclasses.replace(made(name), label="valence")(subject, rng=rng)
     same = subject.relabel("category", np.full(subject.volume.sizes["stimulus"], "one"))

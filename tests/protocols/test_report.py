@@ -598,6 +598,20 @@ def test_categories_that_are_close_stand_side_by_side_and_the_diagonal_falls() -
     assert map_["z"][3 - places["vans"]][places["vans"]] is None
 
 
+def test_what_is_described_by_layer_stands_beside_its_twins() -> None:
+    values, without, twin = (
+        xr.DataArray(row, dims="layer", coords={"layer": range(3)})
+        for row in ([1.0, np.nan, 3], [0.5, 1, 2], [0.1, 0.1, 0.2])
+    )
+    shown = json.loads(figures.curve(values, without=without, twins=[twin]).to_json() or "")
+    assert [trace["name"] for trace in shown["data"]] == [
+        "untrained twins", "trained", "without outliers"
+    ]  # fmt: skip
+    assert shown["data"][1]["y"] == [1, None, 3]
+    alone = json.loads(figures.curve(values, without=None, twins=[]).to_json() or "")
+    assert [trace["name"] for trace in alone["data"]] == ["trained"]
+
+
 @pytest.mark.parametrize(("layers", "step"), [(4, 1), (12, 1), (13, 2), (30, 5), (80, 10)])
 def test_layers_are_whole_numbers_on_the_axis(layers: int, step: int) -> None:
     assert figures.layer_step(layers) == step
