@@ -249,7 +249,7 @@ def curve(
         hovermode="closest",
         dragmode=False,
         showlegend=True,
-        legend={"orientation": "h", "y": -0.3, "x": 0, "font": {"size": 12}},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 11}},
         xaxis=_axis("layer (counted from 0)", None)
         | {"tick0": 0, "dtick": layer_step(len(layers))},
         yaxis=_axis("", None, grid=True) | {"automargin": True, "rangemode": "tozero"},
