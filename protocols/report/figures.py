@@ -215,6 +215,24 @@ def between_categories(values: xr.DataArray, *, name: str) -> go.Figure:
     return figure
 
 
+def between_layers(values: xr.DataArray, *, name: str) -> go.Figure:
+    """How alike every two layers are, the first layer below and on the left.
+
+    Parameters
+    ----------
+    values : xarray.DataArray
+        layer, other_layer.
+    name : str
+        For the colour bar.
+    """
+    ticks = {"tick0": 0, "dtick": layer_step(values.sizes["layer"])}
+    figure = _map(values, name=name, hover="layers %{y} and %{x}: %{z:.3f}<extra></extra>")
+    figure.update_layout(
+        height=400, xaxis=_axis("layer (counted from 0)", None) | ticks, yaxis=ticks
+    )
+    return figure
+
+
 def curve(
     values: xr.DataArray, *, without: xr.DataArray | None, twins: Sequence[xr.DataArray]
 ) -> go.Figure:

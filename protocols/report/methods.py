@@ -42,6 +42,13 @@ REFERENCES = {
         "Brown, W. (1910). Some experimental results in the correlation of mental abilities. "
         "British Journal of Psychology 3, 296-322.",
     ),
+    "cka": (
+        "Kornblith, S., Norouzi, M., Lee, H. & Hinton, G. (2019). Similarity of neural network "
+        "representations revisited. Proceedings of ICML 2019, 3519-3529.",
+        "Nguyen, T., Raghu, M. & Kornblith, S. (2021). Do wide and deep networks learn the same "
+        "things? Uncovering how neural network representations vary with width and depth. ICLR "
+        "2021.",
+    ),
     "geometry": (
         "Ethayarajh, K. (2019). How contextual are contextualized word representations? "
         "Proceedings of EMNLP-IJCNLP 2019, 55-65.",
@@ -312,6 +319,12 @@ def analysis_in_words(name: str, analysis: Analysis) -> str:
             f"at each layer of {settings['site']}, {distances[settings['distance']]}, with those "
             f"of {settings['label']} by {comparisons[settings['comparison']]}"
             + (f", and again with {confounds} taken out." if confounds else ".")
+        )
+    if kind == "cka":
+        return (
+            f"The similarity of every two layers (analysis '{name}') was the debiased linear "
+            f"centred kernel alignment (Kornblith et al. 2019; Nguyen et al. 2021) of "
+            f"{settings['site']} over items."
         )
     if kind == "geometry":
         return (

@@ -21,7 +21,7 @@ from plotly.offline import get_plotlyjs
 from protocols.report import words
 from protocols.report.calibrated import calibrated
 from protocols.report.cards import Table, cards
-from protocols.report.figures import between_categories, by_category, curve
+from protocols.report.figures import between_categories, between_layers, by_category, curve
 from protocols.report.methods import paragraphs, references, summary_line
 from protocols.schema import Study
 from scanner.volume import provenance
@@ -47,6 +47,10 @@ READING = {
     "effective_rank": "Over how many directions the variance of stimuli is spread, by its entropy.",
     "participation": "The same, as the participation ratio, in which small variances count less.",
     "dimension": "Intrinsic dimension of the items, by their two nearest neighbours.",
+    "debiased": "Centred kernel alignment of every two layers: 1 for the same up to rotation and "
+    "size, 0 on average for unrelated ones.",
+    "plain": "The same without the correction: near 1 for any two layers that have more units than "
+    "there are items.",
     "outliers": "Units more than ten times as large as the median unit.",
 }
 WITHOUT = "_without_outliers"
@@ -279,6 +283,9 @@ def _described(
             reading += " Darker is more."
             figure = by_category(values, name=title)
             panels.append(Panel(f"{title} by category and layer", reading.lstrip(), figure))
+        elif set(values.dims) == {"layer", "other_layer"}:
+            figure = between_layers(values, name=title)
+            panels.append(Panel(f"{title} similarity of layers", reading, figure))
         elif set(values.dims) == {"layer", "category", "other_category"}:
             # One layer is shown, that of the analysis's first measure.
             first = measures[next(iter(analysis.measures))]
