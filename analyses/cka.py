@@ -8,7 +8,6 @@ Items are the sample: the mean over an item's frames, after the mean of each fra
 out, since frames are shared and would make all layers alike.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,30 +91,20 @@ def compared(
     n = left.shape[1]
     count = max(1, n // batch)
     order = rng.permutation(n) if count > 1 else np.arange(n)
-    found = []
-    for hsic in (debiased_hsic, plain_hsic):
-        cross, of_left, of_right = 0.0, 0.0, 0.0
-        # Of nearly equal size, none smaller than asked: the debiased form needs four.
-        for rows in np.array_split(order, count):
-            one = _grams(left[:, rows])
-            other = one if right is left else _grams(right[:, rows])
-            cross = cross + hsic(one, other)
-            of_left = of_left + _with_itself(hsic, one)
-            of_right = of_right + _with_itself(hsic, other)
-        sizes = np.outer(of_left, of_right)
-        alike = np.outer(of_left > 0, of_right > 0)
-        found.append(
-            np.divide(cross, np.sqrt(np.abs(sizes)), out=np.full(sizes.shape, np.nan), where=alike)
-        )
-    return found[0], found[1]
-
-
-Hsic = Callable[[np.ndarray, np.ndarray], np.ndarray]
-
-
-def _with_itself(hsic: Hsic, grams: np.ndarray) -> np.ndarray:
-    """Of each layer, layer."""
-    return np.array([hsic(gram[None], gram[None])[0, 0] for gram in grams])
+    cross, of_left, of_right = 0.0, 0.0, 0.0
+    # Of nearly equal size, none smaller than asked: the debiased form needs four.
+    for rows in np.array_split(order, count):
+        one = _grams(left[:, rows])
+        other = one if right is left else _grams(right[:, rows])
+        cross = cross + hsic(one, other, "lij,mij->lm")
+        of_left = of_left + hsic(one, one, "lij,lij->l")
+        of_right = of_right + hsic(other, other, "lij,lij->l")
+    sizes = np.einsum("fl,fm->flm", of_left, of_right)
+    alike = np.einsum("fl,fm->flm", of_left > 0, of_right > 0)
+    debiased, plain = np.divide(
+        cross, np.sqrt(np.abs(sizes)), out=np.full(sizes.shape, np.nan), where=alike
+    )
+    return debiased, plain
 
 
 def _grams(x: np.ndarray) -> np.ndarray:
@@ -127,28 +116,38 @@ def _grams(x: np.ndarray) -> np.ndarray:
     return centred @ centred.swapaxes(1, 2)
 
 
-def plain_hsic(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """The Hilbert-Schmidt independence criterion of centred Gram matrices, up to a constant.
+def hsic(left: np.ndarray, right: np.ndarray, pairs: str) -> np.ndarray:
+    """The Hilbert-Schmidt independence criterion of Gram matrices, debiased and plain.
+
+    Debiased is the unbiased estimator of Song et al. (2012), equation 5, in which the diagonals do
+    not count; plain is of centred matrices, up to a constant.
 
     Parameters
     ----------
     left, right : numpy.ndarray
         layer x item x item.
+    pairs : str
+        For `numpy.einsum`: which layer of one goes with which of the other.
 
     Returns
     -------
     numpy.ndarray
-        layer of left x layer of right.
+        form x what `pairs` gives.
     """
-    return left.reshape(len(left), -1) @ right.reshape(len(right), -1).T
-
-
-def debiased_hsic(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """The unbiased estimator of Song et al. (2012), equation 5; parameters as for `plain_hsic`."""
     n = left.shape[1]
-    off = ~np.eye(n, dtype=bool)
-    left, right = left * off, right * off
-    rows = left.sum(2) @ right.sum(2).T
-    totals = np.outer(left.sum((1, 2)), right.sum((1, 2)))
-    both = plain_hsic(left, right)
-    return (both + totals / ((n - 1) * (n - 2)) - 2 * rows / (n - 2)) / (n * (n - 3))
+
+    def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.einsum(pairs, a, b, optimize=True)
+
+    diagonal, other = (np.diagonal(some, axis1=1, axis2=2)[:, None] for some in (left, right))
+    rows, others = (some.sum(1, keepdims=True) for some in (left, right))
+    rows, others = rows - diagonal, others - other
+    total = product(rows.sum(2, keepdims=True), others.sum(2, keepdims=True))
+    plain = product(left, right)
+    debiased = (
+        plain
+        - product(diagonal, other)
+        + total / ((n - 1) * (n - 2))
+        - 2 * product(rows, others) / (n - 2)
+    ) / (n * (n - 3))
+    return np.array([debiased, plain])

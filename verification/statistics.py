@@ -146,9 +146,9 @@ def strongest(worlds: Mapping[str, Estimate]) -> tuple[str, Estimate]:
     """What the strongest of several worlds shows, with less of the luck of being the strongest.
 
     The largest of several noisy effects is large partly by chance, and the more so the more worlds
-    there are. So each world counts by the share of half-samples in which it is the strongest: one
-    that stands out counts alone, many that show nothing are averaged (Breiman 1996; Efron 2014, on
-    choices smoothed over resamples).
+    there are. So each world counts by the share of half-samples in which it is the strongest, all
+    spread around the effects in the whole: one that stands out counts alone, many that show nothing
+    are averaged (Breiman 1996; Efron 2014, on choices smoothed over resamples).
 
     Parameters
     ----------
@@ -162,8 +162,11 @@ def strongest(worlds: Mapping[str, Estimate]) -> tuple[str, Estimate]:
     Estimate
     """
     draws = np.array([world.draws for world in worlds.values()])
-    shares = np.bincount(draws.argmax(0), minlength=len(draws)) / draws.shape[1]
     values = np.array([world.value for world in worlds.values()])
+    # The spread of half-samples is that of the whole, but what is fitted on half of the items is
+    # nearer to nothing in each world: around their values, the worlds are as far apart as they are.
+    around = values[:, None] + draws - draws.mean(1, keepdims=True)
+    shares = np.bincount(around.argmax(0), minlength=len(draws)) / draws.shape[1]
     some = next(iter(worlds.values()))
     counted = sorted(zip(shares, worlds, strict=True), key=lambda one: -one[0])
     words = ", ".join(f"{name} {share:.0%}" for share, name in counted if share > 0)

@@ -147,10 +147,10 @@ def _heavy(rng: np.random.Generator, tails: float, shape: tuple[int, ...]) -> np
 
 
 def _mixing(rng: np.random.Generator, units: int) -> np.ndarray:
-    """A rotation with a falling spectrum (variance as 1 / rank, one on average)."""
+    """A rotation with a falling spectrum, 1 / rank; each unit has a variance of one."""
     rotation = np.linalg.qr(rng.normal(size=(units, units)))[0]
-    variance = 1 / np.arange(1, units + 1)
-    return np.sqrt(variance / variance.mean())[:, None] * rotation
+    mixed = rotation / np.sqrt(np.arange(1, units + 1))[:, None]
+    return mixed / np.linalg.norm(mixed, axis=0)
 
 
 def _carried(values: np.ndarray, layers: int, units: int, rng: np.random.Generator) -> np.ndarray:

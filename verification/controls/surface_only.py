@@ -30,6 +30,9 @@ from verification.statistics import Estimate, stream, strongest
 
 Found = TypeVar("Found")
 
+# Into how many parts a number is cut at most.
+STEPS = 20
+
 # Half-samples of the fewest items that are judged, four of a category, have two.
 FOLDS = 2
 
@@ -160,22 +163,15 @@ def features(volume: xr.Dataset, items: np.ndarray) -> Mapping[str, np.ndarray]:
     """Surface features by family, each stimulus x feature."""
     numbers = {name: volume[name].to_numpy().astype(float)[:, None]
                for name in ("n_chars", "n_tokens", "zipf", "target_position")}  # fmt: skip
-    one_hot = {
-        name: _one_hot(volume[name].to_numpy())
-        for name in ("n_chars", "n_tokens", "target_position", "first_token", "last_token")
-    }
+    # Steps, too: what is read need not grow evenly, and between values that training has seen lie
+    # others.
+    steps = {name: _steps(values) for name, values in numbers.items()}
     families = {
-        # One column a value, too: what is read need not grow with it.
-        "length": [
-            numbers["n_chars"],
-            numbers["n_tokens"],
-            one_hot["n_chars"],
-            one_hot["n_tokens"],
-        ],
-        "frequency": [numbers["zipf"], numbers["zipf"] ** 2],
-        "position": [numbers["target_position"], one_hot["target_position"]],
-        "first token": [one_hot["first_token"]],
-        "last token": [one_hot["last_token"]],
+        "length": [numbers["n_chars"], numbers["n_tokens"], steps["n_chars"], steps["n_tokens"]],
+        "frequency": [numbers["zipf"], steps["zipf"]],
+        "position": [numbers["target_position"], steps["target_position"]],
+        "first token": [_one_hot(volume["first_token"].to_numpy())],
+        "last token": [_one_hot(volume["last_token"].to_numpy())],
         "first letter": [_marks(items, lambda word: [word[0]])],
         "ending": [_marks(items, lambda word: [word[-1], word[-2:]])],
         "pairs of letters": [
@@ -198,6 +194,13 @@ def _in_place(subject: Subject, values: np.ndarray) -> Subject:
         .assign({kind: (dims, repeated) for kind in volume.data_vars})
         .assign_coords(unit=np.arange(values.shape[1]))
     )
+
+
+def _steps(values: np.ndarray) -> np.ndarray:
+    """Whether a number reaches each of up to `STEPS` of its values, stimulus x step."""
+    found = np.unique(values)
+    places = np.linspace(0, len(found) - 1, min(len(found), STEPS + 1)).round().astype(int)
+    return (values >= found[places[1:]]).astype(float)
 
 
 def _one_hot(values: np.ndarray) -> np.ndarray:

@@ -1,0 +1,270 @@
+"""What analyses cost, side by side in one run with the loop that is usual for them.
+
+``make bench`` runs it and writes ``benchmarks/analyses.md``. Both sides of a race get the same
+activations and must give the same answer before they are timed. What would take hours is timed on a
+part, and says so.
+"""
+
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import rsatoolbox
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.preprocessing import StandardScaler
+
+from analyses import cka, rdm
+from analyses.base import labels, read
+from analyses.probe import Probe, decode, recalls
+from analyses.rsa import Rsa
+from analyses.splits import Fold, cross_grouped, permuted_within
+from benchmarks.scanner import machine, table
+from scanner import Subject
+from verification.worlds import SITE, world
+
+PAGE = Path(__file__).parent / "analyses.md"
+REPEATS = 3
+PERMUTATIONS = 1000
+
+
+@dataclass(frozen=True)
+class Race:
+    """Ours and the usual way, each returning its answer.
+
+    Attributes
+    ----------
+    what, against : str
+    ours, usual : callable
+    tolerance : float
+        By which the answers may differ.
+    part : float
+        How much more work ours does than what was timed of the usual way.
+    """
+
+    what: str
+    against: str
+    ours: Callable[[], np.ndarray]
+    usual: Callable[[], np.ndarray]
+    tolerance: float
+    part: float = 1.0
+    compared: Callable[[np.ndarray], np.ndarray] = field(default=lambda answer: answer)
+
+    def run(self) -> list[str]:
+        """The row of the table.
+
+        Raises
+        ------
+        AssertionError
+            If the answers differ by more than the tolerance.
+        """
+        apart = float(np.abs(self.compared(self.ours()) - self.usual()).max())
+        assert apart <= self.tolerance, f"{self.what}: answers differ by {apart:g}"
+        times: tuple[list[float], list[float]] = ([], [])
+        for _ in range(REPEATS):
+            for call, seconds in zip((self.ours, self.usual), times, strict=True):
+                start = time.perf_counter()
+                call()
+                seconds.append(time.perf_counter() - start)
+        ours, usual = (statistics.median(seconds) for seconds in times)
+        scaled = "" if self.part == 1 else f" (1 part in {self.part:g} timed)"
+        return [
+            self.what, self.against, f"{apart:.1e}", f"{ours:.3f} s",
+            f"{usual * self.part:.3f} s{scaled}", f"{usual * self.part / ours:.1f} x",
+        ]  # fmt: skip
+
+
+def subject() -> Subject:
+    """As large as the quickstart's: 160 items in 4 frames, 30 layers of 576 units."""
+    return world(
+        np.random.default_rng(0), code="direction", size=1.0, correlated=True, twins=0,
+        categories=10, items=16, frames=4, layers=30, units=576,
+    )  # fmt: skip
+
+
+def probe_races(one: Subject) -> list[Race]:
+    probe = Probe(SITE, item_folds=4, frame_folds=2)
+    x, codes, _ = read(one, SITE, "category")
+    folds = cross_grouped(
+        labels(one, "item"), labels(one, "frame"), codes,
+        item_folds=4, frame_folds=2, rng=np.random.default_rng(0),
+    )  # fmt: skip
+    targets = np.eye(codes.max() + 1)[codes]
+
+    def ridge() -> np.ndarray:
+        scores = np.empty((len(x), *targets.shape))
+        for layer, values in enumerate(x):
+            for train, test in folds:
+                scaler = StandardScaler().fit(values[train])
+                z = scaler.transform(values[train])
+                fitted = Ridge(alpha=(z**2).sum() / len(train)).fit(z, targets[train])
+                scores[layer, test] = fitted.predict(scaler.transform(values[test]))
+        return scores
+
+    def logistic(layers: int) -> np.ndarray:
+        found = []
+        for values in x[:layers]:
+            decoded = np.empty_like(codes)
+            for train, test in folds:
+                scaler = StandardScaler().fit(values[train])
+                fitted = LogisticRegression(C=0.01, max_iter=1000).fit(
+                    scaler.transform(values[train]), codes[train]
+                )
+                decoded[test] = fitted.predict(scaler.transform(values[test]))
+            found.append(balanced_accuracy_score(codes, decoded))
+        return np.array(found)
+
+    def accuracy() -> np.ndarray:
+        found = probe(one, rng=np.random.default_rng(0))["balanced_accuracy"]
+        return found.to_numpy()
+
+    def permutations(draws: int) -> np.ndarray:
+        return probe.permuted(
+            one, "balanced_accuracy", draws=draws,
+            rng=np.random.default_rng(0), shuffles=np.random.default_rng(1),
+        ).to_numpy()  # fmt: skip
+
+    def ours() -> np.ndarray:
+        return np.array([decode(values, codes, folds, penalty=1.0) for values in x])
+
+    return [
+        Race(
+            "ridge probes, 30 layers x 8 folds", "scikit-learn's Ridge, one by one", ours, ridge,
+            1e-8,
+        ),
+        Race(
+            "the same with AUC and recall", "scikit-learn's multinomial LogisticRegression",
+            accuracy, lambda: logistic(2), 0.05, 15, lambda answer: answer[:2],
+        ),
+        Race(
+            "1,000 permutations of labels, 30 layers", "probing each: five of them",
+            lambda: permutations(PERMUTATIONS), lambda: _each_permuted(x, codes, one, folds),
+            1e-12, PERMUTATIONS / 5, lambda answer: answer[:5],
+        ),
+    ]  # fmt: skip
+
+
+def _each_permuted(x: np.ndarray, codes: np.ndarray, one: Subject, folds: list[Fold]) -> np.ndarray:
+    """The first five permutations, decoded one by one."""
+    groups = np.empty(len(codes), dtype=int)
+    for number, fold in enumerate(folds):
+        groups[fold.test] = number // 2
+    dealt = permuted_within(
+        codes, labels(one, "item"), groups, draws=PERMUTATIONS, rng=np.random.default_rng(1)
+    )
+    return np.array(
+        [
+            [
+                recalls(some, decode(values, some, folds, penalty=1.0).argmax(1), 10).mean()
+                for values in x
+            ]
+            for some in dealt[:5]
+        ]
+    )
+
+
+def rsa_races(one: Subject) -> list[Race]:
+    analysis = Rsa(SITE, distance="correlation")
+    x, codes, _ = read(one, SITE, "category")
+    items, frames = labels(one, "item"), labels(one, "frame")
+    first, which = np.unique(items, return_index=True, return_inverse=True)[1:]
+    average = np.eye(len(first))[which].T / 4
+    patterns = np.empty((len(x), len(first), x.shape[2]))
+    for layer, values in enumerate(x):
+        centred = values - np.array([values[frames == frame].mean(0) for frame in frames])
+        patterns[layer] = average @ (centred / centred.std(0))
+    model = rsatoolbox.rdm.get_categorical_rdm(codes[first].tolist())
+
+    def ours() -> np.ndarray:
+        rdms = np.array([rdm.correlation(values) for values in patterns])
+        return rdm.compared(rdms, rdm.model_rdm(codes[first])[None], "spearman")[:, 0]
+
+    def theirs() -> np.ndarray:
+        found = []
+        for values in patterns:
+            layer = rsatoolbox.rdm.calc_rdm([rsatoolbox.data.Dataset(values)], method="correlation")
+            found.append(rsatoolbox.rdm.compare(layer, model, method="spearman")[0, 0])
+        return np.array(found)
+
+    orders = np.random.default_rng(1).permuted(np.tile(np.arange(len(first)), (1000, 1)), axis=1)
+    rdms = rsatoolbox.rdm.RDMs(np.array([rdm.correlation(values) for values in patterns]))
+
+    def mantel() -> np.ndarray:
+        models = rsatoolbox.rdm.RDMs(rdm.model_rdm(codes[first][orders[:5]]))
+        return rsatoolbox.rdm.compare(rdms, models, method="spearman").T
+
+    return [
+        Race(
+            "RDMs of 30 layers against a model",
+            "rsatoolbox's calc_rdm and compare, layer by layer", ours, theirs, 1e-10,
+        ),
+        Race(
+            "1,000 permutations of items (Mantel), 30 layers",
+            "rsatoolbox's compare with five of the permuted models",
+            lambda: analysis.permuted(
+                one, "similarity", draws=PERMUTATIONS,
+                rng=np.random.default_rng(0), shuffles=np.random.default_rng(1),
+            ).to_numpy(),
+            mantel, 1e-10, PERMUTATIONS / 5, lambda answer: answer[:5],
+        ),
+    ]  # fmt: skip
+
+
+def cka_races(layers: int = 30, items: int = 500, units: int = 576) -> list[Race]:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, layers, items, units))
+    y += x
+
+    def pairwise(hsic: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
+        """As most scripts do it: a function of two layers, called for each pair."""
+        found = np.empty((layers, layers))
+        for i, one in enumerate(x):
+            for j, other in enumerate(y):
+                k, m = one @ one.T, other @ other.T
+                found[i, j] = hsic(k, m) / np.sqrt(hsic(k, k) * hsic(m, m))
+        return found
+
+    def plain(k: np.ndarray, m: np.ndarray) -> float:
+        centre = np.eye(items) - 1 / items
+        return float(np.sum((centre @ k @ centre) * (centre @ m @ centre)))
+
+    def debiased(k: np.ndarray, m: np.ndarray) -> float:
+        k, m = k - np.diag(np.diag(k)), m - np.diag(np.diag(m))
+        both = np.sum(k * m) + k.sum() * m.sum() / ((items - 1) * (items - 2))
+        return float(both - 2 * (k.sum(0) @ m.sum(0)) / (items - 2))
+
+    def ours(place: int) -> np.ndarray:
+        return cka.compared(x, y, batch=10_000, rng=rng)[place]
+
+    return [
+        Race(f"both forms of CKA, {layers} x {layers} layers, {items} items",
+             f"the {name} one, pair by pair", lambda place=place: ours(place),
+             lambda hsic=hsic: pairwise(hsic), 1e-10)
+        for place, name, hsic in ((0, "debiased", debiased), (1, "plain", plain))
+    ]  # fmt: skip
+
+
+def main() -> None:
+    """Run all races and write the page."""
+    warnings.simplefilter("ignore")  # rsatoolbox's casts, and a regression that is cut off
+    one = subject()
+    rows = []
+    for race in [*probe_races(one), *rsa_races(one), *cka_races()]:
+        rows.append(race.run())
+        print(*rows[-1], sep=" | ", file=sys.stderr, flush=True)
+    columns = ["what", "against", "answers differ by", "ours", "usual", "faster"]
+    PAGE.write_text(
+        "# What analyses cost\n\nWritten by `make bench`; see `benchmarks/analyses.py`.\n\n"
+        f"Machine: {machine()}. 640 stimuli of 160 items, 30 layers of 576 units, unless said. "
+        f"Medians of {REPEATS} interleaved runs.\n\n{table(columns, rows)}\n",
+        encoding="utf-8",
+    )
+
+
+if __name__ == "__main__":
+    main()
