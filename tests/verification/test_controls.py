@@ -136,10 +136,10 @@ def test_the_families_that_know_the_label_count_alone() -> None:
 
 
 def test_a_number_is_read_between_the_values_that_training_has_seen() -> None:
-    """Positions grow with the category and are never the same twice: only an order tells it."""
+    """Test frames have positions of their own: with one column a value 0.125 were read."""
     subject = world(np.random.default_rng(0), confound="position", items=20)
     judged, measure, _, _ = _judged(case(subject), 0)
-    assert measure.effect(surfaces(judged)["position"]) > 0.5
+    assert measure.effect(surfaces(judged)["position"]) > 0.3
 
 
 def test_a_property_that_does_not_vary_is_no_family() -> None:
