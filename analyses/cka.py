@@ -110,10 +110,11 @@ def compared(
 def _grams(x: np.ndarray) -> np.ndarray:
     """layer x item x item, of layer x item x unit around its mean."""
     centred = x - x.mean(1, keepdims=True)
+    grams = centred @ centred.swapaxes(1, 2)
     # What is the same for all items leaves rounding, and would be scaled up to a similarity.
-    size = np.sqrt(np.mean(x**2, axis=(1, 2), keepdims=True))
-    centred = np.where(np.abs(centred).max((1, 2), keepdims=True) > 1e-12 * size, centred, 0.0)
-    return centred @ centred.swapaxes(1, 2)
+    size = np.einsum("liu,liu->l", x, x)
+    grams[np.trace(grams, axis1=1, axis2=2) <= 1e-24 * size] = 0
+    return grams
 
 
 def hsic(left: np.ndarray, right: np.ndarray, pairs: str) -> np.ndarray:

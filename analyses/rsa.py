@@ -30,7 +30,7 @@ from analyses.rdm import (
     prepared,
     squared_euclidean,
 )
-from analyses.selectivity import row_correlation
+from analyses.selectivity import row_correlation, stepped_up, without_frames
 from analyses.splits import item_groups
 from scanner import Subject
 
@@ -194,10 +194,7 @@ def _of_items(subject: Subject, column: str, first: np.ndarray, which: np.ndarra
 
 def _scaled(x: np.ndarray, frames: np.ndarray) -> np.ndarray:
     """Stimulus x unit, without the mean of each frame, in units of each unit's spread."""
-    centred = x - x.mean(0)
-    for frame in np.unique(frames):
-        inside = frames == frame
-        centred[inside] -= centred[inside].mean(0)
+    centred = without_frames(x, frames)
     spread = centred.std(0)
     varies = spread > 1e-9 * np.maximum(np.abs(x).max(0), spread.max())
     return np.divide(centred, spread, out=np.zeros_like(centred), where=varies)
@@ -207,8 +204,7 @@ def _reliability(folds: np.ndarray) -> float:
     """The correlation of RDMs between folds, stepped up to all (Spearman 1910; Brown 1910)."""
     each = np.array([squared_euclidean(fold) for fold in folds])
     one, other = np.triu_indices(len(each), 1)
-    r = float(row_correlation(each[one], each[other]).mean())
-    return len(each) * r / (1 + (len(each) - 1) * r) if r > 0 else r
+    return float(stepped_up(row_correlation(each[one], each[other]).mean(), len(each)))
 
 
 def _between(rdms: np.ndarray, values: np.ndarray, names: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from analyses.base import Analysis, AnalysisError, Quantity, labels, read, regis
 from analyses.splits import item_groups
 from scanner import Subject
 
-# Values of d' held at once, so that memory does not grow with the splits: 32 MB each of a few.
+# Values of d' held at once, so few that memory does not grow with the splits, and caches hold them.
 AT_ONCE = 2**16
 
 
@@ -134,14 +134,20 @@ def word_means(
     word_codes, word_items : numpy.ndarray
         The label code and name of each item.
     """
-    centred = x.copy()
-    for frame in np.unique(frames):
-        inside = frames == frame
-        centred[:, inside] -= centred[:, inside].mean(1, keepdims=True)
+    centred = without_frames(x, frames)
     names, first, which = np.unique(items, return_index=True, return_inverse=True)
     average = np.eye(len(names))[which].T
     average /= average.sum(1, keepdims=True)
     return average @ centred, codes[first], names
+
+
+def without_frames(x: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """... x stimulus x unit without the mean of each frame, which moves every item alike."""
+    centred = x.copy()
+    for frame in np.unique(frames):
+        inside = frames == frame
+        centred[..., inside, :] -= centred[..., inside, :].mean(-2, keepdims=True)
+    return centred
 
 
 def d_prime(words: np.ndarray, member: np.ndarray) -> np.ndarray:
@@ -192,10 +198,10 @@ def row_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.divide((a * b).sum(-1), size, out=np.zeros(a.shape[:-1]), where=size > 0)
 
 
-def stepped_up(r: np.ndarray) -> np.ndarray:
-    """Spearman-Brown: reliability of the whole from that of a half, 2r / (1 + r).
+def stepped_up(r: np.ndarray, times: int = 2) -> np.ndarray:
+    """Spearman-Brown: reliability of the whole from that of a part, k r / (1 + (k - 1) r).
 
     Negative correlations stay as they are; the formula is meant for reliabilities and grows
     without bound towards -1.
     """
-    return np.where(r > 0, 2 * r / (1 + np.abs(r)), r)
+    return np.where(r > 0, times * r / (1 + (times - 1) * np.abs(r)), r)
