@@ -23,8 +23,8 @@ _SPELLED = (
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number with a fixed number of digits; what could not be computed says so."""
-    return NOT_COMPUTED if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+    """A number with so many digits, never "-0.000"; what could not be computed says so."""
+    return NOT_COMPUTED if value is None or not math.isfinite(value) else f"{value:z.{digits}f}"
 
 
 def between(interval: Sequence[float | None]) -> str:

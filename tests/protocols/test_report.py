@@ -275,6 +275,10 @@ def section(page: str, status: str) -> str:
     return Parts(page[start : page.index("</section>", start)]).text
 
 
+def test_no_zero_is_negative():
+    assert words.number(-0.0001) == "0.000"
+
+
 def test_page_asks_nothing_of_a_network(parts: Parts) -> None:
     asked = [
         value
