@@ -224,3 +224,28 @@ def labels(subject: Subject, label: str) -> np.ndarray:
         raise AnalysisError(f"stimuli have no label '{label}'; they have {', '.join(known)}")
     # By way of objects: numpy does not cast its variable-width strings to fixed width.
     return coordinates[label].to_numpy().astype(object).astype(str)
+
+
+def of_items(subject: Subject, column: str, first: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """A column by item: of numbers the mean over its stimuli, else the value of the first.
+
+    Parameters
+    ----------
+    subject : Subject
+    column : str
+        Of the stimulus table.
+    first : numpy.ndarray
+        item; a stimulus of each.
+    which : numpy.ndarray
+        stimulus; the item of each.
+
+    Returns
+    -------
+    numpy.ndarray
+        item; float64, or text.
+    """
+    text = labels(subject, column)
+    values = subject.volume[column].to_numpy()
+    if values.dtype.kind not in "iuf":
+        return text[first]
+    return np.bincount(which, values.astype(float)) / np.bincount(which)

@@ -18,7 +18,7 @@ import numpy as np
 import xarray as xr
 from scipy.spatial.distance import squareform
 
-from analyses.base import Analysis, AnalysisError, Quantity, labels, read, register
+from analyses.base import Analysis, AnalysisError, Quantity, labels, of_items, read, register
 from analyses.rdm import (
     Comparison,
     Distance,
@@ -171,25 +171,16 @@ class Rsa(Analysis):
             else:
                 distance = squared_euclidean if self.distance == "euclidean" else correlation
                 rdms.append(distance(sums.sum(0) / counts.sum(0)))
-        return np.array(rdms), np.array(reliability), _of_items(subject, self.label, first, which)
+        return np.array(rdms), np.array(reliability), of_items(subject, self.label, first, which)
 
     def _confounds(self, subject: Subject) -> np.ndarray:
         """The RDMs of the confounds that vary, confound x pair."""
         items = labels(subject, "item")
         first, which = np.unique(items, return_index=True, return_inverse=True)[1:]
-        columns = [_of_items(subject, name, first, which) for name in self.confounds]
+        columns = [of_items(subject, name, first, which) for name in self.confounds]
         pairs = len(first) * (len(first) - 1) // 2
         varied = [model_rdm(values) for values in columns if len(np.unique(values)) > 1]
         return np.array(varied).reshape(-1, pairs)
-
-
-def _of_items(subject: Subject, column: str, first: np.ndarray, which: np.ndarray) -> np.ndarray:
-    """A column by item: of numbers the mean over its stimuli, else the value of the first."""
-    text = labels(subject, column)
-    values = subject.volume[column].to_numpy()
-    if values.dtype.kind not in "iuf":
-        return text[first]
-    return np.bincount(which, values.astype(float)) / np.bincount(which)
 
 
 def _scaled(x: np.ndarray, frames: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
+import pandas as pd
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -22,7 +23,8 @@ from pydantic import (
 )
 
 from analyses import REGISTRY, Analysis
-from analyses.base import misfit
+from analyses.base import label_of, misfit
+from analyses.contrast import weights
 from protocols.marked_yaml import MarkedYaml, Place, ProtocolError, read
 from scanner.aliases import resolve
 from scanner.provenance import digest
@@ -237,6 +239,7 @@ def load_study(path: Path, *, stimuli: StimulusSet | None = None) -> Study:
         except StimulusError as error:
             raise source.error(("stimuli",), str(error)) from None
     _check_columns(source, protocol, analyses, [*map(str, stimuli.table.columns), *TOKEN_LABELS])
+    _check_contrasts(source, protocol, analyses, stimuli.table)
     return Study(protocol, path.read_text(encoding="utf-8"), analyses, stimuli, source)
 
 
@@ -335,6 +338,21 @@ def _check_columns(
                         ("analyses", name, next(iter(protocol.analyses[name])), setting),
                         f"the stimuli have no column '{column}'{_nearest(column, columns)}",
                     )
+
+
+def _check_contrasts(
+    source: MarkedYaml, protocol: Protocol, analyses: dict[str, Analysis], table: pd.DataFrame
+) -> None:
+    """That contrasts are of categories that the stimuli have."""
+    for name, analysis in analyses.items():
+        contrast, label = getattr(analysis, "contrast", None), label_of(analysis)
+        if contrast is None or label not in table:  # what a recording adds is seen then
+            continue
+        try:
+            weights(contrast, sorted(table[label].astype(str).unique()))
+        except ValueError as error:
+            kind = next(iter(protocol.analyses[name]))
+            raise source.error(("analyses", name, kind, "contrast"), str(error)) from None
 
 
 def _analysis(source: MarkedYaml, name: str, given: dict[str, dict[str, Any]]) -> Analysis:

@@ -18,6 +18,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from analyses import Analysis
+from analyses.localiser import Localiser
 from analyses.probe import Probe
 from analyses.rsa import Rsa
 from analyses.selectivity import Selectivity
@@ -183,6 +184,12 @@ RSA: dict[str, dict[str, Any]] = {
     "surface_only": {"margin": 0.05},
     "split_half": {"margin": 0.05, "splits": 10},
 }
+LOCALISER: dict[str, dict[str, Any]] = {
+    "untrained_twin": {"margin": 0.25},
+    "shuffled_labels": {"permutations": 39},
+    "surface_only": {"margin": 0.05},
+    "split_half": {"margin": 0.15, "splits": 10},
+}
 OVERLAP: dict[str, dict[str, Any]] = {
     "planted_units": {"margin": 0.2, "units": 5, "strength": 2.0},
     "split_half": {"margin": 0.0, "splits": 10},
@@ -194,6 +201,10 @@ KINDS = {
         Kind("probe.auc", Probe(SITE, item_folds=4), 0.1, DECODING),
         Kind("rsa.similarity", Rsa(SITE), 0.1, RSA),
         Kind("rsa.partial", Rsa(SITE), 0.1, RSA),
+        Kind(
+            "localiser.response", Localiser(SITE, "category0 - rest", mask=0.1, splits=10), 0.5,
+            LOCALISER,
+        ),
         Kind("selectivity.profile", Selectivity(SITE, top=5, splits=10), 0.3, PROFILE, "graded"),
         Kind(
             "selectivity.overlap", Selectivity(SITE, top=5, splits=10), 0.1, OVERLAP, "localist",

@@ -152,8 +152,10 @@ def _caption(
 ) -> str:
     """What is drawn, from what is there to be drawn."""
     name = plain(hypothesis.measure.partition(".")[2]).capitalize()
+    bounded = np.isfinite([quantity.least, quantity.greatest]).all()
+    scale = f"; scale {quantity.least:g} to {quantity.greatest:g}" if bounded else ""
     words = [
-        f"{name} ({quantity.meaning}; scale {quantity.least:g} to {quantity.greatest:g}) by layer, "
+        f"{name} ({quantity.meaning}{scale}) by layer, "
         f"on the {counted(verdict['items'], 'item')} that judge."
     ]
     if "half_samples" in evidence:

@@ -24,6 +24,8 @@ FONT = "-apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', s
 HEIGHT, TOP, BOTTOM, LEFT, RIGHT = 430, 46, 54, 62, 176
 # Least distance of two line labels, in pixels.
 LABEL_GAP = 17
+# Of units in order: how many are drawn at each end, and how many along the whole.
+ENDS, SEEN = 100, 400
 TEMPLATE = go.layout.Template(
     layout={
         "font": {"family": FONT, "size": 13, "color": INK},
@@ -271,6 +273,56 @@ def curve(
         xaxis=_axis("layer (counted from 0)", None)
         | {"tick0": 0, "dtick": layer_step(len(layers))},
         yaxis=_axis("", None, grid=True) | {"automargin": True, "rangemode": "tozero"},
+    )
+    return figure
+
+
+def ranked(values: xr.DataArray, *, critical: float, twins: Sequence[xr.DataArray]) -> go.Figure:
+    """The t of units in falling order, beside those of untrained twins.
+
+    Parameters
+    ----------
+    values : xarray.DataArray
+        unit.
+    critical : float
+        The |t| that is significant.
+    twins : sequence of xarray.DataArray
+        Each unit.
+    """
+    figure = go.Figure()
+    units = values.sizes["unit"]
+    # Every unit near both ends, where they are looked for, and as many as can be seen between.
+    shown = np.unique(
+        np.concatenate([np.arange(min(units, ENDS)), np.linspace(0, units - 1, SEEN).astype(int)])
+    )
+    shown = np.union1d(shown, units - 1 - shown)
+    order = np.argsort(-values.to_numpy(), kind="stable")[shown]
+    lines = [
+        (LOOKS["untrained_twin"].colour, 1.2, f"untrained twins ({len(twins)})", twin)
+        for twin in twins
+    ]
+    for colour, width, name, line in [*lines, (BLUE, 2.2, "trained", values)]:
+        sorted_t = -np.sort(-line.to_numpy())
+        figure.add_scatter(
+            x=(shown + 1).tolist(), y=[_json_number(t) for t in sorted_t[shown]], mode="lines",
+            line={"color": colour, "width": width}, name=name,
+            customdata=order.tolist() if name == "trained" else None,
+            hovertemplate="unit %{customdata}: t = %{y:.2f}<extra></extra>"
+            if name == "trained" else f"{name}: t = %{{y:.2f}}<extra></extra>",
+            showlegend=name == "trained" or line is lines[0][3],
+        )  # fmt: skip
+    for level in (critical, -critical):
+        figure.add_hline(level, line={"color": "#555555", "dash": "dash", "width": 1})
+    figure.update_layout(
+        template=TEMPLATE,
+        height=280,
+        margin={"t": 60, "b": BOTTOM, "l": 12, "r": 12},
+        hovermode="closest",
+        dragmode=False,
+        showlegend=True,
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 11}},
+        xaxis=_axis("units, from the largest t", None),
+        yaxis=_axis("t", None, grid=True) | {"automargin": True},
     )
     return figure
 

@@ -42,6 +42,24 @@ REFERENCES = {
         "Brown, W. (1910). Some experimental results in the correlation of mental abilities. "
         "British Journal of Psychology 3, 296-322.",
     ),
+    "contrast": (
+        "Benjamini, Y. & Hochberg, Y. (1995). Controlling the false discovery rate: a practical "
+        "and powerful approach to multiple testing. Journal of the Royal Statistical Society B 57, "
+        "289-300.",
+        "Draper, N. R. & Stoneman, D. M. (1966). Testing for the inclusion of variables in linear "
+        "regression by a randomisation technique. Technometrics 8, 695-699.",
+        "Westfall, P. H. & Young, S. S. (1993). Resampling-Based Multiple Testing. Wiley.",
+        "Winkler, A. M., Ridgway, G. R., Webster, M. A., Smith, S. M. & Nichols, T. E. (2014). "
+        "Permutation inference for the general linear model. NeuroImage 92, 381-397.",
+    ),
+    "localiser": (
+        "AlKhamissi, B., Tuckute, G., Bosselut, A. & Schrimpf, M. (2025). The LLM language "
+        "network: a neuroscientific approach for identifying causally task-relevant units. "
+        "Proceedings of NAACL 2025.",
+        "Fedorenko, E., Hsieh, P.-J., Nieto-Castañón, A., Whitfield-Gabrieli, S. & Kanwisher, N. "
+        "(2010). New method for fMRI investigations of language: defining ROIs functionally in "
+        "individual subjects. Journal of Neurophysiology 104, 1177-1194.",
+    ),
     "cka": (
         "Kornblith, S., Norouzi, M., Lee, H. & Hinton, G. (2019). Similarity of neural network "
         "representations revisited. Proceedings of ICML 2019, 3519-3529.",
@@ -297,6 +315,26 @@ def analysis_in_words(name: str, analysis: Analysis) -> str:
             f"top {settings['top']} units that are found again in the other half, and the "
             "correlation of the whole profile over units, stepped up to all items (Spearman 1910; "
             "Brown 1910)."
+        )
+    if kind == "contrast":
+        confounds = listed(list(settings["confounds"]))
+        return (
+            f"A linear model of one mean for each {settings['label']} (analysis '{name}') gave "
+            f"each unit of {settings['site']} the t of the contrast '{settings['contrast']}' over "
+            "items, after the mean of each frame "
+            + (f"and {confounds} " if confounds else "")
+            + "had been taken out. The largest |t| over the units of a layer, in "
+            f"{settings['permutations']} permutations of items (Draper & Stoneman 1966; Winkler et "
+            f"al. 2014), gave p-values at a familywise error of {settings['alpha']:g} (Westfall & "
+            "Young 1993); false discoveries were held to the same rate (Benjamini & Hochberg 1995)."
+        )
+    if kind == "localiser":
+        return (
+            f"A localiser (analysis '{name}'; Fedorenko et al. 2010; AlKhamissi et al. 2025) chose "
+            f"the {percent(settings['mask'])} of the units of {settings['site']} with the largest "
+            f"contrast '{settings['contrast']}' in one half of the items, and measured their "
+            "response in the other half, in standard deviations of an item within its category, "
+            f"over {settings['splits']} random halvings."
         )
     if kind == "rsa":
         distances = {

@@ -21,7 +21,13 @@ from plotly.offline import get_plotlyjs
 from protocols.report import words
 from protocols.report.calibrated import calibrated
 from protocols.report.cards import Table, cards
-from protocols.report.figures import between_categories, between_layers, by_category, curve
+from protocols.report.figures import (
+    between_categories,
+    between_layers,
+    by_category,
+    curve,
+    ranked,
+)
 from protocols.report.methods import paragraphs, references, summary_line
 from protocols.schema import Study
 from scanner.volume import provenance
@@ -51,6 +57,15 @@ READING = {
     "size, 0 on average for unrelated ones.",
     "plain": "The same without the correction: near 1 for any two layers that have more units than "
     "there are items.",
+    "significant": "The share of units whose t is significant, familywise over the units of a "
+    "layer: not to find one by luck.",
+    "discovered": "The share of units that is found if a share of alpha of them may be false.",
+    "t": "The t of every unit at layer {layer}, in its order, and of untrained twins. Dashed: "
+    "what the largest of all units reaches by luck.",
+    "response_by_category": "How the chosen units respond to each category, in other items: from "
+    "the mean of all categories, in standard deviations of an item.",
+    "response_by_mask": "The contrast of the chosen units in other items, by the share of units "
+    "that is chosen.",
     "outliers": "Units more than ten times as large as the median unit.",
 }
 WITHOUT = "_without_outliers"
@@ -267,7 +282,7 @@ def _described(
         )
     panels = []
     for variable in map(str, measures.data_vars):
-        if variable in analysis.measures or variable.endswith(WITHOUT):
+        if variable in {*analysis.measures, "critical"} or variable.endswith(WITHOUT):
             continue
         values, reading = measures[variable], READING.get(variable, "")
         title = words.plain(variable.removesuffix("_by_category"))
@@ -283,6 +298,20 @@ def _described(
             reading += " Darker is more."
             figure = by_category(values, name=title)
             panels.append(Panel(f"{title} by category and layer", reading.lstrip(), figure))
+        elif set(values.dims) == {"layer", "mask"}:
+            names = [f"{words.percent(share)} of units" for share in values["mask"].to_numpy()]
+            figure = by_category(
+                values.rename(mask="category").assign_coords(category=names), name=title
+            )
+            panels.append(Panel(f"{title} and layer", reading, figure))
+        elif variable == "t":
+            best = int(measures["layer"][int(measures["significant"].argmax("layer"))])
+            figure = ranked(
+                values.sel(layer=best),
+                critical=float(measures["critical"].sel(layer=best)),
+                twins=[twin["t"].sel(layer=best) for twin in twins],
+            )
+            panels.append(Panel("units by t", reading.format(layer=best), figure))
         elif set(values.dims) == {"layer", "other_layer"}:
             figure = between_layers(values, name=title)
             panels.append(Panel(f"{title} similarity of layers", reading, figure))

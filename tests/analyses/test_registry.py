@@ -10,7 +10,12 @@ from analyses import REGISTRY, Analysis, AnalysisError
 from scanner.volume import DIMENSIONS
 from verification.worlds import world
 
-SETTINGS = {"probe": {"item_folds": 3}, "selectivity": {"splits": 5}}
+SETTINGS = {
+    "probe": {"item_folds": 3},
+    "selectivity": {"splits": 5},
+    "contrast": {"contrast": "category0 - rest", "permutations": 39},
+    "localiser": {"contrast": "category0 - rest", "splits": 5},
+}
 
 
 def made(name: str) -> Analysis:
@@ -24,7 +29,9 @@ every_reader = pytest.mark.parametrize(
 
 
 def test_the_files_of_analyses_are_found() -> None:
-    assert {"probe", "selectivity", "rsa", "geometry", "cka"} <= set(REGISTRY)
+    assert {"probe", "selectivity", "contrast", "localiser", "rsa", "geometry", "cka"} <= set(
+        REGISTRY
+    )
 
 
 @every
@@ -59,6 +66,15 @@ def test_layers_are_independent_as_the_gate_relies_on(name: str) -> None:
     alone = made(name)(subject.at(2), rng=np.random.default_rng(3))
     held = {dim: [2] for dim in ("layer", "other_layer") if dim in whole.dims}
     xr.testing.assert_allclose(whole.sel(held), alone)
+
+
+@every
+def test_the_order_of_stimuli_changes_nothing(name: str) -> None:
+    subject = world(np.random.default_rng(0), code="direction")
+    order = np.random.default_rng(1).permutation(subject.volume.sizes["stimulus"])
+    mixed = subject.replace_volume(subject.volume.isel(stimulus=order))
+    found, again = (made(name)(one, rng=np.random.default_rng(3)) for one in (subject, mixed))
+    xr.testing.assert_allclose(found, again, rtol=1e-9, atol=1e-9)
 
 
 @every

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from analyses.localiser import Localiser
 from analyses.rsa import Rsa
 from protocols.marked_yaml import ProtocolError, read
 from protocols.schema import dims, load_study
@@ -78,6 +79,18 @@ def test_a_list_is_the_tuple_of_an_analysis_and_its_columns_are_known(tmp_path: 
         load_study(written(tmp_path, text.replace("[zipf,", "[zip,")))
 
 
+def test_a_contrast_is_of_categories_that_the_stimuli_have(tmp_path: Path) -> None:
+    settings = "localiser: {site: resid_post, contrast: animals - rest}"
+    text = GOOD.replace("probe: {site: resid_post, label: category, item_folds: 2}", settings)
+    text = text.replace("decode.balanced_accuracy", "decode.response")
+    assert load_study(written(tmp_path, text)).analyses["decode"] == Localiser(
+        site="resid_post", contrast="animals - rest"
+    )
+    message = r"line 9: .*localiser.contrast: 'animal' is no category; categories are animals, body"
+    with pytest.raises(ProtocolError, match=message):
+        load_study(written(tmp_path, text.replace("animals -", "animal -")))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -95,6 +108,11 @@ def test_a_list_is_the_tuple_of_an_analysis_and_its_columns_are_known(tmp_path: 
         ("item_folds: 2", "item_folds: two", "item_folds: expected int, found 'two'"),
         ("{site: resid_post, label", "{label", "line 9: .*probe: setting 'site' is needed"),
         ("label: category", "label: categry", r"no column 'categry'; did you mean 'category'\?"),
+        (
+            "probe: {site: resid_post, label: category, item_folds: 2}",
+            "contrast: {site: resid_post, contrast: animals - rest, permutations: 9}",
+            r"line 9: .*contrast: 9 permutations cannot reach an alpha of 0.05; 19 can",
+        ),
         (
             "probe: {",
             "rsa: {confounds: zipf, ",
