@@ -84,7 +84,7 @@ class Race:
 def subject() -> Subject:
     """As large as the quickstart's: 160 items in 4 frames, 30 layers of 576 units."""
     return world(
-        np.random.default_rng(0), code="direction", size=1.0, correlated=True, twins=0,
+        np.random.default_rng(0), code="direction", size=3.0, correlated=True, twins=0,
         categories=10, items=16, frames=4, layers=30, units=576,
     )  # fmt: skip
 
@@ -114,7 +114,7 @@ def probe_races(one: Subject) -> list[Race]:
             decoded = np.empty_like(codes)
             for train, test in folds:
                 scaler = StandardScaler().fit(values[train])
-                fitted = LogisticRegression(C=0.01, max_iter=1000).fit(
+                fitted = LogisticRegression(C=0.1, max_iter=1000).fit(
                     scaler.transform(values[train]), codes[train]
                 )
                 decoded[test] = fitted.predict(scaler.transform(values[test]))
@@ -141,7 +141,8 @@ def probe_races(one: Subject) -> list[Race]:
         ),
         Race(
             "the same with AUC and recall", "scikit-learn's multinomial LogisticRegression",
-            accuracy, lambda: logistic(2), 0.05, 15, lambda answer: answer[:2],
+            # Ridge decodes a little more here; on recordings they are the same within a point.
+            accuracy, lambda: logistic(6).mean(), 0.05, 5, lambda answer: answer[:6].mean(),
         ),
         Race(
             "1,000 permutations of labels, 30 layers", "probing each: five of them",

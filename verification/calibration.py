@@ -185,7 +185,7 @@ RSA: dict[str, dict[str, Any]] = {
     "split_half": {"margin": 0.05, "splits": 10},
 }
 LOCALISER: dict[str, dict[str, Any]] = {
-    "untrained_twin": {"margin": 0.25},
+    "untrained_twin": {"margin": 0.3},
     "shuffled_labels": {"permutations": 39},
     "surface_only": {"margin": 0.05},
     "split_half": {"margin": 0.15, "splits": 10},
@@ -202,7 +202,7 @@ KINDS = {
         Kind("rsa.similarity", Rsa(SITE), 0.1, RSA),
         Kind("rsa.partial", Rsa(SITE), 0.1, RSA),
         Kind(
-            "localiser.response", Localiser(SITE, "category0 - rest", mask=0.1, splits=10), 0.5,
+            "localiser.response", Localiser(SITE, "category0 - rest", mask=0.1, splits=10), 0.6,
             LOCALISER,
         ),
         Kind("selectivity.profile", Selectivity(SITE, top=5, splits=10), 0.3, PROFILE, "graded"),

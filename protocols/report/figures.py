@@ -183,12 +183,24 @@ def by_category(values: xr.DataArray, *, name: str) -> go.Figure:
     name : str
         For the colour bar.
     """
-    ordered = values.isel(category=np.argsort(values.mean("layer").to_numpy(), kind="stable"))
-    ordered = ordered.transpose("category", "layer")
-    figure = _map(ordered, name=name, hover="%{y}, layer %{x}: %{z:.3f}<extra></extra>")
+    order = np.argsort(values.mean("layer").to_numpy(), kind="stable")
+    return by_row(values.isel(category=order).transpose("category", "layer"), name=name)
+
+
+def by_row(values: xr.DataArray, *, name: str) -> go.Figure:
+    """A measure of each row at each layer, as a map; the first row below.
+
+    Parameters
+    ----------
+    values : xarray.DataArray
+        row, layer.
+    name : str
+        For the colour bar.
+    """
+    figure = _map(values, name=name, hover="%{y}, layer %{x}: %{z:.3f}<extra></extra>")
     figure.update_layout(
         xaxis=_axis("layer (counted from 0)", None)
-        | {"tick0": 0, "dtick": layer_step(ordered.sizes["layer"])},
+        | {"tick0": 0, "dtick": layer_step(values.sizes["layer"])},
     )
     return figure
 

@@ -336,6 +336,15 @@ def analysis_in_words(name: str, analysis: Analysis) -> str:
             "response in the other half, in standard deviations of an item within its category, "
             f"over {settings['splits']} random halvings."
         )
+    if kind == "topography":
+        return (
+            f"Topography (analysis '{name}'; Yarrow et al. 2014) was the mean squared correlation "
+            f"of the tuning of two units of {settings['site']} to {settings['label']}, as a "
+            "product of correlations between four parts of the items (over "
+            f"{settings['splits']} random divisions), within heads, between them and by distance "
+            f"in a head, against {settings['permutations']} random orders of the units; "
+            "and Moran's I (Moran 1950) of the size of responses along the units of a head."
+        )
     if kind == "rsa":
         distances = {
             "crossnobis": "cross-validated squared distances of items between "

@@ -25,6 +25,7 @@ from protocols.report.figures import (
     between_categories,
     between_layers,
     by_category,
+    by_row,
     curve,
     ranked,
 )
@@ -66,9 +67,22 @@ READING = {
     "the mean of all categories, in standard deviations of an item.",
     "response_by_mask": "The contrast of the chosen units in other items, by the share of units "
     "that is chosen.",
+    "within_heads": "The mean squared correlation of the tuning of two units of one head, without "
+    "the noise that they share: 0 on average where nothing is tuned.",
+    "between_heads": "The same of units of two heads.",
+    "clustering": "How much more alike the units of a head are than those of two heads.",
+    "clustering_p": "How often units dealt out among heads at random are clustered as much.",
+    "neighbours": "The mean squared correlation of the tuning of two units of a head, by distance.",
+    "moran": "Moran's I of the size of responses to a category along the units of a head: 0 where "
+    "neighbours are no more alike than others.",
     "outliers": "Units more than ten times as large as the median unit.",
 }
 WITHOUT = "_without_outliers"
+# Rows of a map that are numbers, in words.
+NAMED = {
+    "mask": lambda share: f"{words.percent(share)} of units",
+    "distance": lambda apart: f"{apart} apart",
+}
 # What a recording says of itself, in the order in which it is shown.
 RECORDED = (
     "revision", "weights", "weights_sha256", "tokenizer_sha256", "config_sha256", "stimuli_sha256",
@@ -298,12 +312,13 @@ def _described(
             reading += " Darker is more."
             figure = by_category(values, name=title)
             panels.append(Panel(f"{title} by category and layer", reading.lstrip(), figure))
-        elif set(values.dims) == {"layer", "mask"}:
-            names = [f"{words.percent(share)} of units" for share in values["mask"].to_numpy()]
-            figure = by_category(
-                values.rename(mask="category").assign_coords(category=names), name=title
+        elif set(values.dims) in ({"layer", "mask"}, {"layer", "distance"}):
+            (dim,) = set(map(str, values.dims)) - {"layer"}
+            rows = values.assign_coords({dim: [NAMED[dim](one) for one in values[dim].to_numpy()]})
+            figure = by_row(rows.transpose(dim, "layer")[::-1], name=title)
+            panels.append(
+                Panel(f"{title.removesuffix(' by mask')} by {dim} and layer", reading, figure)
             )
-            panels.append(Panel(f"{title} and layer", reading, figure))
         elif variable == "t":
             best = int(measures["layer"][int(measures["significant"].argmax("layer"))])
             figure = ranked(

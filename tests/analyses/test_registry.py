@@ -1,12 +1,14 @@
 """What every analysis must keep, checked over the registry: a new file is checked for free."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
 
 from analyses import REGISTRY, Analysis, AnalysisError
+from scanner import Subject
 from scanner.volume import DIMENSIONS
 from verification.worlds import world
 
@@ -16,10 +18,25 @@ SETTINGS = {
     "contrast": {"contrast": "category0 - rest", "permutations": 39},
     "localiser": {"contrast": "category0 - rest", "splits": 5},
 }
+# Analyses that read other sites than the residual stream.
+SITES = {"topography": "z"}
 
 
 def made(name: str) -> Analysis:
-    return REGISTRY[name](site="resid_post", **SETTINGS.get(name, {}))
+    return REGISTRY[name](site=SITES.get(name, "resid_post"), **SETTINGS.get(name, {}))
+
+
+def subject_of(name: str, **settings: Any) -> Subject:
+    """A world with the site that an analysis reads, in heads where it has some."""
+    subject = world(np.random.default_rng(0), **settings)
+    if name not in SITES:
+        return subject
+    x = subject.volume["resid_post"]
+    heads = x.to_numpy().reshape(*x.shape[:2], 6, -1)
+    volume = subject.volume.drop_dims("unit").assign(
+        {SITES[name]: (("stimulus", "layer", "head", "head_unit"), heads)}
+    )
+    return subject.replace_volume(volume)
 
 
 every = pytest.mark.parametrize("name", sorted(REGISTRY))
@@ -29,9 +46,17 @@ every_reader = pytest.mark.parametrize(
 
 
 def test_the_files_of_analyses_are_found() -> None:
-    assert {"probe", "selectivity", "contrast", "localiser", "rsa", "geometry", "cka"} <= set(
-        REGISTRY
-    )
+    known = {
+        "probe",
+        "selectivity",
+        "contrast",
+        "localiser",
+        "topography",
+        "rsa",
+        "geometry",
+        "cka",
+    }
+    assert known <= set(REGISTRY)
 
 
 @every
@@ -43,7 +68,7 @@ def test_settings_cannot_be_changed_after_construction(name: str) -> None:
 
 @every
 def test_same_generator_same_answer_and_the_recording_is_left_alone(name: str) -> None:
-    subject = world(np.random.default_rng(0), code="direction")
+    subject = subject_of(name, code="direction")
     before = subject.volume.copy(deep=True)
     first, second = (made(name)(subject, rng=np.random.default_rng(3)) for _ in range(2))
     xr.testing.assert_identical(first, second)
@@ -52,7 +77,7 @@ def test_same_generator_same_answer_and_the_recording_is_left_alone(name: str) -
 
 @every
 def test_dimensions_are_in_the_vocabulary_and_measures_tell_their_chance(name: str) -> None:
-    result = made(name)(world(np.random.default_rng(0)), rng=np.random.default_rng(0))
+    result = made(name)(subject_of(name), rng=np.random.default_rng(0))
     assert set(map(str, result.dims)) <= set(DIMENSIONS)
     for measure, quantity in made(name).measures.items():
         assert result[measure].dims == ("layer",)
@@ -61,7 +86,7 @@ def test_dimensions_are_in_the_vocabulary_and_measures_tell_their_chance(name: s
 
 @every
 def test_layers_are_independent_as_the_gate_relies_on(name: str) -> None:
-    subject = world(np.random.default_rng(0), code="direction", layers=3)
+    subject = subject_of(name, code="direction", layers=3)
     whole = made(name)(subject, rng=np.random.default_rng(3))
     alone = made(name)(subject.at(2), rng=np.random.default_rng(3))
     held = {dim: [2] for dim in ("layer", "other_layer") if dim in whole.dims}
@@ -70,7 +95,7 @@ def test_layers_are_independent_as_the_gate_relies_on(name: str) -> None:
 
 @every
 def test_the_order_of_stimuli_changes_nothing(name: str) -> None:
-    subject = world(np.random.default_rng(0), code="direction")
+    subject = subject_of(name, code="direction")
     order = np.random.default_rng(1).permutation(subject.volume.sizes["stimulus"])
     mixed = subject.replace_volume(subject.volume.isel(stimulus=order))
     found, again = (made(name)(one, rng=np.random.default_rng(3)) for one in (subject, mixed))
@@ -79,14 +104,15 @@ def test_the_order_of_stimuli_changes_nothing(name: str) -> None:
 
 @every
 def test_an_unknown_site_is_named(name: str) -> None:
-    subject = world(np.random.default_rng(0))
-    with pytest.raises(AnalysisError, match="no site 'mlp_act'.*recorded are resid_post"):
-        dataclasses.replace(made(name), site="mlp_act")(subject, rng=np.random.default_rng(0))
+    subject, other = subject_of(name), "q" if name in SITES else "mlp_act"
+    known = SITES.get(name, "resid_post")
+    with pytest.raises(AnalysisError, match=f"no site '{other}'.*recorded are {known}"):
+        dataclasses.replace(made(name), site=other)(subject, rng=np.random.default_rng(0))
 
 
 @every_reader
 def test_an_unknown_label_is_named(name: str) -> None:
-    subject = world(np.random.default_rng(0))
+    subject = subject_of(name)
     rng = np.random.default_rng(0)
     with pytest.raises(AnalysisError, match="no label 'valence'; they have text, item"):
         dataclasses.replace(made(name), label="valence")(subject, rng=rng)
