@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from analyses.base import Analysis, AnalysisError, labels, register, vectors
-from analyses.selectivity import word_means
+from analyses.words import word_means
 from scanner import Subject
 
 

@@ -23,8 +23,8 @@ from scipy.linalg import null_space, orth
 from scipy.stats import false_discovery_control
 from scipy.stats import t as student
 
-from analyses.base import Analysis, AnalysisError, labels, of_items, read, register
-from analyses.selectivity import word_means
+from analyses.base import Analysis, AnalysisError, labels, of_items, register
+from analyses.words import read_words
 from scanner import Subject
 
 # Correlations of permuted designs with units that are held at once: as many as caches hold.
@@ -91,18 +91,16 @@ class Contrast(Analysis):
             confounds explain all of it.
         """
         (subject,) = subjects
-        x, codes, names = read(subject, self.site, self.label)
-        items = labels(subject, "item")
-        words, word_codes, _ = word_means(x, items, labels(subject, "frame"), codes)
+        words = read_words(subject, self.site, self.label)
         try:
             tested = partition(
-                weights(self.contrast, names), word_codes, self._confounds(subject, items)
+                weights(self.contrast, words.names), words.codes, self._confounds(subject)
             )
         except ValueError as error:
             raise AnalysisError(f"contrast '{self.contrast}': {error}") from None
-        order = np.tile(np.arange(len(word_codes)), (self.permutations, 1))
+        order = np.tile(np.arange(len(words.codes)), (self.permutations, 1))
         draws = permuted(tested, rng.permuted(order, axis=1))
-        maps = [t_map(word, tested, draws) for word in words]
+        maps = [t_map(word, tested, draws) for word in words.patterns]
         t = np.array([found for found, _ in maps])
         largest = np.sort([most for _, most in maps], axis=1)
         # Equal in theory may differ in rounding; what ties counts against the claim.
@@ -124,12 +122,13 @@ class Contrast(Analysis):
             },
             coords={
                 "layer": subject.volume["layer"].to_numpy(),
-                "unit": np.arange(words.shape[2]),
+                "unit": np.arange(t.shape[1]),
             },
         )
 
-    def _confounds(self, subject: Subject, items: np.ndarray) -> np.ndarray:
+    def _confounds(self, subject: Subject) -> np.ndarray:
         """Item x confound."""
+        items = labels(subject, "item")
         first, which = np.unique(items, return_index=True, return_inverse=True)[1:]
         columns = [of_items(subject, name, first, which) for name in self.confounds]
         for name, column in zip(self.confounds, columns, strict=True):

@@ -16,10 +16,9 @@ from typing import ClassVar
 import numpy as np
 import xarray as xr
 
-from analyses.base import Analysis, AnalysisError, Quantity, labels, read, register
+from analyses.base import Analysis, AnalysisError, Quantity, register
 from analyses.contrast import weights
-from analyses.selectivity import word_means
-from analyses.splits import item_groups
+from analyses.words import read_words
 from scanner import Subject
 
 # Values of units held at once, as in `selectivity`.
@@ -86,29 +85,17 @@ class Localiser(Analysis):
             If the contrast is none of these categories, or a category has fewer than four items.
         """
         (subject,) = subjects
-        x, codes, names = read(subject, self.site, self.label)
-        words, word_codes, word_items = word_means(
-            x, labels(subject, "item"), labels(subject, "frame"), codes
-        )
-        counts = np.bincount(word_codes)
-        if counts.min() < 4:
-            raise AnalysisError(
-                f"localiser: '{names[counts.argmin()]}' has {counts.min()} items; two in each "
-                "half, four in all, are needed"
-            )
+        words = read_words(subject, self.site, self.label)
+        halves = words.parts(2, each=2, splits=self.splits, rng=rng)
         try:
-            weight = weights(self.contrast, names)
+            weight = weights(self.contrast, words.names)
         except ValueError as error:
             raise AnalysisError(f"contrast '{self.contrast}': {error}") from None
         # As much on one side as one category, whatever the numbers that were written.
         weight = weight / weight[weight > 0].sum()
-        sides = [item_groups(word_items, word_codes, groups=2, rng=rng) for _ in range(self.splits)]
-        # split x side x category x item
-        halves = np.equal(sides, [[[0]], [[1]]]).swapaxes(0, 1)[:, :, None]
-        halves = halves & (word_codes == np.arange(len(names))[:, None])
         shares = (self.mask, *self.masks)
-        sizes = [max(1, round(share * words.shape[2])) for share in shares]
-        found = np.array([_responses(word, halves, weight, sizes) for word in words])
+        sizes = [max(1, round(share * words.patterns.shape[2])) for share in shares]
+        found = np.array([_responses(word, halves, weight, sizes) for word in words.patterns])
         return xr.Dataset(
             {
                 "response": ("layer", found[:, 0] @ weight, {"chance": 0.0}),
@@ -118,7 +105,7 @@ class Localiser(Analysis):
             coords={
                 "layer": subject.volume["layer"].to_numpy(),
                 "mask": np.array(self.masks),
-                "category": names,
+                "category": words.names,
             },
         )
 

@@ -30,8 +30,9 @@ from analyses.rdm import (
     prepared,
     squared_euclidean,
 )
-from analyses.selectivity import row_correlation, stepped_up, without_frames
+from analyses.selectivity import row_correlation, stepped_up
 from analyses.splits import item_groups
+from analyses.words import without_frames
 from scanner import Subject
 
 # Permutations whose models are held at once.

@@ -5,9 +5,6 @@ category over the pooled spread of items. Both replication measures come from th
 halves of the items: the share of the top units found again (chance is top / units), and the
 correlation of the whole profile over units, stepped up to the full number of items
 (Spearman 1910; Brown 1910). Selection and test never share an item (Vul et al. 2009).
-
-The mean over an item's frames is one observation, after the mean of each frame has been taken out,
-since a frame moves every item alike.
 """
 
 from collections.abc import Mapping
@@ -17,8 +14,8 @@ from typing import ClassVar
 import numpy as np
 import xarray as xr
 
-from analyses.base import Analysis, AnalysisError, Quantity, labels, read, register
-from analyses.splits import item_groups
+from analyses.base import Analysis, AnalysisError, Quantity, register
+from analyses.words import read_words
 from scanner import Subject
 
 # Values of d' held at once, so few that memory does not grow with the splits, and caches hold them.
@@ -63,38 +60,20 @@ class Selectivity(Analysis):
             ``selectivity`` (layer, category, unit), d' over all items.
         """
         (subject,) = subjects
-        x, codes, names = read(subject, self.site, self.label)
-        words, word_codes, word_items = word_means(
-            x, labels(subject, "item"), labels(subject, "frame"), codes
-        )
-        units = words.shape[2]
+        words = read_words(subject, self.site, self.label)
+        units = words.patterns.shape[2]
         if units <= self.top:
             raise AnalysisError(f"selectivity: top {self.top} of only {units} units")
-        try:
-            sides = [
-                item_groups(word_items, word_codes, groups=2, rng=rng) for _ in range(self.splits)
-            ]
-        except ValueError as error:
-            raise AnalysisError(f"selectivity of '{self.label}': {error}") from None
-        counts = np.array([np.sum(word_codes == code) for code in range(len(names))])
-        if counts.min() < 4:
-            raise AnalysisError(
-                f"selectivity of '{self.label}': '{names[counts.argmin()]}' has {counts.min()} "
-                "items; two in each half, four in all, are needed"
-            )
-        # split x side x category x item
-        halves = np.equal(sides, [[[0]], [[1]]]).swapaxes(0, 1)[:, :, None]
-        halves = halves & (word_codes == np.arange(len(names))[:, None])
-        overlap = np.empty((len(words), self.splits, len(names)))
+        halves = words.parts(2, each=2, splits=self.splits, rng=rng)
+        overlap = np.empty((len(words.patterns), self.splits, len(words.names)))
         profile = np.empty_like(overlap)
-        some = max(1, AT_ONCE // (2 * len(names) * units))
-        for layer, word in enumerate(words):
+        some = max(1, AT_ONCE // (2 * len(words.names) * units))
+        for layer, word in enumerate(words.patterns):
             for start in range(0, self.splits, some):
                 now = slice(start, start + some)
                 a, b = d_prime(word, halves[now]).swapaxes(0, 1)
                 overlap[layer, now] = top_overlap(a, b, self.top)
                 profile[layer, now] = stepped_up(row_correlation(a, b))
-        everything = word_codes == np.arange(len(names))[:, None]
         by_category = ("layer", "category")
         return xr.Dataset(
             {
@@ -104,50 +83,15 @@ class Selectivity(Analysis):
                 "profile_by_category": (by_category, profile.mean(1)),
                 "selectivity": (
                     ("layer", "category", "unit"),
-                    np.array([d_prime(word, everything) for word in words]),
+                    np.array([d_prime(word, words.member) for word in words.patterns]),
                 ),
             },
             coords={
                 "layer": subject.volume["layer"].to_numpy(),
-                "category": names,
+                "category": words.names,
                 "unit": np.arange(units),
             },
         )
-
-
-def word_means(
-    x: np.ndarray, items: np.ndarray, frames: np.ndarray, codes: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One pattern an item: the mean over its frames, each frame centred first.
-
-    Parameters
-    ----------
-    x : numpy.ndarray
-        layer x stimulus x unit.
-    items, frames, codes : numpy.ndarray
-        The item, frame and label code of each stimulus.
-
-    Returns
-    -------
-    words : numpy.ndarray
-        layer x item x unit.
-    word_codes, word_items : numpy.ndarray
-        The label code and name of each item.
-    """
-    centred = without_frames(x, frames)
-    names, first, which = np.unique(items, return_index=True, return_inverse=True)
-    average = np.eye(len(names))[which].T
-    average /= average.sum(1, keepdims=True)
-    return average @ centred, codes[first], names
-
-
-def without_frames(x: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """... x stimulus x unit without the mean of each frame, which moves every item alike."""
-    centred = x.copy()
-    for frame in np.unique(frames):
-        inside = frames == frame
-        centred[..., inside, :] -= centred[..., inside, :].mean(-2, keepdims=True)
-    return centred
 
 
 def d_prime(words: np.ndarray, member: np.ndarray) -> np.ndarray:

@@ -18,10 +18,9 @@ from typing import cast
 import numpy as np
 import xarray as xr
 
-from analyses.base import Analysis, AnalysisError, labels, read, register
+from analyses.base import Analysis, AnalysisError, register
 from analyses.localiser import responses
-from analyses.selectivity import word_means
-from analyses.splits import item_groups
+from analyses.words import read_words
 from scanner import Subject
 from scanner.sites import MEANINGS, Kind
 
@@ -91,28 +90,16 @@ class Topography(Analysis):
             If there is one head, or a category has fewer than four items.
         """
         (subject,) = subjects
-        x, codes, names = read(subject, self.site, self.label)
-        words, word_codes, word_items = word_means(
-            x, labels(subject, "item"), labels(subject, "frame"), codes
-        )
-        counts = np.bincount(word_codes)
-        if counts.min() < 4:
-            raise AnalysisError(
-                f"topography: '{names[counts.argmin()]}' has {counts.min()} items; four are needed"
-            )
+        words = read_words(subject, self.site, self.label)
         heads = subject.volume[self.site].sizes[MEANINGS[cast(Kind, self.site)].dims[0]]
-        each = words.shape[2] // heads
+        each = words.patterns.shape[2] // heads
         if min(heads, each) < 2:
             raise AnalysisError(f"topography: {heads} heads of {each} units; 2 of each are needed")
-        parts = [item_groups(word_items, word_codes, groups=4, rng=rng) for _ in range(self.splits)]
-        # split x part x category x item
-        member = np.equal(parts, np.arange(4)[:, None, None]).swapaxes(0, 1)[:, :, None]
-        member = member & (word_codes == np.arange(len(names))[:, None])
+        member = words.parts(4, each=1, splits=self.splits, rng=rng)
         head = np.tile(np.repeat(np.arange(heads), each), (1 + self.permutations, 1))
         head[1:] = rng.permuted(head[1:], axis=1)
-        whole = word_codes == np.arange(len(names))[:, None]
         found = []
-        for word in words:
+        for word in words.patterns:
             tuning = paired(tuned(word, member))
             inside, outside = by_head(tuning, head)
             apart = inside - outside
@@ -124,7 +111,7 @@ class Topography(Analysis):
                     "clustering": apart[0],
                     "clustering_p": (1 + reached) / (1 + self.permutations),
                     "neighbours": by_distance(tuning, heads, min(self.reach, each - 1)),
-                    "moran": morans_i(np.abs(responses(word, whole)), heads),
+                    "moran": morans_i(np.abs(responses(word, words.member)), heads),
                 }
             )
         dims = {"neighbours": ("layer", "distance"), "moran": ("layer", "category")}
@@ -135,7 +122,7 @@ class Topography(Analysis):
             },
             coords={
                 "layer": subject.volume["layer"].to_numpy(),
-                "category": names,
+                "category": words.names,
                 "distance": 1 + np.arange(min(self.reach, each - 1)),
             },
         )

@@ -24,8 +24,8 @@ from analyses import cka, contrast, rdm
 from analyses.base import labels, read
 from analyses.probe import Probe, decode, recalls
 from analyses.rsa import Rsa
-from analyses.selectivity import word_means
 from analyses.splits import Fold, cross_grouped, permuted_within
+from analyses.words import read_words
 from benchmarks.scanner import machine, table
 from scanner import Subject
 from verification.worlds import SITE, world
@@ -172,17 +172,17 @@ def _each_permuted(x: np.ndarray, codes: np.ndarray, one: Subject, folds: list[F
 
 
 def contrast_races(one: Subject) -> list[Race]:
-    x, codes, names = read(one, SITE, "category")
-    words, word_codes, _ = word_means(x, labels(one, "item"), labels(one, "frame"), codes)
-    weight = contrast.weights(f"{names[0]} - {contrast.REST}", names)
-    model = contrast.partition(weight, word_codes, np.empty((len(word_codes), 0)))
-    items = np.tile(np.arange(len(word_codes)), (PERMUTATIONS, 1))
-    together = words.transpose(1, 0, 2).reshape(len(word_codes), -1)
+    words = read_words(one, SITE, "category")
+    count, patterns = len(words.codes), words.patterns
+    weight = contrast.weights(f"{words.names[0]} - {contrast.REST}", words.names)
+    model = contrast.partition(weight, words.codes, np.empty((count, 0)))
+    items = np.tile(np.arange(count), (PERMUTATIONS, 1))
+    together = patterns.transpose(1, 0, 2).reshape(count, -1)
 
     def ours() -> np.ndarray:
         order = np.random.default_rng(1).permuted(items, axis=1)
         draws = contrast.permuted(model, order)
-        return np.array([contrast.t_map(word, model, draws)[0] for word in words])
+        return np.array([contrast.t_map(word, model, draws)[0] for word in patterns])
 
     def theirs(target: np.ndarray) -> np.ndarray:
         found = permuted_ols(
@@ -194,11 +194,11 @@ def contrast_races(one: Subject) -> list[Race]:
     return [
         Race(
             "a contrast in 17,280 units, 1,000 permutations", "nilearn's permuted_ols, at once",
-            ours, lambda: theirs(together).reshape(len(words), -1), 1e-6,
+            ours, lambda: theirs(together).reshape(len(patterns), -1), 1e-6,
         ),
         Race(
             "the same", "nilearn's permuted_ols, layer by layer",
-            ours, lambda: np.array([theirs(word) for word in words]), 1e-6,
+            ours, lambda: np.array([theirs(word) for word in patterns]), 1e-6,
         ),
     ]  # fmt: skip
 

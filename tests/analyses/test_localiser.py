@@ -85,7 +85,7 @@ def test_settings_that_mean_nothing_are_refused(settings: dict, message: str) ->
 
 
 def test_what_cannot_be_computed_is_told() -> None:
-    with pytest.raises(AnalysisError, match="'category0' has 3 items; two in each half, four"):
+    with pytest.raises(AnalysisError, match="'category0' of 'category' has 3 items; 4 are needed"):
         measured(world(np.random.default_rng(0), items=3, layers=1))
     with pytest.raises(AnalysisError, match="'animals' is no category"):
         measured(world(np.random.default_rng(0), layers=1), Localiser(SITE, "animals - rest"))

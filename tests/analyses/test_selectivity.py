@@ -12,7 +12,6 @@ from analyses.selectivity import (
     row_correlation,
     stepped_up,
     top_overlap,
-    word_means,
 )
 from verification.worlds import world
 
@@ -77,21 +76,6 @@ def test_row_correlation_equals_numpy() -> None:
     np.testing.assert_allclose(row_correlation(a, b), expected)
 
 
-def test_word_means_take_frames_out_and_average_repetitions() -> None:
-    subject = world(np.random.default_rng(0), noise=0, item_spread=0, code="graded")
-    volume = subject.volume
-    codes = np.unique(volume["category"].to_numpy(), return_inverse=True)[1]
-    x = volume["resid_post"].transpose("layer", "stimulus", "unit").to_numpy()
-    words, word_codes, names = word_means(
-        x, volume["item"].to_numpy(), volume["frame"].to_numpy(), codes
-    )
-    assert words.shape == (2, 48, 60)
-    assert len(names) == 48
-    for code in range(4):  # with no noise, items of a category are the same point
-        same = words[:, word_codes == code]
-        np.testing.assert_allclose(same, same[:, :1].repeat(12, 1), atol=1e-12)
-
-
 def test_noise_overlaps_by_chance_as_the_hypergeometric_distribution_says() -> None:
     """3584 units, top 20: expected overlap 20 / 3584 = 0.0056."""
     subject = world(np.random.default_rng(0), units=3584, layers=1, frames=1, items=12)
@@ -139,5 +123,8 @@ def test_too_few_units_or_items_are_errors_that_say_so() -> None:
     rng = np.random.default_rng(0)
     with pytest.raises(AnalysisError, match="top 20 of only 10 units"):
         measured(world(rng, units=10), Selectivity(site="resid_post"))
-    with pytest.raises(AnalysisError, match="has 3 items; two in each half, four in all"):
+    with pytest.raises(
+        AnalysisError,
+        match="'category0' of 'category' has 3 items; 4 are needed, 2 in each of 2 parts",
+    ):
         measured(world(rng, items=3))

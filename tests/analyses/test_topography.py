@@ -128,7 +128,9 @@ def test_where_the_order_of_units_means_nothing_it_is_not_applicable(site: str) 
 
 
 def test_what_cannot_be_computed_is_told() -> None:
-    with pytest.raises(AnalysisError, match="'category0' has 3 items"):
+    with pytest.raises(
+        AnalysisError, match="'category0' of 'category' has 3 items; 4 are needed, 1 in"
+    ):
         measured(subject(np.zeros((4, 60)), items=3))
     one = subject(np.zeros((4, 60)))
     with pytest.raises(AnalysisError, match="1 heads of 10 units; 2 of each"):

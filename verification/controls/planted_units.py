@@ -14,7 +14,7 @@ import xarray as xr
 from analyses import AnalysisError
 from analyses.base import labels as labels_of
 from analyses.base import read
-from analyses.selectivity import word_means
+from analyses.words import word_means
 from scanner import Subject
 from verification.base import Check, Hypothesis, Kind
 from verification.control import Control, control

@@ -10,8 +10,9 @@ import xarray as xr
 from analyses import Analysis, Quantity
 from analyses.base import labels, read
 from analyses.probe import decode, recalls
-from analyses.selectivity import Selectivity, d_prime, word_means
+from analyses.selectivity import Selectivity, d_prime
 from analyses.splits import Fold, cross_grouped, item_groups
+from analyses.words import read_words
 from scanner import Subject
 from verification.red_team.fault import (
     ABSENCE,
@@ -156,11 +157,8 @@ class FirstUnit(Analysis):
     measures: ClassVar = {"distance": Quantity("d' of unit 0", -np.inf, np.inf)}
 
     def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:
-        x, codes, _ = read(subjects[0], SITE, self.label)
-        items, frames = labels(subjects[0], "item"), labels(subjects[0], "frame")
-        words, word_codes, _ = word_means(x, items, frames, codes)
-        member = word_codes == np.unique(word_codes)[:, None]
-        distances = [d_prime(layer, member)[0, 0] for layer in words]
+        words = read_words(subjects[0], SITE, self.label)
+        distances = [d_prime(layer, words.member)[0, 0] for layer in words.patterns]
         return _measured(subjects[0], "distance", distances, chance=0.0)
 
 

@@ -1,0 +1,117 @@
+"""One pattern an item: what a word is, whatever the sentence it stands in.
+
+The stimuli of an item are one observation. Analyses of items read it as the mean over its frames,
+after the mean of each frame has been taken out, since a frame moves every item alike.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from analyses.base import AnalysisError, labels, read
+from analyses.splits import item_groups
+from scanner import Subject
+
+
+@dataclass(frozen=True)
+class Words:
+    """Patterns of items.
+
+    Attributes
+    ----------
+    patterns : numpy.ndarray
+        layer x item x unit.
+    codes : numpy.ndarray
+        item; the index of its label in `names`.
+    items : numpy.ndarray
+        Their names.
+    label : str
+    names : numpy.ndarray
+        The values of the label, sorted.
+    """
+
+    patterns: np.ndarray
+    codes: np.ndarray
+    items: np.ndarray
+    label: str
+    names: np.ndarray
+
+    @property
+    def member(self) -> np.ndarray:
+        """Category x item, bool: whose category is which."""
+        return self.codes == np.arange(len(self.names))[:, None]
+
+    def parts(self, count: int, *, each: int, splits: int, rng: np.random.Generator) -> np.ndarray:
+        """Divide the items of each category at random, several times.
+
+        Parameters
+        ----------
+        count : int
+            Of parts, as equal as can be.
+        each : int
+            How many items of a category a part must have.
+        splits : int
+        rng : numpy.random.Generator
+
+        Returns
+        -------
+        numpy.ndarray
+            split x part x category x item, bool.
+
+        Raises
+        ------
+        AnalysisError
+            If a category has too few items.
+        """
+        sizes = self.member.sum(1)
+        if sizes.min() < count * each:
+            raise AnalysisError(
+                f"'{self.names[sizes.argmin()]}' of '{self.label}' has {sizes.min()} items; "
+                f"{count * each} are needed, {each} in each of {count} parts"
+            )
+        part = np.array(
+            [item_groups(self.items, self.codes, groups=count, rng=rng) for _ in range(splits)]
+        )
+        return (part[:, None] == np.arange(count)[:, None])[:, :, None] & self.member
+
+
+def read_words(subject: Subject, site: str, label: str) -> Words:
+    """The patterns of a subject's items; parameters and errors as of `analyses.base.read`."""
+    x, codes, names = read(subject, site, label)
+    items, frames = labels(subject, "item"), labels(subject, "frame")
+    return Words(*word_means(x, items, frames, codes), label, names)
+
+
+def word_means(
+    x: np.ndarray, items: np.ndarray, frames: np.ndarray, codes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One pattern an item: the mean over its frames, each frame centred first.
+
+    Parameters
+    ----------
+    x : numpy.ndarray
+        layer x stimulus x unit.
+    items, frames, codes : numpy.ndarray
+        The item, frame and label code of each stimulus.
+
+    Returns
+    -------
+    words : numpy.ndarray
+        layer x item x unit.
+    word_codes, word_items : numpy.ndarray
+        The label code and name of each item.
+    """
+    centred = without_frames(x, frames)
+    names, first, which = np.unique(items, return_index=True, return_inverse=True)
+    average = np.eye(len(names))[which].T
+    average /= average.sum(1, keepdims=True)
+    return average @ centred, codes[first], names
+
+
+def without_frames(x: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """... x stimulus x unit without the mean of each frame, which moves every item alike."""
+    centred = x.copy()
+    for frame in np.unique(frames):
+        inside = frames == frame
+        centred[..., inside, :] -= centred[..., inside, :].mean(-2, keepdims=True)
+    return centred
