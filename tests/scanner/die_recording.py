@@ -166,7 +166,8 @@ def main() -> None:
         while not lives or lives[-1]["died"]:
             at = seconds = None
             if len(lives) < LIVES and number % 2:
-                seconds = draw.uniform(0, duration)
+                # The first of these at once, so that one dies before anything is there.
+                seconds = draw.uniform(0, duration) if lives or number > 1 else 0.0
             elif len(lives) < LIVES:
                 # The last changes of all are each a step of their own.
                 at = draw.randrange(changes) if lives or number > 8 else changes - 1 - number // 2
