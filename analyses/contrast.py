@@ -15,6 +15,7 @@ stimuli, of which each item has many, would find units in noise nearly always.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -157,6 +158,12 @@ def weights(contrast: str, names: Sequence[str] | np.ndarray) -> np.ndarray:
     ValueError
         If it is not a contrast of these categories; the message says why, and names them.
     """
+    return _weights(contrast, tuple(map(str, names))).copy()
+
+
+@cache
+def _weights(contrast: str, names: tuple[str, ...]) -> np.ndarray:
+    """Kept: a gate asks for the same contrast hundreds of times."""
     # Most of a second to import, for those alone who ask.
     from nilearn.glm.contrasts import expression_to_contrast_vector
 
