@@ -18,6 +18,7 @@ import xarray as xr
 
 from analyses.base import Analysis, AnalysisError, Quantity, register
 from analyses.contrast import weights
+from analyses.selectivity import over_spread
 from analyses.words import read_words
 from scanner import Subject
 
@@ -148,7 +149,5 @@ def responses(words: np.ndarray, member: np.ndarray) -> np.ndarray:
     n = weight.sum(-1)[..., None]
     means = weight @ words / n
     squares = weight.sum(-2) @ words**2 - np.sum(n * means**2, axis=-2)
-    spread = np.sqrt(np.maximum(squares, 0) / (n.sum(-2) - n.shape[-2]))
-    # Rounding leaves a constant unit a spread of about 1e-8 of its size.
-    spread[~(spread > 1e-7 * size)] = np.inf
-    return (means - means.mean(-2, keepdims=True)) / spread[..., None, :]
+    variance = squares / (n.sum(-2) - n.shape[-2])
+    return over_spread(means - means.mean(-2, keepdims=True), variance[..., None, :], size)

@@ -120,7 +120,20 @@ def d_prime(words: np.ndarray, member: np.ndarray) -> np.ndarray:
     difference = apart * (items[..., None] / (n * (items[..., None] - n)))
     # Of the sum of squares around the mean, what the two means do not account for.
     within = (everyone @ words**2 - items * mean**2)[..., None, :] - apart * difference
-    spread = np.sqrt(np.maximum(within, 0) / (items[..., None] - 2))
+    return over_spread(difference, within / (items[..., None] - 2), size)
+
+
+def over_spread(difference: np.ndarray, variance: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """A difference in standard deviations; 0 for a unit that does not vary.
+
+    Parameters
+    ----------
+    difference, variance : numpy.ndarray
+        ... x unit; rounding may leave a variance a little below zero.
+    size : numpy.ndarray
+        unit; root mean square of its values before anything was taken out of them.
+    """
+    spread = np.sqrt(np.maximum(variance, 0))
     # Rounding leaves a constant unit a spread of about 1e-8 of its size.
     spread[~(spread > 1e-7 * size)] = np.inf
     return difference / spread

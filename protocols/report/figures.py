@@ -198,10 +198,7 @@ def by_row(values: xr.DataArray, *, name: str) -> go.Figure:
         For the colour bar.
     """
     figure = _map(values, name=name, hover="%{y}, layer %{x}: %{z:.3f}<extra></extra>")
-    figure.update_layout(
-        xaxis=_axis("layer (counted from 0)", None)
-        | {"tick0": 0, "dtick": layer_step(values.sizes["layer"])},
-    )
+    figure.update_layout(xaxis=_layer_axis(values.sizes["layer"]))
     return figure
 
 
@@ -239,10 +236,10 @@ def between_layers(values: xr.DataArray, *, name: str) -> go.Figure:
     name : str
         For the colour bar.
     """
-    ticks = {"tick0": 0, "dtick": layer_step(values.sizes["layer"])}
+    axis = _layer_axis(values.sizes["layer"])
     figure = _map(values, name=name, hover="layers %{y} and %{x}: %{z:.3f}<extra></extra>")
     figure.update_layout(
-        height=400, xaxis=_axis("layer (counted from 0)", None) | ticks, yaxis=ticks
+        height=400, xaxis=axis, yaxis={key: axis[key] for key in ("tick0", "dtick")}
     )
     return figure
 
@@ -274,19 +271,9 @@ def curve(
             line={"color": BLUE, "dash": dash, "width": 2.2},
             hovertemplate=f"{name}, layer %{{x}}: %{{y:.3g}}<extra></extra>",
         )  # fmt: skip
-    figure.update_layout(
-        template=TEMPLATE,
-        height=280,
-        margin={"t": 60, "b": BOTTOM, "l": 12, "r": 12},
-        hovermode="closest",
-        dragmode=False,
-        showlegend=True,
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 11}},
-        xaxis=_axis("layer (counted from 0)", None)
-        | {"tick0": 0, "dtick": layer_step(len(layers))},
-        yaxis=_axis("", None, grid=True) | {"automargin": True, "rangemode": "tozero"},
+    return _lines(
+        figure, _layer_axis(len(layers)), _axis("", None, grid=True) | {"rangemode": "tozero"}
     )
-    return figure
 
 
 def ranked(values: xr.DataArray, *, critical: float, twins: Sequence[xr.DataArray]) -> go.Figure:
@@ -325,6 +312,11 @@ def ranked(values: xr.DataArray, *, critical: float, twins: Sequence[xr.DataArra
         )  # fmt: skip
     for level in (critical, -critical):
         figure.add_hline(level, line={"color": "#555555", "dash": "dash", "width": 1})
+    return _lines(figure, _axis("units, from the largest t", None), _axis("t", None, grid=True))
+
+
+def _lines(figure: go.Figure, xaxis: dict[str, Any], yaxis: dict[str, Any]) -> go.Figure:
+    """A small figure of lines, with their names above."""
     figure.update_layout(
         template=TEMPLATE,
         height=280,
@@ -333,10 +325,15 @@ def ranked(values: xr.DataArray, *, critical: float, twins: Sequence[xr.DataArra
         dragmode=False,
         showlegend=True,
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 11}},
-        xaxis=_axis("units, from the largest t", None),
-        yaxis=_axis("t", None, grid=True) | {"automargin": True},
+        xaxis=xaxis,
+        yaxis=yaxis | {"automargin": True},
     )
     return figure
+
+
+def _layer_axis(layers: int) -> dict[str, Any]:
+    """An axis of layers."""
+    return _axis("layer (counted from 0)", None) | {"tick0": 0, "dtick": layer_step(layers)}
 
 
 def _map(values: xr.DataArray, *, name: str, hover: str) -> go.Figure:
