@@ -63,7 +63,7 @@ class Probe(Analysis):
         """
         (subject,) = subjects
         x, codes, names = read(subject, self.site, self.label)
-        folds = self._folds(subject, codes, rng)
+        folds = self._folds(subject, rng)
         decoded = [decode(layer, codes, folds, penalty=self.penalty) for layer in x]
         recall = np.array([recalls(codes, scores.argmax(1), len(names)) for scores in decoded])
         auc = [fold_auc(scores, codes, folds) for scores in decoded]
@@ -91,7 +91,7 @@ class Probe(Analysis):
         draw is split, and its categories balanced, as the labels that were observed.
         """
         x, codes, names = read(subject, self.site, self.label)
-        folds, items = self._folds(subject, codes, rng), labels(subject, "item")
+        folds, items = self._folds(subject, rng), labels(subject, "item")
         groups = np.empty(len(codes), dtype=int)
         for number, fold in enumerate(folds):
             groups[fold.test] = number // self.frame_folds
@@ -125,12 +125,12 @@ class Probe(Analysis):
             attrs={"chance": 1 / len(names) if variable == "balanced_accuracy" else 0.5},
         )
 
-    def _folds(self, subject: Subject, codes: np.ndarray, rng: np.random.Generator) -> list[Fold]:
+    def _folds(self, subject: Subject, rng: np.random.Generator) -> list[Fold]:
         try:
             return cross_grouped(
                 labels(subject, "item"),
                 labels(subject, "frame"),
-                codes,
+                labels(subject, self.label),
                 item_folds=self.item_folds,
                 frame_folds=self.frame_folds,
                 rng=rng,
@@ -181,17 +181,22 @@ def _fitted(
     x: np.ndarray, fold: Fold, penalty: float
 ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, bool]]:
     """Standardised training and test patterns, and the factor of the penalised Gram matrix."""
-    known = x[fold.train]
-    mean, spread = known.mean(0), known.std(0)
-    # Units that are constant in training say nothing, and dividing by them would.
-    varies = spread > 1e-9 * np.maximum(np.abs(mean), spread.max())
-    scale = np.divide(1, spread, out=np.zeros_like(spread), where=varies)
-    fitted, judged = (known - mean) * scale, (x[fold.test] - mean) * scale
+    fitted, judged = standardised(x, fold)
     gram = fitted @ fitted.T
     # Without any varying unit the Gram matrix is zero, and every score is the mean target.
     ridge = penalty * np.trace(gram) / len(fold.train) or 1.0
     gram[np.diag_indices_from(gram)] += ridge
     return fitted, judged, cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
+
+
+def standardised(x: np.ndarray, fold: Fold) -> tuple[np.ndarray, np.ndarray]:
+    """Training and test patterns in units of each unit's spread in training, around its mean."""
+    known = x[fold.train]
+    mean, spread = known.mean(0), known.std(0)
+    # Units that are constant in training say nothing, and dividing by them would.
+    varies = spread > 1e-9 * np.maximum(np.abs(mean), spread.max())
+    scale = np.divide(1, spread, out=np.zeros_like(spread), where=varies)
+    return (known - mean) * scale, (x[fold.test] - mean) * scale
 
 
 def _targets(dealt: np.ndarray, weights: np.ndarray, categories: int) -> np.ndarray:
@@ -236,7 +241,12 @@ def fold_auc(scores: np.ndarray, codes: np.ndarray, folds: list[Fold]) -> float:
 
 
 def mean_auc(scores: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve of each category against the rest, averaged over categories.
+    """`aucs`, averaged over the categories that have one: draw."""
+    return np.nanmean(aucs(scores, codes), axis=1)
+
+
+def aucs(scores: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve of each category against the rest.
 
     Parameters
     ----------
@@ -248,7 +258,7 @@ def mean_auc(scores: np.ndarray, codes: np.ndarray) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        draw.
+        draw x category; NaN where all stimuli are of the category, or none.
     """
     columns = np.ascontiguousarray(scores.transpose(1, 2, 0))
     inside = codes.T[:, None] == np.arange(scores.shape[2])[:, None]
@@ -261,5 +271,6 @@ def mean_auc(scores: np.ndarray, codes: np.ndarray) -> np.ndarray:
         ranks[tied] = (rankdata(columns[tied], axis=1) * inside[tied]).sum(1)
     n = inside.sum(2)
     pairs = n * (len(scores) - n)
-    areas = np.divide(ranks - n * (n + 1) / 2, pairs, out=np.zeros_like(ranks), where=pairs > 0)
-    return areas.sum(1) / (pairs > 0).sum(1)
+    return np.divide(
+        ranks - n * (n + 1) / 2, pairs, out=np.full(ranks.shape, np.nan), where=pairs > 0
+    )

@@ -20,6 +20,7 @@ from scipy.stats import binomtest
 from analyses import Analysis
 from analyses.localiser import Localiser
 from analyses.probe import Probe
+from analyses.rank import Rank
 from analyses.rsa import Rsa
 from analyses.selectivity import Selectivity
 from scanner import Subject
@@ -184,6 +185,12 @@ RSA: dict[str, dict[str, Any]] = {
     "surface_only": {"margin": 0.05},
     "split_half": {"margin": 0.05, "splits": 10},
 }
+RANK: dict[str, dict[str, Any]] = {
+    "untrained_twin": {"margin": 0.025},
+    "shuffled_labels": {"permutations": 99},
+    "surface_only": {"margin": 0.025},
+    "split_half": {"margin": 0.025, "splits": 10},
+}
 LOCALISER: dict[str, dict[str, Any]] = {
     "untrained_twin": {"margin": 0.3},
     "shuffled_labels": {"permutations": 39},
@@ -199,6 +206,7 @@ KINDS = {
     for kind in (
         Kind("probe.balanced_accuracy", Probe(SITE, item_folds=4), 0.1, DECODING),
         Kind("probe.auc", Probe(SITE, item_folds=4), 0.1, DECODING),
+        Kind("rank.left", Rank(SITE, limit=1, shuffles=1, item_folds=4), 0.05, RANK),
         Kind("rsa.similarity", Rsa(SITE), 0.1, RSA),
         Kind("rsa.partial", Rsa(SITE), 0.1, RSA),
         Kind(

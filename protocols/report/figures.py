@@ -4,7 +4,7 @@ Lines are labelled at their ends. A screen too narrow for that shows a legend in
 ``report.js``), which is why every line, the chance level included, is a named trace.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ FONT = "-apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', s
 HEIGHT, TOP, BOTTOM, LEFT, RIGHT = 430, 46, 54, 62, 176
 # Least distance of two line labels, in pixels.
 LABEL_GAP = 17
+ALONG = {"removed": "directions removed"}
 # Of units in order: how many are drawn at each end, and how many along the whole.
 ENDS, SEEN = 100, 400
 TEMPLATE = go.layout.Template(
@@ -245,35 +246,34 @@ def between_layers(values: xr.DataArray, *, name: str) -> go.Figure:
 
 
 def curve(
-    values: xr.DataArray, *, without: xr.DataArray | None, twins: Sequence[xr.DataArray]
+    values: xr.DataArray,
+    *,
+    beside: Mapping[str, xr.DataArray],
+    twins: Sequence[xr.DataArray],
 ) -> go.Figure:
-    """What is described by layer, and the same of untrained twins.
+    """What is described by layer, or along another dimension, and the same of untrained twins.
 
     Parameters
     ----------
     values : xarray.DataArray
-        layer.
-    without : xarray.DataArray, optional
-        The same without outlier units, layer.
+        Of one dimension.
+    beside : mapping of str to xarray.DataArray
+        What else is drawn, dotted, by its name.
     twins : sequence of xarray.DataArray
-        Each layer.
     """
     figure = go.Figure()
-    layers = values["layer"].to_numpy().tolist()
+    (dim,) = map(str, values.dims)
+    places = values[dim].to_numpy().tolist()
     if twins:
-        _world(figure, "untrained_twin", layers, np.array([twin.to_numpy() for twin in twins]))
-    lines = [("trained", "solid", values)]
-    if without is not None:
-        lines.append(("without outliers", "dot", without))
-    for name, dash, line in lines:
+        _world(figure, "untrained_twin", places, np.array([twin.to_numpy() for twin in twins]))
+    for name, line in {"trained": values, **beside}.items():
         figure.add_scatter(
-            x=layers, y=[_json_number(value) for value in line.to_numpy()], mode="lines", name=name,
-            line={"color": BLUE, "dash": dash, "width": 2.2},
-            hovertemplate=f"{name}, layer %{{x}}: %{{y:.3g}}<extra></extra>",
+            x=places, y=[_json_number(value) for value in line.to_numpy()], mode="lines", name=name,
+            line={"color": BLUE, "dash": "solid" if line is values else "dot", "width": 2.2},
+            hovertemplate=f"{name}, {dim} %{{x}}: %{{y:.3g}}<extra></extra>",
         )  # fmt: skip
-    return _lines(
-        figure, _layer_axis(len(layers)), _axis("", None, grid=True) | {"rangemode": "tozero"}
-    )
+    along = _layer_axis(len(places)) if dim == "layer" else _axis(ALONG[dim], None)
+    return _lines(figure, along, _axis("", None, grid=True) | {"rangemode": "tozero"})
 
 
 def ranked(values: xr.DataArray, *, critical: float, twins: Sequence[xr.DataArray]) -> go.Figure:

@@ -2,14 +2,14 @@
 
 import json
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import xarray as xr
 
-from analyses import Analysis
+from protocols.report.prose import analysis_in_words, summary_line
+from protocols.report.sources import sources
 from protocols.report.words import (
     NOT_COMPUTED,
     between,
@@ -29,83 +29,6 @@ from scanner.sites import MEANINGS, OUTSIDE, PAIRED, Kind
 from verification import CONTROLS, Control
 from verification.statistics import HALF_SAMPLES
 
-REFERENCES = {
-    "probe": (
-        "Alain, G. & Bengio, Y. (2016). Understanding intermediate layers using linear classifier "
-        "probes. arXiv:1610.01644.",
-        "Hastie, T., Tibshirani, R. & Friedman, J. (2009). The Elements of Statistical Learning "
-        "(2nd ed.), section 4.2. Springer.",
-    ),
-    "selectivity": (
-        "Spearman, C. (1910). Correlation calculated from faulty data. British Journal of "
-        "Psychology 3, 271-295.",
-        "Brown, W. (1910). Some experimental results in the correlation of mental abilities. "
-        "British Journal of Psychology 3, 296-322.",
-    ),
-    "contrast": (
-        "Benjamini, Y. & Hochberg, Y. (1995). Controlling the false discovery rate: a practical "
-        "and powerful approach to multiple testing. Journal of the Royal Statistical Society B 57, "
-        "289-300.",
-        "Draper, N. R. & Stoneman, D. M. (1966). Testing for the inclusion of variables in linear "
-        "regression by a randomisation technique. Technometrics 8, 695-699.",
-        "Westfall, P. H. & Young, S. S. (1993). Resampling-Based Multiple Testing. Wiley.",
-        "Winkler, A. M., Ridgway, G. R., Webster, M. A., Smith, S. M. & Nichols, T. E. (2014). "
-        "Permutation inference for the general linear model. NeuroImage 92, 381-397.",
-    ),
-    "localiser": (
-        "AlKhamissi, B., Tuckute, G., Bosselut, A. & Schrimpf, M. (2025). The LLM language "
-        "network: a neuroscientific approach for identifying causally task-relevant units. "
-        "Proceedings of NAACL 2025.",
-        "Fedorenko, E., Hsieh, P.-J., Nieto-Castañón, A., Whitfield-Gabrieli, S. & Kanwisher, N. "
-        "(2010). New method for fMRI investigations of language: defining ROIs functionally in "
-        "individual subjects. Journal of Neurophysiology 104, 1177-1194.",
-    ),
-    "cka": (
-        "Kornblith, S., Norouzi, M., Lee, H. & Hinton, G. (2019). Similarity of neural network "
-        "representations revisited. Proceedings of ICML 2019, 3519-3529.",
-        "Nguyen, T., Raghu, M. & Kornblith, S. (2021). Do wide and deep networks learn the same "
-        "things? Uncovering how neural network representations vary with width and depth. ICLR "
-        "2021.",
-    ),
-    "geometry": (
-        "Ethayarajh, K. (2019). How contextual are contextualized word representations? "
-        "Proceedings of EMNLP-IJCNLP 2019, 55-65.",
-        "Facco, E., d'Errico, M., Rodriguez, A. & Laio, A. (2017). Estimating the intrinsic "
-        "dimension of datasets by a minimal neighborhood information. Scientific Reports 7, 12140.",
-        "Gao, P., Trautmann, E., Yu, B., Santhanam, G., Ryu, S., Shenoy, K. & Ganguli, S. (2017). "
-        "A theory of multineuronal dimensionality, dynamics and measurement. bioRxiv 214262.",
-        "Roy, O. & Vetterli, M. (2007). The effective rank: a measure of effective dimensionality. "
-        "15th European Signal Processing Conference, 606-610.",
-    ),
-    "rsa": (
-        "Kriegeskorte, N., Mur, M. & Bandettini, P. (2008). Representational similarity analysis - "
-        "connecting the branches of systems neuroscience. Frontiers in Systems Neuroscience 2, 4.",
-        "Walther, A., Nili, H., Ejaz, N., Alink, A., Kriegeskorte, N. & Diedrichsen, J. (2016). "
-        "Reliability of dissimilarity measures for multi-voxel pattern analysis. NeuroImage 137, "
-        "188-200.",
-        "Schütt, H. H., Kipnis, A. D., Diedrichsen, J. & Kriegeskorte, N. (2023). Statistical "
-        "inference on representational geometries. eLife 12, e82566.",
-    ),
-    "judging": (
-        "Wu, C. F. J. (1986). Jackknife, bootstrap and other resampling methods in regression "
-        "analysis. Annals of Statistics 14, 1261-1295.",
-        "Shao, J. & Wu, C. F. J. (1989). A general theory for jackknife variance estimation. "
-        "Annals of Statistics 17, 1176-1197.",
-    ),
-    "holm": (
-        "Holm, S. (1979). A simple sequentially rejective multiple test procedure. Scandinavian "
-        "Journal of Statistics 6, 65-70.",
-    ),
-    "shuffled_labels": (
-        "Phipson, B. & Smyth, G. K. (2010). Permutation P-values should never be zero. "
-        "Statistical Applications in Genetics and Molecular Biology 9, article 39.",
-    ),
-    "untrained_twin": (
-        "Zhang, K. & Bowman, S. (2018). Language modeling teaches you more than translation does: "
-        "lessons learned through auxiliary syntactic task analysis. "
-        "BlackboxNLP 2018, 359-361.",
-    ),
-}
 # Where activations were taken, by the settings of a scan.
 TOKENS = {
     "target": "at the last token of the target",
@@ -153,12 +76,7 @@ def references(study: Study, summary: Mapping[str, Any]) -> list[str]:
         used.append("judging")
     if any(not verdict["exploratory"] for verdict in summary["verdicts"]):
         used.append("holm")
-    return sorted({source for name in used for source in REFERENCES.get(name, ())})
-
-
-def summary_line(thing: object) -> str:
-    """The first line of the file that an analysis or a control is written in."""
-    return (sys.modules[type(thing).__module__].__doc__ or "").strip().split("\n\n")[0]
+    return sources(used)
 
 
 def _subjects(summary: Mapping[str, Any], volumes: Mapping[str, xr.Dataset]) -> str:
@@ -291,127 +209,6 @@ def _tokens(scan: ScanSpec) -> str:
     places = listed([str(position) for position in scan.tokens])
     where = "position" if len(scan.tokens) == 1 else "positions"
     return f"at {where} {places} of each {text} (from 0; below it from the end)"
-
-
-def _probe(name: str, settings: Mapping[str, Any]) -> str:
-    return (
-        f"Linear probes (analysis '{name}'; Alain & Bengio 2016) decoded {settings['label']} "
-        f"from {settings['site']} at each layer by ridge regression on the one-hot label "
-        f"(Hastie et al. 2009), with penalty {settings['penalty']:g} in units of the mean "
-        f"squared length of a training pattern; {settings['item_folds']} groups of items and "
-        f"{settings['frame_folds']} of "
-        "frames took turns as the test, and neither the items nor the frames of a test were "
-        "in its training."
-    )
-
-
-def _selectivity(name: str, settings: Mapping[str, Any]) -> str:
-    return (
-        f"Selectivity of units (analysis '{name}') for {settings['label']} was d' over items "
-        f"in {settings['site']}, after the mean of each frame had been taken out. Over "
-        f"{settings['splits']} random halvings of the items we took the share of a category's "
-        f"top {settings['top']} units that are found again in the other half, and the "
-        "correlation of the whole profile over units, stepped up to all items (Spearman 1910; "
-        "Brown 1910)."
-    )
-
-
-def _contrast(name: str, settings: Mapping[str, Any]) -> str:
-    confounds = listed(list(settings["confounds"]))
-    return (
-        f"A linear model of one mean for each {settings['label']} (analysis '{name}') gave "
-        f"each unit of {settings['site']} the t of the contrast '{settings['contrast']}' over "
-        "items, after the mean of each frame "
-        + (f"and {confounds} " if confounds else "")
-        + "had been taken out. The largest |t| over the units of a layer, in "
-        f"{settings['permutations']} permutations of items (Draper & Stoneman 1966; Winkler et "
-        f"al. 2014), gave p-values at a familywise error of {settings['alpha']:g} (Westfall & "
-        "Young 1993); false discoveries were held to the same rate (Benjamini & Hochberg 1995)."
-    )
-
-
-def _localiser(name: str, settings: Mapping[str, Any]) -> str:
-    return (
-        f"A localiser (analysis '{name}'; Fedorenko et al. 2010; AlKhamissi et al. 2025) chose "
-        f"the {percent(settings['mask'])} of the units of {settings['site']} with the largest "
-        f"contrast '{settings['contrast']}' in one half of the items, and measured their "
-        "response in the other half, in standard deviations of an item within its category, "
-        f"over {settings['splits']} random halvings."
-    )
-
-
-def _topography(name: str, settings: Mapping[str, Any]) -> str:
-    return (
-        f"Topography (analysis '{name}'; Yarrow et al. 2014) was the mean squared correlation "
-        f"of the tuning of two units of {settings['site']} to {settings['label']}, as a "
-        "product of correlations between four parts of the items (over "
-        f"{settings['splits']} random divisions), within heads, between them and by distance "
-        f"in a head, against {settings['permutations']} random orders of the units; "
-        "and Moran's I (Moran 1950) of the size of responses along the units of a head."
-    )
-
-
-def _rsa(name: str, settings: Mapping[str, Any]) -> str:
-    distances = {
-        "crossnobis": "cross-validated squared distances of items between "
-        f"{settings['frame_folds']} groups of frames (Walther et al. 2016), units scaled by "
-        "their spread over stimuli and not whitened",
-        "euclidean": "squared Euclidean distances of items, units scaled by their spread over "
-        "stimuli",
-        "correlation": "correlation distances of items, units scaled by their spread over stimuli",
-    }
-    comparisons = {
-        "spearman": "Spearman's correlation",
-        "corr": "Pearson's correlation",
-        "rho-a": "rho-a (Schütt et al. 2023)",
-    }
-    confounds = listed(list(settings["confounds"]))
-    return (
-        f"Representational similarity (analysis '{name}'; Kriegeskorte et al. 2008) compared, "
-        f"at each layer of {settings['site']}, {distances[settings['distance']]}, with those "
-        f"of {settings['label']} by {comparisons[settings['comparison']]}"
-        + (f", and again with {confounds} taken out." if confounds else ".")
-    )
-
-
-def _cka(name: str, settings: Mapping[str, Any]) -> str:
-    return (
-        f"The similarity of every two layers (analysis '{name}') was the debiased linear "
-        f"centred kernel alignment (Kornblith et al. 2019; Nguyen et al. 2021) of "
-        f"{settings['site']} over items."
-    )
-
-
-def _geometry(name: str, settings: Mapping[str, Any]) -> str:
-    return (
-        f"Geometry (analysis '{name}') described the activations of {settings['site']} at each "
-        "layer: length, mean cosine of two stimuli (Ethayarajh 2019), effective rank (Roy & "
-        "Vetterli 2007), participation ratio (Gao et al. 2017), each also without units more "
-        "than ten times as large as the median unit, and intrinsic dimension (Facco et al. "
-        "2017)."
-    )
-
-
-_PROSE = {
-    "probe": _probe,
-    "selectivity": _selectivity,
-    "contrast": _contrast,
-    "localiser": _localiser,
-    "topography": _topography,
-    "rsa": _rsa,
-    "cka": _cka,
-    "geometry": _geometry,
-}
-
-
-def analysis_in_words(name: str, analysis: Analysis) -> str:
-    """What an analysis does with which settings, by the protocol's name for it."""
-    settings = asdict(analysis)
-    kind = type(analysis).__module__.rpartition(".")[2]
-    if kind in _PROSE:
-        return _PROSE[kind](name, settings)
-    given = listed([f"{plain(key)} {value}" for key, value in settings.items()])
-    return f"Analysis '{name}': {summary_line(analysis).rstrip('.')} ({given})."
 
 
 def _inference(study: Study, summary: Mapping[str, Any]) -> str:

@@ -21,95 +21,20 @@ from plotly.offline import get_plotlyjs
 from protocols.report import words
 from protocols.report.calibrated import calibrated
 from protocols.report.cards import Table, cards
-from protocols.report.figures import (
-    between_categories,
-    between_layers,
-    by_category,
-    by_row,
-    curve,
-    ranked,
-)
-from protocols.report.methods import paragraphs, references, summary_line
+from protocols.report.described import described
+from protocols.report.methods import paragraphs, references
 from protocols.schema import Study
 from scanner.volume import provenance
 from stimuli import load, shipped
 
 _HERE = Path(__file__).parent
 EXAMPLES = 3
-# How to read what an analysis gives beside its measures.
-READING = {
-    "recall": "The share of a category's stimuli that were decoded as that category.",
-    "overlap_by_category": "The share of a category's most selective units that are among the most "
-    "selective of the other half of the items.",
-    "profile_by_category": "The correlation of a category's profile of selectivity over all units "
-    "between halves of the items, stepped up to all items.",
-    "separation": "How much further the items of a category are from all others than from each "
-    "other, over the spread of distances.",
-    "rdm": "The mean distance of the items of two categories at layer {layer}; categories that are "
-    "close stand side by side. Darker is more.",
-    "reliability": "The correlation of distances between groups of frames, stepped up to all. Its "
-    "root is the most that any model can reach.",
-    "norm": "The median length of a stimulus.",
-    "anisotropy": "The mean cosine of two stimuli: 1 if all point the same way.",
-    "effective_rank": "Over how many directions the variance of stimuli is spread, by its entropy.",
-    "participation": "The same, as the participation ratio, in which small variances count less.",
-    "dimension": "Intrinsic dimension of the items, by their two nearest neighbours.",
-    "debiased": "Centred kernel alignment of every two layers: 1 for the same up to rotation and "
-    "size, 0 on average for unrelated ones.",
-    "plain": "The same without the correction: near 1 for any two layers that have more units than "
-    "there are items.",
-    "significant": "The share of units whose t is significant, familywise over the units of a "
-    "layer: not to find one by luck.",
-    "discovered": "The share of units that is found if a share of alpha of them may be false.",
-    "t": "The t of every unit at layer {layer}, in its order, and of untrained twins. Dashed: "
-    "what the largest of all units reaches by luck.",
-    "response_by_category": "How the chosen units respond to each category, in other items: from "
-    "the mean of all categories, in standard deviations of an item.",
-    "response_by_mask": "The contrast of the chosen units in other items, by the share of units "
-    "that is chosen.",
-    "within_heads": "The mean squared correlation of the tuning of two units of one head, without "
-    "the noise that they share: 0 on average where nothing is tuned.",
-    "between_heads": "The same of units of two heads.",
-    "clustering": "How much more alike the units of a head are than those of two heads.",
-    "clustering_p": "How often units dealt out among heads at random are clustered as much.",
-    "neighbours": "The mean squared correlation of the tuning of two units of a head, by distance.",
-    "moran": "Moran's I of the size of responses to a category along the units of a head: 0 where "
-    "neighbours are no more alike than others.",
-    "outliers": "Units more than ten times as large as the median unit.",
-}
-WITHOUT = "_without_outliers"
-# Rows of a map that are numbers, in words.
-NAMED = {
-    "mask": lambda share: f"{words.percent(share)} of units",
-    "distance": lambda apart: f"{apart} apart",
-}
 # What a recording says of itself, in the order in which it is shown.
 RECORDED = (
     "revision", "weights", "weights_sha256", "tokenizer_sha256", "config_sha256", "stimuli_sha256",
     "initialisation", "twin_seed", "tokens", "chat", "device", "dtype", "store", "attention",
     "sharing", "batch", "threads", "code_version", "protocol_sha256", "time",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A figure with how to read it."""
-
-    name: str
-    reading: str
-    figure: go.Figure
-
-
-@dataclass(frozen=True)
-class Described:
-    """What an analysis found in one subject, on all items, beside the hypotheses."""
-
-    analysis: str
-    kind: str
-    subject: str
-    line: str
-    levels: str
-    panels: list[Panel]
 
 
 @dataclass(frozen=True)
@@ -248,97 +173,6 @@ def _counts(verdicts: Sequence[Mapping[str, Any]]) -> str:
     none = f"; none is {words.listed(unmet, 'or')}" if unmet else ""
     asked = f"{words.spelled(len(found))} {'hypothesis' if len(found) == 1 else 'hypotheses'}"
     return f"Of {asked}, {words.listed(met)}{none}."
-
-
-def described(study: Study, summary: Mapping[str, Any], home: Path) -> list[Described]:
-    """What each analysis gave of each trained subject, beside its twins."""
-    found = []
-    for name in study.analyses:
-        measures = {
-            (one["model"], one["seed"]): opened
-            for one in summary["recordings"]
-            if (opened := _measures(home / "measures" / f"{name}--{one['subject']}.nc")) is not None
-        }
-        for recording in summary["recordings"]:
-            model = recording["model"]
-            if recording["seed"] is None and (model, None) in measures:
-                twins = [
-                    values
-                    for (of, seed), values in measures.items()
-                    if of == model and seed is not None
-                ]
-                found.append(
-                    _described(study, name, recording["subject"], measures[model, None], twins)
-                )
-    return [one for one in found if one.panels or one.levels]
-
-
-def _measures(path: Path) -> xr.Dataset | None:
-    if not path.is_file():
-        return None
-    with xr.open_dataset(path, engine="h5netcdf") as opened:
-        return opened.load()
-
-
-def _described(
-    study: Study, name: str, subject: str, measures: xr.Dataset, twins: list[xr.Dataset]
-) -> Described:
-    analysis = study.analyses[name]
-    (kind,) = study.protocol.analyses[name]
-    levels = []
-    for measure in analysis.measures:
-        values = measures[measure]
-        best = int(values["layer"][int(values.argmax("layer"))])
-        levels.append(
-            f"{words.plain(measure)} {words.number(float(values.min()))} to "
-            f"{words.number(float(values.max()))} over layers (greatest at layer {best}; chance "
-            f"{float(values.attrs['chance']):.3g})"
-        )
-    panels = []
-    for variable in map(str, measures.data_vars):
-        if variable in {*analysis.measures, "critical"} or variable.endswith(WITHOUT):
-            continue
-        values, reading = measures[variable], READING.get(variable, "")
-        title = words.plain(variable.removesuffix("_by_category"))
-        if values.dims == ("layer",):
-            figure = curve(
-                values,
-                without=measures.get(variable + WITHOUT),
-                twins=[twin[variable] for twin in twins],
-            )
-            panels.append(Panel(title, reading, figure))
-        elif set(values.dims) == {"layer", "category"}:
-            reading += " The category with the highest mean over layers stands on top."
-            reading += " Darker is more."
-            figure = by_category(values, name=title)
-            panels.append(Panel(f"{title} by category and layer", reading.lstrip(), figure))
-        elif set(values.dims) in ({"layer", "mask"}, {"layer", "distance"}):
-            (dim,) = set(map(str, values.dims)) - {"layer"}
-            rows = values.assign_coords({dim: [NAMED[dim](one) for one in values[dim].to_numpy()]})
-            figure = by_row(rows.transpose(dim, "layer")[::-1], name=title)
-            panels.append(
-                Panel(f"{title.removesuffix(' by mask')} by {dim} and layer", reading, figure)
-            )
-        elif variable == "t":
-            best = int(measures["layer"][int(measures["significant"].argmax("layer"))])
-            figure = ranked(
-                values.sel(layer=best),
-                critical=float(measures["critical"].sel(layer=best)),
-                twins=[twin["t"].sel(layer=best) for twin in twins],
-            )
-            panels.append(Panel("units by t", reading.format(layer=best), figure))
-        elif set(values.dims) == {"layer", "other_layer"}:
-            figure = between_layers(values, name=title)
-            panels.append(Panel(f"{title} similarity of layers", reading, figure))
-        elif set(values.dims) == {"layer", "category", "other_category"}:
-            # One layer is shown, that of the analysis's first measure.
-            first = measures[next(iter(analysis.measures))]
-            best = int(first["layer"][int(first.argmax("layer"))])
-            figure = between_categories(values.sel(layer=best), name="mean distance")
-            panels.append(Panel("distance of categories", reading.format(layer=best), figure))
-    return Described(
-        name, kind, subject, summary_line(analysis), words.capital("; ".join(levels)), panels
-    )
 
 
 def stimuli(study: Study, summary: Mapping[str, Any], volumes: Mapping[str, xr.Dataset]) -> Stimuli:

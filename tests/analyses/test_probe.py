@@ -146,7 +146,7 @@ def test_all_permutations_at_once_are_what_decoding_each_would_give(missing: boo
         subject = subject.take(np.sort(kept))
     volume = subject.volume
     codes = np.unique(volume["category"].to_numpy(), return_inverse=True)[1]
-    folds = PROBE._folds(subject, codes, np.random.default_rng(3))
+    folds = PROBE._folds(subject, np.random.default_rng(3))
     groups = np.concatenate([np.full(len(fold.test), n // 2) for n, fold in enumerate(folds)])
     groups = groups[np.argsort(np.concatenate([fold.test for fold in folds]))]
     dealt = permuted_within(

@@ -17,6 +17,9 @@ SETTINGS = {
     "selectivity": {"splits": 5},
     "contrast": {"contrast": "category0 - rest", "permutations": 39},
     "localiser": {"contrast": "category0 - rest", "splits": 5},
+    "rank": {"limit": 3, "shuffles": 4},
+    "dimensionality": {"splits": 5},
+    "participation": {"splits": 5},
 }
 # Analyses that read other sites than the residual stream.
 SITES = {"topography": "z"}
@@ -55,6 +58,9 @@ def test_the_files_of_analyses_are_found() -> None:
         "rsa",
         "geometry",
         "cka",
+        "rank",
+        "dimensionality",
+        "participation",
     }
     assert known <= set(REGISTRY)
 

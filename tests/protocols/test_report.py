@@ -607,12 +607,14 @@ def test_what_is_described_by_layer_stands_beside_its_twins() -> None:
         xr.DataArray(row, dims="layer", coords={"layer": range(3)})
         for row in ([1.0, np.nan, 3], [0.5, 1, 2], [0.1, 0.1, 0.2])
     )
-    shown = json.loads(figures.curve(values, without=without, twins=[twin]).to_json() or "")
+    shown = json.loads(
+        figures.curve(values, beside={"without outliers": without}, twins=[twin]).to_json() or ""
+    )
     assert [trace["name"] for trace in shown["data"]] == [
         "untrained twins", "trained", "without outliers"
     ]  # fmt: skip
     assert shown["data"][1]["y"] == [1, None, 3]
-    alone = json.loads(figures.curve(values, without=None, twins=[]).to_json() or "")
+    alone = json.loads(figures.curve(values, beside={}, twins=[]).to_json() or "")
     assert [trace["name"] for trace in alone["data"]] == ["trained"]
 
 

@@ -1,0 +1,275 @@
+"""What analyses found beside the hypotheses: a panel for each of their variables.
+
+A variable is drawn by its dimensions; a new analysis whose results have known ones is shown without
+a line here but that of `READING`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import xarray as xr
+
+from protocols.report import words
+from protocols.report.figures import (
+    between_categories,
+    between_layers,
+    by_category,
+    by_row,
+    curve,
+    ranked,
+)
+from protocols.report.prose import summary_line
+from protocols.schema import Study
+
+# How to read what an analysis gives beside its measures.
+READING = {
+    "recall": "The share of a category's stimuli that were decoded as that category.",
+    "overlap_by_category": "The share of a category's most selective units that are among the most "
+    "selective of the other half of the items.",
+    "profile_by_category": "The correlation of a category's profile of selectivity over all units "
+    "between halves of the items, stepped up to all items.",
+    "separation": "How much further the items of a category are from all others than from each "
+    "other, over the spread of distances.",
+    "rdm": "The mean distance of the items of two categories at layer {layer}; categories that are "
+    "close stand side by side. Darker is more.",
+    "reliability": "The correlation of distances between groups of frames, stepped up to all. Its "
+    "root is the most that any model can reach.",
+    "norm": "The median length of a stimulus.",
+    "anisotropy": "The mean cosine of two stimuli: 1 if all point the same way.",
+    "effective_rank": "Over how many directions the variance of stimuli is spread, by its entropy.",
+    "participation": "The same, as the participation ratio, in which small variances count less.",
+    "dimension": "Intrinsic dimension of the items, by their two nearest neighbours.",
+    "debiased": "Centred kernel alignment of every two layers: 1 for the same up to rotation and "
+    "size, 0 on average for unrelated ones.",
+    "plain": "The same without the correction: near 1 for any two layers that have more units than "
+    "there are items.",
+    "significant": "The share of units whose t is significant, familywise over the units of a "
+    "layer: not to find one by luck.",
+    "discovered": "The share of units that is found if a share of alpha of them may be false.",
+    "t": "The t of every unit at layer {layer}, in its order, and of untrained twins. Dashed: "
+    "what the largest of all units reaches by luck.",
+    "response_by_category": "How the chosen units respond to each category, in other items: from "
+    "the mean of all categories, in standard deviations of an item.",
+    "response_by_mask": "The contrast of the chosen units in other items, by the share of units "
+    "that is chosen.",
+    "within_heads": "The mean squared correlation of the tuning of two units of one head, without "
+    "the noise that they share: 0 on average where nothing is tuned.",
+    "between_heads": "The same of units of two heads.",
+    "clustering": "How much more alike the units of a head are than those of two heads.",
+    "clustering_p": "How often units dealt out among heads at random are clustered as much.",
+    "neighbours": "The mean squared correlation of the tuning of two units of a head, by distance.",
+    "moran": "Moran's I of the size of responses to a category along the units of a head: 0 where "
+    "neighbours are no more alike than others.",
+    "outliers": "Units more than ten times as large as the median unit.",
+    "auc": "The area under the ROC curve of a category against the rest, mean over categories, "
+    "after directions have been removed one after the other, at layer {layer}. Dotted: the largest "
+    "with shuffled labels.",
+    "directions": "How many directions must go before a category is read no better than with "
+    "shuffled labels.",
+    "between": "Dimensions of the means of categories, without those of noise: cross-validated "
+    "over halves of the items.",
+    "shared": "The share of the variance of the means in one half of the items that is there in "
+    "the other; near 0, dimensions between categories are those of noise.",
+    "within": "Dimensions of the items of a category, cross-validated over halves of the frames.",
+    "spread": "Over how many units the direction of a category spreads, relative to a random "
+    "direction: 1 if units are no better a basis than any other.",
+    "spread_scaled": "The same, in units of each unit's spread over items.",
+    "units": "The participation ratio of the direction: how many units carry it.",
+    "agreement": "The correlation of the directions of two parts of the items.",
+    "erased": "What a probe still reads in other items after least-squares erasure of the label: "
+    "0.5 if nothing.",
+}
+WITHOUT = "_without_outliers"
+# Variables that are drawn into the figure of another.
+WITHIN = {"critical": "t", "shuffled": "auc"}
+# Rows of a map that are numbers, in words.
+NAMED = {
+    "mask": lambda share: f"{words.percent(share)} of units",
+    "distance": lambda apart: f"{apart} apart",
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A figure with how to read it."""
+
+    name: str
+    reading: str
+    figure: go.Figure
+
+
+@dataclass(frozen=True)
+class Described:
+    """What an analysis found in one subject, on all items, beside the hypotheses."""
+
+    analysis: str
+    kind: str
+    subject: str
+    line: str
+    levels: str
+    panels: list[Panel]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an analysis found in a subject and in its twins.
+
+    Attributes
+    ----------
+    measures : xarray.Dataset
+    twins : list of xarray.Dataset
+    first : str or None
+        The measure by which a layer is chosen where only one can be shown.
+    """
+
+    measures: xr.Dataset
+    twins: list[xr.Dataset]
+    first: str | None
+
+    def best(self, variable: str) -> int:
+        """The layer at which a variable is greatest."""
+        values = self.measures[variable]
+        return int(values["layer"][int(values.argmax("layer"))])
+
+
+def described(study: Study, summary: Mapping[str, Any], home: Path) -> list[Described]:
+    """What each analysis gave of each trained subject, beside its twins."""
+    found = []
+    for name in study.analyses:
+        measures = {
+            (one["model"], one["seed"]): opened
+            for one in summary["recordings"]
+            if (opened := _measures(home / "measures" / f"{name}--{one['subject']}.nc")) is not None
+        }
+        for recording in summary["recordings"]:
+            model = recording["model"]
+            if recording["seed"] is None and (model, None) in measures:
+                twins = [
+                    values
+                    for (of, seed), values in measures.items()
+                    if of == model and seed is not None
+                ]
+                found.append(
+                    _described(study, name, recording["subject"], measures[model, None], twins)
+                )
+    return [one for one in found if one.panels or one.levels]
+
+
+def _measures(path: Path) -> xr.Dataset | None:
+    if not path.is_file():
+        return None
+    with xr.open_dataset(path, engine="h5netcdf") as opened:
+        return opened.load()
+
+
+def _described(
+    study: Study, name: str, subject: str, measures: xr.Dataset, twins: list[xr.Dataset]
+) -> Described:
+    analysis = study.analyses[name]
+    (kind,) = study.protocol.analyses[name]
+    found = Found(measures, twins, next(iter(analysis.measures), None))
+    levels = []
+    for measure in analysis.measures:
+        values = measures[measure]
+        levels.append(
+            f"{words.plain(measure)} {words.number(float(values.min()))} to "
+            f"{words.number(float(values.max()))} over layers (greatest at layer "
+            f"{found.best(measure)}; chance {float(values.attrs['chance']):.3g})"
+        )
+    panels = []
+    for variable in map(str, measures.data_vars):
+        if variable in {*analysis.measures, *WITHIN} or variable.endswith(WITHOUT):
+            continue
+        panel = PANELS.get(frozenset(map(str, measures[variable].dims)))
+        if panel is not None:
+            panels.append(panel(found, variable))
+    return Described(
+        name, kind, subject, summary_line(analysis), words.capital("; ".join(levels)), panels
+    )
+
+
+def _title(variable: str) -> str:
+    return words.plain(variable.removesuffix("_by_category"))
+
+
+def _curve(found: Found, variable: str) -> Panel:
+    """A value of each layer."""
+    values = found.measures[variable]
+    without = found.measures.get(variable + WITHOUT)
+    figure = curve(
+        values,
+        beside={} if without is None else {"without outliers": without},
+        twins=[twin[variable] for twin in found.twins],
+    )
+    return Panel(_title(variable), READING.get(variable, ""), figure)
+
+
+def _by_category(found: Found, variable: str) -> Panel:
+    reading = READING.get(variable, "")
+    reading += " The category with the highest mean over layers stands on top. Darker is more."
+    title = _title(variable)
+    figure = by_category(found.measures[variable], name=title)
+    return Panel(f"{title} by category and layer", reading.lstrip(), figure)
+
+
+def _by_row(found: Found, variable: str) -> Panel:
+    """Of rows that are numbers, the smallest on top."""
+    values = found.measures[variable]
+    (dim,) = set(map(str, values.dims)) - {"layer"}
+    rows = values.assign_coords({dim: [NAMED[dim](one) for one in values[dim].to_numpy()]})
+    title = _title(variable)
+    figure = by_row(rows.transpose(dim, "layer")[::-1], name=title)
+    title = title.removesuffix(f" by {dim}")
+    return Panel(f"{title} by {dim} and layer", READING.get(variable, ""), figure)
+
+
+def _units(found: Found, variable: str) -> Panel:
+    """The t of the units of one layer."""
+    best = found.best("significant")
+    figure = ranked(
+        found.measures[variable].sel(layer=best),
+        critical=float(found.measures["critical"].sel(layer=best)),
+        twins=[twin[variable].sel(layer=best) for twin in found.twins],
+    )
+    return Panel("units by t", READING[variable].format(layer=best), figure)
+
+
+def _removed(found: Found, variable: str) -> Panel:
+    """What is left of a value in one layer when more and more has been removed."""
+    best = int(found.measures["layer"][int(found.measures[variable][:, 0].argmax("layer"))])
+    at = found.measures.sel(layer=best)
+    figure = curve(
+        at[variable],
+        beside={"shuffled labels": at["shuffled"]},
+        twins=[twin[variable].sel(layer=best) for twin in found.twins],
+    )
+    return Panel(f"{_title(variable)} by removal", READING[variable].format(layer=best), figure)
+
+
+def _layers(found: Found, variable: str) -> Panel:
+    title = _title(variable)
+    figure = between_layers(found.measures[variable], name=title)
+    return Panel(f"{title} similarity of layers", READING.get(variable, ""), figure)
+
+
+def _categories(found: Found, variable: str) -> Panel:
+    """Of the layer at which the analysis's first measure is greatest."""
+    assert found.first is not None
+    best = found.best(found.first)
+    figure = between_categories(found.measures[variable].sel(layer=best), name="mean distance")
+    return Panel("distance of categories", READING[variable].format(layer=best), figure)
+
+
+PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
+    frozenset({"layer"}): _curve,
+    frozenset({"layer", "category"}): _by_category,
+    frozenset({"layer", "mask"}): _by_row,
+    frozenset({"layer", "distance"}): _by_row,
+    frozenset({"layer", "unit"}): _units,
+    frozenset({"layer", "removed"}): _removed,
+    frozenset({"layer", "other_layer"}): _layers,
+    frozenset({"layer", "category", "other_category"}): _categories,
+}

@@ -1,0 +1,169 @@
+"""What each analysis did, in the words of a methods section."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from analyses import Analysis
+from protocols.report.words import listed, percent, plain
+
+
+def summary_line(thing: object) -> str:
+    """The first line of the file that an analysis or a control is written in."""
+    return (sys.modules[type(thing).__module__].__doc__ or "").strip().split("\n\n")[0]
+
+
+def _probe(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"Linear probes (analysis '{name}'; Alain & Bengio 2016) decoded {settings['label']} "
+        f"from {settings['site']} at each layer by ridge regression on the one-hot label "
+        f"(Hastie et al. 2009), with penalty {settings['penalty']:g} in units of the mean "
+        f"squared length of a training pattern; {settings['item_folds']} groups of items and "
+        f"{settings['frame_folds']} of "
+        "frames took turns as the test, and neither the items nor the frames of a test were "
+        "in its training."
+    )
+
+
+def _selectivity(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"Selectivity of units (analysis '{name}') for {settings['label']} was d' over items "
+        f"in {settings['site']}, after the mean of each frame had been taken out. Over "
+        f"{settings['splits']} random halvings of the items we took the share of a category's "
+        f"top {settings['top']} units that are found again in the other half, and the "
+        "correlation of the whole profile over units, stepped up to all items (Spearman 1910; "
+        "Brown 1910)."
+    )
+
+
+def _contrast(name: str, settings: Mapping[str, Any]) -> str:
+    confounds = listed(list(settings["confounds"]))
+    return (
+        f"A linear model of one mean for each {settings['label']} (analysis '{name}') gave "
+        f"each unit of {settings['site']} the t of the contrast '{settings['contrast']}' over "
+        "items, after the mean of each frame "
+        + (f"and {confounds} " if confounds else "")
+        + "had been taken out. The largest |t| over the units of a layer, in "
+        f"{settings['permutations']} permutations of items (Draper & Stoneman 1966; Winkler et "
+        f"al. 2014), gave p-values at a familywise error of {settings['alpha']:g} (Westfall & "
+        "Young 1993); false discoveries were held to the same rate (Benjamini & Hochberg 1995)."
+    )
+
+
+def _localiser(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"A localiser (analysis '{name}'; Fedorenko et al. 2010; AlKhamissi et al. 2025) chose "
+        f"the {percent(settings['mask'])} of the units of {settings['site']} with the largest "
+        f"contrast '{settings['contrast']}' in one half of the items, and measured their "
+        "response in the other half, in standard deviations of an item within its category, "
+        f"over {settings['splits']} random halvings."
+    )
+
+
+def _topography(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"Topography (analysis '{name}'; Yarrow et al. 2014) was the mean squared correlation "
+        f"of the tuning of two units of {settings['site']} to {settings['label']}, as a "
+        "product of correlations between four parts of the items (over "
+        f"{settings['splits']} random divisions), within heads, between them and by distance "
+        f"in a head, against {settings['permutations']} random orders of the units; "
+        "and Moran's I (Moran 1950) of the size of responses along the units of a head."
+    )
+
+
+def _rsa(name: str, settings: Mapping[str, Any]) -> str:
+    distances = {
+        "crossnobis": "cross-validated squared distances of items between "
+        f"{settings['frame_folds']} groups of frames (Walther et al. 2016), units scaled by "
+        "their spread over stimuli and not whitened",
+        "euclidean": "squared Euclidean distances of items, units scaled by their spread over "
+        "stimuli",
+        "correlation": "correlation distances of items, units scaled by their spread over stimuli",
+    }
+    comparisons = {
+        "spearman": "Spearman's correlation",
+        "corr": "Pearson's correlation",
+        "rho-a": "rho-a (Schütt et al. 2023)",
+    }
+    confounds = listed(list(settings["confounds"]))
+    return (
+        f"Representational similarity (analysis '{name}'; Kriegeskorte et al. 2008) compared, "
+        f"at each layer of {settings['site']}, {distances[settings['distance']]}, with those "
+        f"of {settings['label']} by {comparisons[settings['comparison']]}"
+        + (f", and again with {confounds} taken out." if confounds else ".")
+    )
+
+
+def _cka(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"The similarity of every two layers (analysis '{name}') was the debiased linear "
+        f"centred kernel alignment (Kornblith et al. 2019; Nguyen et al. 2021) of "
+        f"{settings['site']} over items."
+    )
+
+
+def _geometry(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"Geometry (analysis '{name}') described the activations of {settings['site']} at each "
+        "layer: length, mean cosine of two stimuli (Ethayarajh 2019), effective rank (Roy & "
+        "Vetterli 2007), participation ratio (Gao et al. 2017), each also without units more "
+        "than ten times as large as the median unit, and intrinsic dimension (Facco et al. "
+        "2017)."
+    )
+
+
+def _rank(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"How many directions a category takes (analysis '{name}') was found by iterative "
+        f"nullspace projection (Ravfogel et al. 2020) in {settings['site']}, over items after the "
+        "mean of each frame had been taken out: a ridge probe told the category from the rest, its "
+        f"direction was removed, and another was trained, up to {settings['limit']} times, with "
+        f"{settings['item_folds']} groups of items as tests in turn; chance was the largest of "
+        f"{settings['shuffles']} runs with {settings['label']} shuffled among items. Beside it, "
+        "intact probes read other items after least-squares concept erasure (Belrose et al. 2023)."
+    )
+
+
+def _dimensionality(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"The dimensions of {settings['site']} (analysis '{name}') were counted by the "
+        "participation ratio (Gao et al. 2017) of cross-validated variances (Stringer et al. "
+        "2019): of the items of a category between halves of the frames, and of the means of "
+        f"{settings['label']} between halves of the items, over up to {settings['splits']} "
+        "halvings, units scaled by their spread over items."
+    )
+
+
+def _participation(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"Over how many units of {settings['site']} the direction of a category spreads (analysis "
+        f"'{name}') was the participation ratio (Gao et al. 2017) of the mean of its items less "
+        "that of all others, with second and fourth powers as products of four parts of the items "
+        f"(over {settings['splits']} random divisions), relative to a random direction."
+    )
+
+
+_PROSE = {
+    "probe": _probe,
+    "selectivity": _selectivity,
+    "contrast": _contrast,
+    "localiser": _localiser,
+    "topography": _topography,
+    "rsa": _rsa,
+    "cka": _cka,
+    "geometry": _geometry,
+    "rank": _rank,
+    "dimensionality": _dimensionality,
+    "participation": _participation,
+}
+
+
+def analysis_in_words(name: str, analysis: Analysis) -> str:
+    """What an analysis does with which settings, by the protocol's name for it."""
+    settings = asdict(analysis)
+    kind = type(analysis).__module__.rpartition(".")[2]
+    if kind in _PROSE:
+        return _PROSE[kind](name, settings)
+    given = listed([f"{plain(key)} {value}" for key, value in settings.items()])
+    return f"Analysis '{name}': {summary_line(analysis).rstrip('.')} ({given})."
