@@ -98,16 +98,17 @@ def _spreads(patterns: np.ndarray, parts: np.ndarray) -> dict[str, np.ndarray]:
 
 def _units(patterns: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, float]:
     """The participation ratio of each category, and how much the directions of parts are alike."""
+    count = patterns.shape[1]
     squared, fourth = np.zeros((2, parts.shape[2]))
     agreement = []
-    some = max(1, AT_ONCE // (4 * parts.shape[2] * patterns.shape[1]))
+    some = max(1, AT_ONCE // (4 * parts.shape[2] * count))
     for start in range(0, len(parts), some):
         # part x split x category x unit
         a, b, c, d = np.moveaxis(directions(patterns, parts[start : start + some]), 1, 0)
         squared += np.sum(np.sum(a * b, axis=-1) * np.sum(c * d, axis=-1), axis=0)
         fourth += np.sum(a * b * c * d, axis=(0, 2))
         agreement.append(row_correlation(a, b).mean(1))
-    return participation(squared, fourth), float(np.mean(np.concatenate(agreement)))
+    return participation(squared, fourth, count), float(np.mean(np.concatenate(agreement)))
 
 
 def directions(patterns: np.ndarray, member: np.ndarray) -> np.ndarray:
@@ -132,7 +133,15 @@ def directions(patterns: np.ndarray, member: np.ndarray) -> np.ndarray:
     return (inside - outside) @ patterns
 
 
-def participation(squared: np.ndarray, fourth: np.ndarray) -> np.ndarray:
-    """(sum of w^2)^2 / sum of w^4 from unbiased estimates of both; NaN where noise is all."""
-    good = (squared > 0) & (fourth > 0)
+def participation(squared: np.ndarray, fourth: np.ndarray, units: int) -> np.ndarray:
+    """(sum of w^2)^2 / sum of w^4 from unbiased estimates of both; NaN where noise is all.
+
+    Parameters
+    ----------
+    squared, fourth : numpy.ndarray
+        category; estimates of (sum of w^2)^2 and of sum of w^4.
+    units : int
+        How many there are; noise may count a few more, but not twice as many.
+    """
+    good = (squared > 0) & (2 * units * fourth >= squared)
     return np.divide(squared, fourth, out=np.full(squared.shape, np.nan), where=good)

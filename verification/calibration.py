@@ -19,6 +19,7 @@ from scipy.stats import binomtest
 
 from analyses import Analysis
 from analyses.localiser import Localiser
+from analyses.mlp_probe import MlpProbe
 from analyses.probe import Probe
 from analyses.rank import Rank
 from analyses.rsa import Rsa
@@ -191,6 +192,12 @@ RANK: dict[str, dict[str, Any]] = {
     "surface_only": {"margin": 0.025},
     "split_half": {"margin": 0.025, "splits": 10},
 }
+GAP: dict[str, dict[str, Any]] = {
+    "untrained_twin": {"margin": 0.05},
+    "shuffled_labels": {"permutations": 39},
+    "surface_only": {"margin": 0.05},
+    "split_half": {"margin": 0.0, "splits": 10},
+}
 LOCALISER: dict[str, dict[str, Any]] = {
     "untrained_twin": {"margin": 0.3},
     "shuffled_labels": {"permutations": 39},
@@ -206,6 +213,7 @@ KINDS = {
     for kind in (
         Kind("probe.balanced_accuracy", Probe(SITE, item_folds=4), 0.1, DECODING),
         Kind("probe.auc", Probe(SITE, item_folds=4), 0.1, DECODING),
+        Kind("mlp_probe.gap", MlpProbe(SITE, item_folds=4), 0.1, GAP, "paired"),
         Kind("rank.left", Rank(SITE, limit=1, shuffles=1, item_folds=4), 0.05, RANK),
         Kind("rsa.similarity", Rsa(SITE), 0.1, RSA),
         Kind("rsa.partial", Rsa(SITE), 0.1, RSA),

@@ -13,7 +13,7 @@ import xarray as xr
 from scanner import Subject
 
 Surface = Literal["length", "frequency", "letter", "position", "token"]
-Code = Literal["none", "direction", "graded", "localist", "item"] | Surface
+Code = Literal["none", "direction", "graded", "localist", "paired", "item"] | Surface
 SITE = "resid_post"
 
 
@@ -43,7 +43,8 @@ def world(
     rng : numpy.random.Generator
     code : str
         What the activations carry: nothing; one random direction a category; every unit a little;
-        five units a category; the item alone (no category); or a property of the word's surface.
+        five units a category; one direction a category, of either sign, so that no line tells it;
+        the item alone (no category); or a property of the word's surface.
     size : float
         Strength of the code, in units of the noise.
     categories, items, frames, layers, units : int
@@ -108,7 +109,7 @@ def world(
         else:
             pattern = _coded(planted, category, item, layers, units, rng)
             # Along the factors of the noise, so that a size is as hard to read in each world.
-            along = planted == "direction" and mixing is not None
+            along = planted in ("direction", "paired") and mixing is not None
             x += size * (pattern @ mixing if along else pattern)
         return xr.Dataset(
             {SITE: (("stimulus", "layer", "unit"), x.transpose(1, 0, 2))},
@@ -171,10 +172,11 @@ def _coded(
 ) -> np.ndarray:
     """The planted part, layer x stimulus x unit."""
     count = category.max() + 1
-    if code == "direction":
+    if code in ("direction", "paired"):
         directions = rng.normal(size=(layers, count, units))
         directions /= np.linalg.norm(directions, axis=2, keepdims=True) / np.sqrt(10)
-        return directions[:, category]
+        sign = np.where(item % 2, 1, -1)[:, None] if code == "paired" else 1
+        return directions[:, category] * sign
     if code == "graded":
         return rng.normal(size=(layers, count, units))[:, category]
     if code == "localist":

@@ -69,6 +69,11 @@ READING = {
     "with shuffled labels.",
     "directions": "How many directions must go before a category is read no better than with "
     "shuffled labels.",
+    "linear": "Balanced accuracy of the linear probe in items that it has not seen. Near 1 there "
+    "is nothing left to gain.",
+    "mlp": "The same of the nonlinear probe, tuned alike.",
+    "control": "What the nonlinear probe gains for a planted product of two directions: where it "
+    "gains nothing, that it gains nothing else says nothing.",
     "between": "Dimensions of the means of categories, without those of noise: cross-validated "
     "over halves of the items.",
     "shared": "The share of the variance of the means in one half of the items that is there in "

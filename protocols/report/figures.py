@@ -440,7 +440,8 @@ def _world(figure: go.Figure, name: str, layers: list[int], values: np.ndarray) 
             line={"color": look.colour, "dash": look.dash, "width": look.width},
             hovertemplate=f"{words}, layer %{{x}}: %{{y:.3f}}<extra></extra>",
         )  # fmt: skip
-    return Line(words, look.colour, float(np.nanmean(values[:, -1])))
+    ends = values[:, -1][np.isfinite(values[:, -1])]
+    return Line(words, look.colour, float(ends.mean()) if len(ends) else float("nan"))
 
 
 def _observed(

@@ -113,6 +113,19 @@ def _geometry(name: str, settings: Mapping[str, Any]) -> str:
     )
 
 
+def _mlp_probe(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"A linear and a nonlinear probe (analysis '{name}') decoded {settings['label']} from "
+        f"{settings['site']} over items, after the mean of each frame had been taken out: ridge "
+        "regression on principal components, and the same with the kernel of a layer of rectified "
+        "linear units of infinite width (Neal 1996; Cho & Saul 2009), both tuned over the same "
+        "numbers of components and penalties inside the training items; "
+        f"{settings['item_folds']} groups of items were tests in turn. As a positive control the "
+        "same was done for the product of two planted directions, each with "
+        f"{percent(settings['planted'])} of the variance."
+    )
+
+
 def _rank(name: str, settings: Mapping[str, Any]) -> str:
     return (
         f"How many directions a category takes (analysis '{name}') was found by iterative "
@@ -153,6 +166,7 @@ _PROSE = {
     "rsa": _rsa,
     "cka": _cka,
     "geometry": _geometry,
+    "mlp_probe": _mlp_probe,
     "rank": _rank,
     "dimensionality": _dimensionality,
     "participation": _participation,

@@ -87,8 +87,9 @@ def test_directions_are_means_less_those_of_all_others() -> None:
 
 
 def test_participation_of_noise_is_no_number() -> None:
-    found = participation(np.array([-1.0, 4.0, 2.0]), np.array([1.0, 2.0, -1.0]))
-    np.testing.assert_array_equal(found, [np.nan, 2, np.nan])
+    squared, fourth = np.array([-1.0, 4, 2, 50]), np.array([1.0, 2, -1, 1])
+    found = participation(squared, fourth, 20)
+    np.testing.assert_array_equal(found, [np.nan, 2, np.nan, np.nan])
 
 
 def test_too_few_items_are_named() -> None:
