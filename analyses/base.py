@@ -6,10 +6,11 @@ Dataset. It keeps no state and knows nothing of controls.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, TypeVar
+from itertools import combinations
+from typing import ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -17,7 +18,9 @@ import xarray as xr
 from scanner import Subject
 
 REGISTRY: dict[str, type["Analysis"]] = {}
+Reading = Literal["linear", "nonlinear"]
 Registered = TypeVar("Registered", bound=type["Analysis"])
+Named = TypeVar("Named")
 
 
 class AnalysisError(ValueError):
@@ -42,9 +45,17 @@ class Analysis(ABC):
         The scalar measures that a hypothesis may name. Each is a variable of the result with a
         dimension ``layer``, and carries the attribute ``chance``: its value where there is no
         effect.
+    reads : {'linear', 'nonlinear'}
+        By what kind of probe a control is to ask whether the label can be read at all.
     """
 
+    reads: ClassVar[Reading] = "linear"
     measures: ClassVar[Mapping[str, Quantity]] = {}
+
+    @property
+    def takes(self) -> int | None:
+        """How many subjects it is given at once; None for all of a protocol."""
+        return 1
 
     @abstractmethod
     def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:
@@ -101,6 +112,13 @@ class Analysis(ABC):
         return xr.concat(worlds, "draw", combine_attrs="override")
 
 
+def groups(analysis: Analysis, subjects: Sequence[Named]) -> list[tuple[Named, ...]]:
+    """The subjects that an analysis is given at once, one group after the other."""
+    if analysis.takes is None:
+        return [tuple(subjects)]
+    return list(combinations(subjects, analysis.takes))
+
+
 def label_of(analysis: Analysis) -> str:
     """The column of the stimulus table that an analysis reads."""
     return getattr(analysis, "label", "category")
@@ -150,8 +168,13 @@ def read(subject: Subject, site: str, label: str) -> tuple[np.ndarray, np.ndarra
     x = vectors(subject, site)
     names, codes = np.unique(labels(subject, label), return_inverse=True)
     if len(names) < 2:
-        raise AnalysisError(f"label '{label}' has one value ('{names[0]}'); two are needed")
+        raise AnalysisError(one_value(label, names[0]))
     return x, codes, names
+
+
+def one_value(label: str, value: str) -> str:
+    """That a label tells nothing apart."""
+    return f"label '{label}' has one value ('{value}'); two are needed"
 
 
 def vectors(subject: Subject, site: str) -> np.ndarray:

@@ -1,21 +1,27 @@
-"""How alike the layers of a model are: centred kernel alignment of every pair.
+"""How alike the layers of a model are, or of two: centred kernel alignment of every pair.
 
-Linear CKA (Kornblith et al. 2019) in the debiased form (Song et al. 2012; Nguyen et al. 2021). The
-plain form is near one for any two layers with more units than items, whatever they hold, and is
-given beside it to be seen. Each Gram matrix is computed once, and all pairs are one product.
+Linear CKA (Kornblith et al. 2019) in the debiased form (Song et al. 2012; Nguyen et al. 2021), or
+with a Gaussian kernel. The plain form is near one for any two layers with more units than items,
+whatever they hold, and is given beside it to be seen. So is the debiased form without the units of
+outlying spread, which can make two layers alike on their own (Davari et al. 2022). Each Gram matrix
+is computed once, and all pairs are one product.
 
 Items are the sample: the mean over an item's frames, after the mean of each frame has been taken
 out, since frames are shared and would make all layers alike.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import xarray as xr
 
-from analyses.base import Analysis, AnalysisError, labels, register, vectors
-from analyses.words import word_means
+from analyses.base import Analysis, AnalysisError, register
+from analyses.geometry import outliers
+from analyses.words import same_words
 from scanner import Subject
+
+Kernel = Literal["linear", "rbf"]
 
 
 @register
@@ -27,6 +33,11 @@ class Cka(Analysis):
     ----------
     site : str
         Kind of site to read.
+    across : bool
+        Between every two subjects, in the place of between the layers of each.
+    kernel : {'linear', 'rbf'}
+    width : float
+        Of the Gaussian kernel, in units of the median distance of two items.
     batch : int
         From twice as many items on, they are taken in random batches of at least this size, each
         item in one, and their sums averaged (Nguyen et al. 2021): memory is bounded, and the
@@ -34,10 +45,13 @@ class Cka(Analysis):
     """
 
     site: str
+    across: bool = False
+    kernel: Kernel = "linear"
+    width: float = 1.0
     batch: int = 1000
 
     def __post_init__(self) -> None:
-        """Refuse batches that are too small for the debiased form.
+        """Refuse batches that are too small for the debiased form, and kernels of no width.
 
         Raises
         ------
@@ -45,6 +59,12 @@ class Cka(Analysis):
         """
         if self.batch < 4:
             raise ValueError(f"batches of {self.batch} items; the debiased form needs 4")
+        if not self.width > 0:
+            raise ValueError(f"a width of {self.width:g}; it must be above 0")
+
+    @property
+    def takes(self) -> int:
+        return 2 if self.across else 1
 
     def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:
         """Compare all layers with all.
@@ -52,26 +72,55 @@ class Cka(Analysis):
         Returns
         -------
         xarray.Dataset
-            ``debiased`` and ``plain`` (layer, other_layer); NaN where a layer is the same for all
-            items.
+            ``debiased``, ``plain`` and ``debiased_without_outliers`` (layer, other_layer); the
+            layers of the first subject and of the second, or of the same. NaN where a layer is the
+            same for all items.
+
+        Raises
+        ------
+        AnalysisError
+            If there are fewer than four items, or the subjects have read other ones.
         """
-        (subject,) = subjects
-        x = vectors(subject, self.site)
-        items, frames = labels(subject, "item"), labels(subject, "frame")
-        words, _, names = word_means(x, items, frames, np.zeros(len(items), dtype=int))
+        words, names = same_words(subjects, self.site)
         if len(names) < 4:
             raise AnalysisError(f"cka: {len(names)} items; 4 are needed")
-        layers = subject.volume["layer"].to_numpy()
+        even = [
+            np.array([np.where(outliers(layer), 0, layer) for layer in patterns])
+            for patterns in words
+        ]
+        found = []
+        # Dealt into the same batches, so that the two differ by the outliers.
+        seed = rng.integers(2**32)
+        for patterns in (words, even):
+            found.append(
+                compared(
+                    patterns[0], patterns[-1],
+                    kernel=self.kernel, width=self.width, batch=self.batch,
+                    rng=np.random.default_rng(seed),
+                )
+            )  # fmt: skip
         pairs = ("layer", "other_layer")
-        found = compared(words, words, batch=self.batch, rng=rng)
         return xr.Dataset(
-            {"debiased": (pairs, found[0]), "plain": (pairs, found[1])},
-            coords={"layer": layers, "other_layer": layers},
+            {
+                "debiased": (pairs, found[0][0]),
+                "plain": (pairs, found[0][1]),
+                "debiased_without_outliers": (pairs, found[1][0]),
+            },
+            coords={
+                "layer": subjects[0].volume["layer"].to_numpy(),
+                "other_layer": subjects[-1].volume["layer"].to_numpy(),
+            },
         )
 
 
 def compared(
-    left: np.ndarray, right: np.ndarray, *, batch: int, rng: np.random.Generator
+    left: np.ndarray,
+    right: np.ndarray,
+    *,
+    kernel: Kernel = "linear",
+    width: float = 1.0,
+    batch: int,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """CKA of every layer of one with every layer of another, debiased and plain.
 
@@ -79,6 +128,8 @@ def compared(
     ----------
     left, right : numpy.ndarray
         layer x item x unit; the same items.
+    kernel, width : str, float
+        As of `Cka`; the median distance is that of a batch.
     batch : int
     rng : numpy.random.Generator
         Deals items into batches, if there are more than one.
@@ -94,8 +145,8 @@ def compared(
     cross, of_left, of_right = 0.0, 0.0, 0.0
     # Of nearly equal size, none smaller than asked: the debiased form needs four.
     for rows in np.array_split(order, count):
-        one = _grams(left[:, rows])
-        other = one if right is left else _grams(right[:, rows])
+        one = _grams(left[:, rows], kernel, width)
+        other = one if right is left else _grams(right[:, rows], kernel, width)
         cross = cross + hsic(one, other, "lij,mij->lm")
         of_left = of_left + hsic(one, one, "lij,lij->l")
         of_right = of_right + hsic(other, other, "lij,lij->l")
@@ -107,14 +158,27 @@ def compared(
     return debiased, plain
 
 
-def _grams(x: np.ndarray) -> np.ndarray:
-    """layer x item x item, of layer x item x unit around its mean."""
+def _grams(x: np.ndarray, kernel: Kernel, width: float) -> np.ndarray:
+    """Centred kernel matrices, layer x item x item, of layer x item x unit."""
     centred = x - x.mean(1, keepdims=True)
     grams = centred @ centred.swapaxes(1, 2)
     # What is the same for all items leaves rounding, and would be scaled up to a similarity.
     size = np.einsum("liu,liu->l", x, x)
-    grams[np.trace(grams, axis1=1, axis2=2) <= 1e-24 * size] = 0
+    same = np.trace(grams, axis1=1, axis2=2) <= 1e-24 * size
+    if kernel == "rbf":
+        grams = np.array([_gaussian(gram, width) for gram in grams])
+        means = grams.mean(1, keepdims=True)
+        grams += means.mean(2, keepdims=True) - means - means.swapaxes(1, 2)
+    grams[same] = 0
     return grams
+
+
+def _gaussian(gram: np.ndarray, width: float) -> np.ndarray:
+    """exp(-distance^2 / 2 sigma^2), with a sigma of so many median distances."""
+    length = np.diag(gram)
+    squared = np.maximum(length[:, None] + length - 2 * gram, 0)
+    median = np.median(squared[np.triu_indices(len(gram), 1)])
+    return np.exp(-squared / (2 * width**2 * median)) if median > 0 else np.ones_like(gram)
 
 
 def hsic(left: np.ndarray, right: np.ndarray, pairs: str) -> np.ndarray:

@@ -71,10 +71,7 @@ class Geometry(Analysis):
 
 
 def _described(x: np.ndarray, items: np.ndarray) -> dict[str, float | np.ndarray]:
-    size = np.sqrt(np.mean(x**2, axis=0))
-    middle = np.median(size)
-    # Where most units are silent, those that are not are no outliers.
-    outlying = size > OUTLIER * middle if middle > 0 else np.zeros(len(size), dtype=bool)
+    size, outlying = np.sqrt(np.mean(x**2, axis=0)), outliers(x)
     largest = np.argsort(-size, kind="stable")[:NAMED]
     everything, rest = _shape(x), _shape(x[:, ~outlying])
     return {
@@ -86,6 +83,14 @@ def _described(x: np.ndarray, items: np.ndarray) -> dict[str, float | np.ndarray
         "largest_unit": largest,
         "largest_share": size[largest] ** 2 / max(float(np.sum(size**2)), np.finfo(float).tiny),
     }
+
+
+def outliers(x: np.ndarray) -> np.ndarray:
+    """Whether each unit of stimulus x unit is `OUTLIER` times as large as the median one."""
+    size = np.sqrt(np.mean(x**2, axis=0))
+    middle = np.median(size)
+    # Where most units are silent, those that are not are no outliers.
+    return size > OUTLIER * middle if middle > 0 else np.zeros(len(size), dtype=bool)
 
 
 def _means(x: np.ndarray, groups: np.ndarray) -> np.ndarray:

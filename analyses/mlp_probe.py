@@ -20,7 +20,7 @@ import numpy as np
 import xarray as xr
 from scipy.linalg import cho_factor, cho_solve
 
-from analyses.base import Analysis, AnalysisError, Quantity, register
+from analyses.base import Analysis, AnalysisError, Quantity, Reading, register
 from analyses.probe import recalls, standardised
 from analyses.splits import Fold, item_groups
 from analyses.words import read_words
@@ -56,6 +56,7 @@ class MlpProbe(Analysis):
     item_folds: int = 5
     planted: float = 0.05
 
+    reads: ClassVar[Reading] = "nonlinear"
     measures: ClassVar[Mapping[str, Quantity]] = {
         "gap": Quantity("balanced accuracy of a nonlinear probe less that of a linear one", -1, 1),
     }

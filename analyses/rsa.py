@@ -12,13 +12,22 @@ van Schijndel 2021).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import xarray as xr
 from scipy.spatial.distance import squareform
 
-from analyses.base import Analysis, AnalysisError, Quantity, labels, of_items, read, register
+from analyses.base import (
+    Analysis,
+    AnalysisError,
+    Quantity,
+    labels,
+    of_items,
+    one_value,
+    register,
+    vectors,
+)
 from analyses.rdm import (
     Comparison,
     Distance,
@@ -139,40 +148,13 @@ class Rsa(Analysis):
         self, subject: Subject, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The RDM of each layer (layer x pair), its reliability, and the label of each item."""
-        x, _, _ = read(subject, self.site, self.label)
-        items, frames = labels(subject, "item"), labels(subject, "frame")
-        first, which = np.unique(items, return_index=True, return_inverse=True)[1:]
-        if len(first) < 4:
-            raise AnalysisError(f"rsa of '{self.label}': {len(first)} items; 4 are needed")
-        try:
-            group = item_groups(
-                frames, np.zeros(len(frames), int), groups=self.frame_folds, rng=rng
-            )
-        except ValueError:
-            raise AnalysisError(
-                f"rsa of '{self.label}': {len(np.unique(frames))} frames cannot be divided into "
-                f"{self.frame_folds} groups"
-            ) from None
-        cell = group * len(first) + which
-        counts = np.bincount(cell, minlength=self.frame_folds * len(first))
-        if not counts.all():
-            missing = items[first][counts.argmin() % len(first)]
-            raise AnalysisError(
-                f"rsa of '{self.label}': '{missing}' is in no frame of one group of frames"
-            )
-        order, starts = np.argsort(cell, kind="stable"), np.cumsum(counts) - counts
-        counts = counts.reshape(self.frame_folds, -1, 1)
-        rdms, reliability = [], []
-        for layer in x:
-            sums = np.add.reduceat(_scaled(layer, frames)[order], starts)
-            sums = sums.reshape(*counts.shape[:2], -1)
-            reliability.append(_reliability(sums / counts))
-            if self.distance == "crossnobis":
-                rdms.append(crossnobis(sums / counts))
-            else:
-                distance = squared_euclidean if self.distance == "euclidean" else correlation
-                rdms.append(distance(sums.sum(0) / counts.sum(0)))
-        return np.array(rdms), np.array(reliability), of_items(subject, self.label, first, which)
+        if len(np.unique(labels(subject, self.label))) < 2:
+            raise AnalysisError(one_value(self.label, labels(subject, self.label)[0]))
+        found = item_rdms(
+            subject, self.site, distance=self.distance, frame_folds=self.frame_folds, rng=rng
+        )
+        values = of_items(subject, self.label, found.first, found.which)
+        return found.rdms, found.reliability, values
 
     def _confounds(self, subject: Subject) -> np.ndarray:
         """The RDMs of the confounds that vary, confound x pair."""
@@ -182,6 +164,66 @@ class Rsa(Analysis):
         pairs = len(first) * (len(first) - 1) // 2
         varied = [model_rdm(values) for values in columns if len(np.unique(values)) > 1]
         return np.array(varied).reshape(-1, pairs)
+
+
+class ItemRdms(NamedTuple):
+    """How far items are apart in each layer.
+
+    Attributes
+    ----------
+    rdms : numpy.ndarray
+        layer x pair.
+    reliability : numpy.ndarray
+        layer; the correlation of RDMs between groups of frames, stepped up to all of them.
+    first, which : numpy.ndarray
+        item, a stimulus of each; stimulus, the item of each.
+    """
+
+    rdms: np.ndarray
+    reliability: np.ndarray
+    first: np.ndarray
+    which: np.ndarray
+
+
+def item_rdms(
+    subject: Subject, site: str, *, distance: Distance, frame_folds: int, rng: np.random.Generator
+) -> ItemRdms:
+    """The RDM of the items in each layer of a subject.
+
+    Raises
+    ------
+    AnalysisError
+        If there are fewer than four items, or not enough frames to divide.
+    """
+    x = vectors(subject, site)
+    items, frames = labels(subject, "item"), labels(subject, "frame")
+    first, which = np.unique(items, return_index=True, return_inverse=True)[1:]
+    if len(first) < 4:
+        raise AnalysisError(f"rsa: {len(first)} items; 4 are needed")
+    try:
+        group = item_groups(frames, np.zeros(len(frames), int), groups=frame_folds, rng=rng)
+    except ValueError:
+        raise AnalysisError(
+            f"rsa: {len(np.unique(frames))} frames cannot be divided into {frame_folds} groups"
+        ) from None
+    cell = group * len(first) + which
+    counts = np.bincount(cell, minlength=frame_folds * len(first))
+    if not counts.all():
+        missing = items[first][counts.argmin() % len(first)]
+        raise AnalysisError(f"rsa: '{missing}' is in no frame of one group of frames")
+    order, starts = np.argsort(cell, kind="stable"), np.cumsum(counts) - counts
+    counts = counts.reshape(frame_folds, -1, 1)
+    rdms, reliability = [], []
+    for layer in x:
+        sums = np.add.reduceat(_scaled(layer, frames)[order], starts)
+        sums = sums.reshape(*counts.shape[:2], -1)
+        reliability.append(_reliability(sums / counts))
+        if distance == "crossnobis":
+            rdms.append(crossnobis(sums / counts))
+        else:
+            between = squared_euclidean if distance == "euclidean" else correlation
+            rdms.append(between(sums.sum(0) / counts.sum(0)))
+    return ItemRdms(np.array(rdms), np.array(reliability), first, which)
 
 
 def _scaled(x: np.ndarray, frames: np.ndarray) -> np.ndarray:

@@ -4,11 +4,12 @@ The stimuli of an item are one observation. Analyses of items read it as the mea
 after the mean of each frame has been taken out, since a frame moves every item alike.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from analyses.base import AnalysisError, labels, read
+from analyses.base import AnalysisError, labels, read, vectors
 from analyses.splits import item_groups
 from scanner import Subject
 
@@ -80,6 +81,26 @@ def read_words(subject: Subject, site: str, label: str) -> Words:
     x, codes, names = read(subject, site, label)
     items, frames = labels(subject, "item"), labels(subject, "frame")
     return Words(*word_means(x, items, frames, codes), label, names)
+
+
+def same_words(subjects: Sequence[Subject], site: str) -> tuple[list[np.ndarray], np.ndarray]:
+    """The patterns of the items of each subject, layer x item x unit, and the names of the items.
+
+    Raises
+    ------
+    AnalysisError
+        If a subject has no such site, or the subjects have read other items.
+    """
+    found = []
+    for subject in subjects:
+        items, frames = labels(subject, "item"), labels(subject, "frame")
+        nothing = np.zeros(len(items), dtype=int)
+        found.append(word_means(vectors(subject, site), items, frames, nothing))
+    names = found[0][2]
+    for subject, (_, _, those) in zip(subjects, found, strict=True):
+        if not np.array_equal(those, names):
+            raise AnalysisError(f"{subject.name} and {subjects[0].name} have read other items")
+    return [words for words, _, _ in found], names
 
 
 def word_means(

@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from joblib import cpu_count
 from threadpoolctl import threadpool_limits
 
+from analyses.base import groups
 from protocols.preregistration import Registered
 from protocols.progress import noted, step
 from protocols.report import render
@@ -90,8 +91,8 @@ class Folders:
     def report(self) -> Path:
         return self.home / "report.html"
 
-    def measures(self, analysis: str, subject: str) -> Path:
-        return self.home / "measures" / f"{analysis}--{subject}.nc"
+    def measures(self, analysis: str, *subjects: str) -> Path:
+        return self.home / "measures" / f"{'--'.join((analysis, *subjects))}.nc"
 
     def evidence(self, hypothesis: str) -> Path:
         return self.home / "evidence" / f"{hypothesis}.nc"
@@ -305,30 +306,36 @@ class Run:
         return all(summary[key] == value for key, value in now.items())
 
     def analyse(self) -> None:
-        """Run each analysis on each recording and save the measures."""
+        """Run each analysis on the recordings that it takes at once, and save the measures."""
         protocol, recorded = self.study.protocol, self.recorded()
-        total = len(self.study.analyses) * len(recorded)
-        subjects = subjects_from(recorded, self.folders.root, self._sites)
+        subjects = list(subjects_from(recorded, self.folders.root, self._sites).values())
+        seeds: list[int | None] = [None, *range(protocol.scan.twins)]
+        tasks = [
+            (name, analysis, [one if seed is None else one.twin(seed) for one in group])
+            for name, analysis in self.study.analyses.items()
+            for group in groups(analysis, subjects)
+            for seed in seeds
+        ]
         written = []
         # The matrices are small: on a busy machine two threads that wait for each other were four
         # times slower than one.
-        with step("analysing", total, "analyses") as done, threadpool_limits(limits=1):
-            for subject in subjects.values():
-                seeds: list[int | None] = [None, *subject.twins]
-                for name, analysis in self.study.analyses.items():
-                    for seed in seeds:
-                        one = subject if seed is None else subject.twin(seed)
-                        done(0, f"{name} of {one.name}")
-                        measures = analysis(one, rng=stream(protocol.seed, name))
-                        (kind,) = protocol.analyses[name]
-                        measures.attrs.update(
-                            analysis=json.dumps({kind: asdict(analysis)}),
-                            subject=one.name,
-                            code_version=code_version(),
-                        )
-                        written.append(self.folders.measures(name, one.name))
-                        save_dataset(measures, written[-1])
-                        done(1)
+        with (
+            step("analysing", len(tasks), "analyses") as done,
+            threadpool_limits(limits=1),
+        ):
+            for name, analysis, group in tasks:
+                names = [one.name for one in group]
+                done(0, f"{name} of {' and '.join(names)}")
+                measures = analysis(*group, rng=stream(protocol.seed, name))
+                (kind,) = protocol.analyses[name]
+                measures.attrs.update(
+                    analysis=json.dumps({kind: asdict(analysis)}),
+                    subject=" and ".join(names),
+                    code_version=code_version(),
+                )
+                written.append(self.folders.measures(name, *names))
+                save_dataset(measures, written[-1])
+                done(1)
         keep_only(written)
 
     def judge(self) -> list[Verdict]:

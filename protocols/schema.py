@@ -230,6 +230,7 @@ def load_study(path: Path, *, stimuli: StimulusSet | None = None) -> Study:
         raise _explained(source, error) from None
     _check_scan(source, protocol.scan)
     analyses = {name: _analysis(source, name, given) for name, given in protocol.analyses.items()}
+    _check_subjects(source, protocol, analyses)
     _check_read(source, protocol, analyses)
     _check_hypotheses(source, protocol, analyses)
     if stimuli is None:
@@ -325,12 +326,24 @@ def _check_read(source: MarkedYaml, protocol: Protocol, analyses: dict[str, Anal
             raise source.error(place, why)
 
 
+def _check_subjects(source: MarkedYaml, protocol: Protocol, analyses: dict[str, Analysis]) -> None:
+    """That there are as many subjects as an analysis takes at once."""
+    for name, analysis in analyses.items():
+        if len(protocol.subjects) < (analysis.takes or 1):
+            kind = next(iter(protocol.analyses[name]))
+            raise source.error(
+                ("analyses", name, kind),
+                f"compares {analysis.takes} subjects, and the protocol has "
+                f"{len(protocol.subjects)}; name another, or leave `across` out",
+            )
+
+
 def _check_columns(
     source: MarkedYaml, protocol: Protocol, analyses: dict[str, Analysis], columns: list[str]
 ) -> None:
     """That the stimuli have what analyses read of them; a recording adds what tokens tell."""
     for name, analysis in analyses.items():
-        for setting in ("label", "confounds"):
+        for setting in ("label", "confounds", "models"):
             asked = getattr(analysis, setting, ())
             for column in (asked,) if isinstance(asked, str) else asked:
                 if column not in columns:

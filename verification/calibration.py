@@ -187,16 +187,16 @@ RSA: dict[str, dict[str, Any]] = {
     "split_half": {"margin": 0.05, "splits": 10},
 }
 RANK: dict[str, dict[str, Any]] = {
-    "untrained_twin": {"margin": 0.025},
+    "untrained_twin": {"margin": 0.05},
     "shuffled_labels": {"permutations": 99},
-    "surface_only": {"margin": 0.025},
-    "split_half": {"margin": 0.025, "splits": 10},
+    "surface_only": {"margin": 0.05},
+    "split_half": {"margin": 0.05, "splits": 10},
 }
 GAP: dict[str, dict[str, Any]] = {
-    "untrained_twin": {"margin": 0.05},
+    "untrained_twin": {"margin": 0.1},
     "shuffled_labels": {"permutations": 39},
     "surface_only": {"margin": 0.05},
-    "split_half": {"margin": 0.0, "splits": 10},
+    "split_half": {"margin": 0.05, "splits": 10},
 }
 LOCALISER: dict[str, dict[str, Any]] = {
     "untrained_twin": {"margin": 0.3},
@@ -213,8 +213,8 @@ KINDS = {
     for kind in (
         Kind("probe.balanced_accuracy", Probe(SITE, item_folds=4), 0.1, DECODING),
         Kind("probe.auc", Probe(SITE, item_folds=4), 0.1, DECODING),
-        Kind("mlp_probe.gap", MlpProbe(SITE, item_folds=4), 0.1, GAP, "paired"),
-        Kind("rank.left", Rank(SITE, limit=1, shuffles=1, item_folds=4), 0.05, RANK),
+        Kind("mlp_probe.gap", MlpProbe(SITE, item_folds=4), 0.2, GAP, "paired"),
+        Kind("rank.left", Rank(SITE, limit=1, shuffles=1, item_folds=4), 0.1, RANK),
         Kind("rsa.similarity", Rsa(SITE), 0.1, RSA),
         Kind("rsa.partial", Rsa(SITE), 0.1, RSA),
         Kind(

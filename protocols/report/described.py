@@ -12,6 +12,7 @@ from typing import Any
 import plotly.graph_objects as go
 import xarray as xr
 
+from analyses.base import groups
 from protocols.report import words
 from protocols.report.figures import (
     between_categories,
@@ -19,6 +20,7 @@ from protocols.report.figures import (
     by_category,
     by_row,
     curve,
+    intervals,
     ranked,
 )
 from protocols.report.prose import summary_line
@@ -69,6 +71,13 @@ READING = {
     "with shuffled labels.",
     "directions": "How many directions must go before a category is read no better than with "
     "shuffled labels.",
+    "fit": "The correlation of distances with those of each model, with its interval by bootstrap "
+    "over items, and over subjects where there are several. Dotted: what a model can reach.",
+    "procrustes": "The cosine of two layers after one has been rotated to the other, in items that "
+    "did not fit the rotation.",
+    "svcca": "The mean correlation of canonical directions, in items that did not fit them.",
+    "pwcca": "The same, weighed by how much of the first layer each direction carries.",
+    "mutual_neighbours": "The share of the nearest items that are the same in both layers.",
     "linear": "Balanced accuracy of the linear probe in items that it has not seen. Near 1 there "
     "is nothing left to gain.",
     "mlp": "The same of the nonlinear probe, tuned alike.",
@@ -87,9 +96,20 @@ READING = {
     "erased": "What a probe still reads in other items after least-squares erasure of the label: "
     "0.5 if nothing.",
 }
+TITLES = {
+    "auc": "area under the curve",
+    "debiased": "CKA, debiased",
+    "plain": "CKA, plain",
+    "svcca": "SVCCA",
+    "pwcca": "PWCCA",
+    "moran": "Moran's I",
+}
 WITHOUT = "_without_outliers"
 # Variables that are drawn into the figure of another.
-WITHIN = {"critical": "t", "shuffled": "auc"}
+WITHIN = {
+    "critical": "t", "shuffled": "auc", "low": "fit", "high": "fit", "reachable": "fit",
+    "ceiling_low": "fit", "ceiling_high": "fit",
+}  # fmt: skip
 # Rows of a map that are numbers, in words.
 NAMED = {
     "mask": lambda share: f"{words.percent(share)} of units",
@@ -126,12 +146,15 @@ class Found:
     ----------
     measures : xarray.Dataset
     twins : list of xarray.Dataset
+    subjects : list of str
+        More than one where an analysis takes several at once.
     first : str or None
         The measure by which a layer is chosen where only one can be shown.
     """
 
     measures: xr.Dataset
     twins: list[xr.Dataset]
+    subjects: list[str]
     first: str | None
 
     def best(self, variable: str) -> int:
@@ -141,29 +164,28 @@ class Found:
 
 
 def described(study: Study, summary: Mapping[str, Any], home: Path) -> list[Described]:
-    """What each analysis gave of each trained subject, beside its twins."""
+    """What each analysis gave of the trained subjects that it takes at once, beside their twins."""
+    trained = [one for one in summary["recordings"] if one["seed"] is None]
+    twins = {(one["model"], one["seed"]): one["subject"] for one in summary["recordings"]}
+    seeds = sorted({seed for _, seed in twins if seed is not None})
     found = []
-    for name in study.analyses:
-        measures = {
-            (one["model"], one["seed"]): opened
-            for one in summary["recordings"]
-            if (opened := _measures(home / "measures" / f"{name}--{one['subject']}.nc")) is not None
-        }
-        for recording in summary["recordings"]:
-            model = recording["model"]
-            if recording["seed"] is None and (model, None) in measures:
-                twins = [
-                    values
-                    for (of, seed), values in measures.items()
-                    if of == model and seed is not None
-                ]
-                found.append(
-                    _described(study, name, recording["subject"], measures[model, None], twins)
-                )
+    for name, analysis in study.analyses.items():
+        for group in groups(analysis, trained):
+            names = [one["subject"] for one in group]
+            measures = _measures(home, name, names)
+            if measures is None:
+                continue
+            of_twins = [
+                _measures(home, name, [twins[one["model"], seed] for one in group])
+                for seed in seeds
+            ]
+            known = [one for one in of_twins if one is not None]
+            found.append(_described(study, name, names, measures, known))
     return [one for one in found if one.panels or one.levels]
 
 
-def _measures(path: Path) -> xr.Dataset | None:
+def _measures(home: Path, name: str, subjects: list[str]) -> xr.Dataset | None:
+    path = home / "measures" / f"{'--'.join((name, *subjects))}.nc"
     if not path.is_file():
         return None
     with xr.open_dataset(path, engine="h5netcdf") as opened:
@@ -171,11 +193,15 @@ def _measures(path: Path) -> xr.Dataset | None:
 
 
 def _described(
-    study: Study, name: str, subject: str, measures: xr.Dataset, twins: list[xr.Dataset]
+    study: Study,
+    name: str,
+    subjects: list[str],
+    measures: xr.Dataset,
+    twins: list[xr.Dataset],
 ) -> Described:
     analysis = study.analyses[name]
     (kind,) = study.protocol.analyses[name]
-    found = Found(measures, twins, next(iter(analysis.measures), None))
+    found = Found(measures, twins, subjects, next(iter(analysis.measures), None))
     levels = []
     for measure in analysis.measures:
         values = measures[measure]
@@ -186,18 +212,25 @@ def _described(
         )
     panels = []
     for variable in map(str, measures.data_vars):
-        if variable in {*analysis.measures, *WITHIN} or variable.endswith(WITHOUT):
+        dims = frozenset(map(str, measures[variable].dims))
+        drawn = variable.endswith(WITHOUT) and dims == {"layer"}
+        if drawn or variable in {*analysis.measures, *WITHIN}:
             continue
-        panel = PANELS.get(frozenset(map(str, measures[variable].dims)))
+        panel = PANELS.get(dims)
         if panel is not None:
             panels.append(panel(found, variable))
     return Described(
-        name, kind, subject, summary_line(analysis), words.capital("; ".join(levels)), panels
+        name,
+        kind,
+        words.listed(subjects),
+        summary_line(analysis),
+        words.capital("; ".join(levels)),
+        panels,
     )
 
 
 def _title(variable: str) -> str:
-    return words.plain(variable.removesuffix("_by_category"))
+    return TITLES.get(variable, words.plain(variable.removesuffix("_by_category")))
 
 
 def _curve(found: Found, variable: str) -> Panel:
@@ -254,10 +287,30 @@ def _removed(found: Found, variable: str) -> Panel:
     return Panel(f"{_title(variable)} by removal", READING[variable].format(layer=best), figure)
 
 
+def _models(found: Found, variable: str) -> Panel:
+    """Models along layers or depths, with their intervals and what could be reached."""
+    measures = found.measures
+    reachable = [
+        measures[name]
+        for name in ("reachable", "ceiling_low", "ceiling_high")
+        if name in measures and bool(measures[name].notnull().any())
+    ]
+    figure = intervals(measures[variable], measures["low"], measures["high"], reachable)
+    return Panel("similarity to models", READING[variable], figure)
+
+
 def _layers(found: Found, variable: str) -> Panel:
-    title = _title(variable)
-    figure = between_layers(found.measures[variable], name=title)
-    return Panel(f"{title} similarity of layers", READING.get(variable, ""), figure)
+    title = _title(variable.removesuffix(WITHOUT))
+    reading = READING.get(variable, "")
+    name = f"{title}, every two layers"
+    if variable.endswith(WITHOUT):
+        name, reading = f"{name}, without outliers", "Without the units of outlying spread."
+    twins = [float(twin[variable].mean()) for twin in found.twins]
+    if twins:
+        reading += f" Untrained twins: {words.listed([words.number(one) for one in twins])} on "
+        reading += "average over layers."
+    figure = between_layers(found.measures[variable], name=title, subjects=found.subjects)
+    return Panel(name, reading, figure)
 
 
 def _categories(found: Found, variable: str) -> Panel:
@@ -275,6 +328,8 @@ PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"layer", "distance"}): _by_row,
     frozenset({"layer", "unit"}): _units,
     frozenset({"layer", "removed"}): _removed,
+    frozenset({"layer", "model"}): _models,
+    frozenset({"depth", "model"}): _models,
     frozenset({"layer", "other_layer"}): _layers,
     frozenset({"layer", "category", "other_category"}): _categories,
 }

@@ -24,7 +24,7 @@ FONT = "-apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', s
 HEIGHT, TOP, BOTTOM, LEFT, RIGHT = 430, 46, 54, 62, 176
 # Least distance of two line labels, in pixels.
 LABEL_GAP = 17
-ALONG = {"removed": "directions removed"}
+ALONG = {"removed": "directions removed", "depth": "depth (0: first layer, 1: last)"}
 # Of units in order: how many are drawn at each end, and how many along the whole.
 ENDS, SEEN = 100, 400
 TEMPLATE = go.layout.Template(
@@ -55,6 +55,8 @@ LOOKS = {
     "surface_only": Look("#007a5a", "dash", 1.8, "surface only"),
     "planted_units": Look("#a6487f", "dash", 1.8, "planted units"),
 }
+# The other colours of the same palette, for lines that stand side by side.
+MODELS = ("#0b5a94", "#d55e00", "#007a5a", "#a6487f", "#7a6a00", "#3b9bd4", "#1d2429")
 OTHER = Look("#7a6a00", "dashdot", 1.4, "")
 
 
@@ -227,7 +229,7 @@ def between_categories(values: xr.DataArray, *, name: str) -> go.Figure:
     return figure
 
 
-def between_layers(values: xr.DataArray, *, name: str) -> go.Figure:
+def between_layers(values: xr.DataArray, *, name: str, subjects: Sequence[str]) -> go.Figure:
     """How alike every two layers are, the first layer below and on the left.
 
     Parameters
@@ -236,12 +238,17 @@ def between_layers(values: xr.DataArray, *, name: str) -> go.Figure:
         layer, other_layer.
     name : str
         For the colour bar.
+    subjects : sequence of str
+        Of the layers and of the other layers, if they are not of one.
     """
-    axis = _layer_axis(values.sizes["layer"])
     figure = _map(values, name=name, hover="layers %{y} and %{x}: %{z:.3f}<extra></extra>")
-    figure.update_layout(
-        height=400, xaxis=axis, yaxis={key: axis[key] for key in ("tick0", "dtick")}
-    )
+    for axis, dim, subject in zip(
+        ("yaxis", "xaxis"), ("layer", "other_layer"), (subjects[0], subjects[-1]), strict=True
+    ):
+        title = "layer (counted from 0)" if len(subjects) == 1 else f"layer of {subject}"
+        ticks = {"tick0": 0, "dtick": layer_step(values.sizes[dim]), "automargin": True}
+        figure.update_layout({axis: _axis(title, None) | ticks})
+    figure.update_layout(height=400)
     return figure
 
 
@@ -274,6 +281,49 @@ def curve(
         )  # fmt: skip
     along = _layer_axis(len(places)) if dim == "layer" else _axis(ALONG[dim], None)
     return _lines(figure, along, _axis("", None, grid=True) | {"rangemode": "tozero"})
+
+
+def intervals(
+    values: xr.DataArray,
+    low: xr.DataArray,
+    high: xr.DataArray,
+    reachable: Sequence[xr.DataArray],
+) -> go.Figure:
+    """Several models along layers or depths, each with its interval.
+
+    Parameters
+    ----------
+    values, low, high : xarray.DataArray
+        place, model.
+    reachable : sequence of xarray.DataArray
+        Each place: what a model can reach.
+    """
+    figure = go.Figure()
+    dim = str(values.dims[0])
+    places = values[dim].to_numpy().tolist()
+    for place, name in enumerate(map(str, values["model"].to_numpy())):
+        colour = MODELS[place % len(MODELS)]
+        one, bottom, top = (each.isel(model=place).to_numpy() for each in (values, low, high))
+        figure.add_scatter(
+            x=[*places, *places[::-1]],
+            y=[_json_number(value) for value in (*top, *bottom[::-1])],
+            fill="toself", fillcolor=colour, opacity=0.16, line={"width": 0}, mode="lines",
+            hoverinfo="skip", legendgroup=name, showlegend=False, name=name,
+        )  # fmt: skip
+        figure.add_scatter(
+            x=places, y=[_json_number(value) for value in one], mode="lines", name=plain(name),
+            legendgroup=name, line={"color": colour, "width": 2.2},
+            hovertemplate=f"{name}, {dim} %{{x}}: %{{y:.3f}}<extra></extra>",
+        )  # fmt: skip
+    for place, line in enumerate(reachable):
+        figure.add_scatter(
+            x=places, y=[_json_number(value) for value in line.to_numpy()], mode="lines",
+            name="can be reached", showlegend=place == 0, legendgroup="reachable",
+            line={"color": QUIET, "dash": "dot", "width": 1.6},
+            hovertemplate=f"can be reached, {dim} %{{x}}: %{{y:.3f}}<extra></extra>",
+        )  # fmt: skip
+    along = _layer_axis(len(places)) if dim == "layer" else _axis(ALONG[dim], None)
+    return _lines(figure, along, _axis("", None, grid=True))
 
 
 def ranked(values: xr.DataArray, *, critical: float, twins: Sequence[xr.DataArray]) -> go.Figure:

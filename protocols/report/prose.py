@@ -95,11 +95,45 @@ def _rsa(name: str, settings: Mapping[str, Any]) -> str:
     )
 
 
+def _layers_of(settings: Mapping[str, Any]) -> str:
+    return "every layer of two subjects" if settings["across"] else "every two layers"
+
+
 def _cka(name: str, settings: Mapping[str, Any]) -> str:
+    kernel = (
+        "linear" if settings["kernel"] == "linear"
+        else f"a Gaussian kernel of {settings['width']:g} median distances:"
+    )  # fmt: skip
     return (
-        f"The similarity of every two layers (analysis '{name}') was the debiased linear "
+        f"The similarity of {_layers_of(settings)} (analysis '{name}') was the debiased {kernel} "
         f"centred kernel alignment (Kornblith et al. 2019; Nguyen et al. 2021) of "
-        f"{settings['site']} over items."
+        f"{settings['site']} over items, also without units of outlying spread (Davari et al. "
+        "2022)."
+    )
+
+
+def _similarity(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"The similarity of {_layers_of(settings)} of {settings['site']} over items (analysis "
+        f"'{name}') was also measured by Procrustes rotation (Schönemann 1966), SVCCA (Raghu et "
+        "al. 2017) and PWCCA (Morcos et al. 2018), of as many principal components as "
+        f"{percent(settings['components'])} of the items, fitted on some items and judged on "
+        f"others ({settings['item_folds']} groups in turn), and by the share of the "
+        f"{settings['neighbours']} nearest items by cosine that are the same (Huh et al. 2024); "
+        "each also without units of outlying spread."
+    )
+
+
+def _rsa_models(name: str, settings: Mapping[str, Any]) -> str:
+    where = (
+        "all subjects at once, at layers of the same depth" if settings["across"] else "each layer"
+    )
+    over = "items and subjects" if settings["across"] else "items"
+    return (
+        f"The distances of items in {settings['site']} ({settings['distance']}) were held against "
+        f"models of {listed([plain(one) for one in settings['models']])} (analysis '{name}'; "
+        f"{settings['comparison']}), in {where}, with {percent(settings['level'])} intervals from "
+        f"{settings['draws']} bootstrap samples of {over} and noise ceilings (Schütt et al. 2023)."
     )
 
 
@@ -164,7 +198,9 @@ _PROSE = {
     "localiser": _localiser,
     "topography": _topography,
     "rsa": _rsa,
+    "rsa_models": _rsa_models,
     "cka": _cka,
+    "similarity": _similarity,
     "geometry": _geometry,
     "mlp_probe": _mlp_probe,
     "rank": _rank,

@@ -9,7 +9,7 @@ import rsatoolbox
 from analyses import AnalysisError
 from analyses.cka import Cka, compared
 from analyses.rdm import squared_euclidean
-from verification.worlds import world
+from verification.worlds import SITE, world
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(100, 40))
@@ -131,3 +131,44 @@ def test_what_cannot_be_compared_is_named() -> None:
         Cka("resid_post")(few, rng=np.random.default_rng(0))
     with pytest.raises(ValueError, match="batches of 3 items; the debiased form needs 4"):
         dataclasses.replace(Cka("resid_post"), batch=3)
+
+
+def test_a_wide_gaussian_kernel_is_the_linear_one_and_a_narrow_one_is_not() -> None:
+    """Kornblith et al. 2019: of a large width the Gaussian kernel is linear in squared distance."""
+    y = X[:, :20] + RNG.normal(size=(100, 20))
+
+    def rbf(width: float) -> float:
+        settings = {"kernel": "rbf", "width": width, "batch": 10_000}
+        return float(compared(X[None], y[None], rng=RNG, **settings)[1][0, 0])
+
+    assert rbf(300.0) == pytest.approx(cka(X, y)[1], abs=1e-4)
+    assert abs(rbf(0.5) - cka(X, y)[1]) > 0.05
+
+
+def test_two_subjects_are_compared_layer_by_layer() -> None:
+    subject = world(np.random.default_rng(0), code="graded", layers=3, twins=0)
+    other = subject.replace_volume(subject.volume.isel(layer=[1, 2]))
+    across = Cka(SITE, across=True)
+    found = across(subject, other, rng=np.random.default_rng(0))
+    assert across.takes == 2
+    whole = Cka(SITE)(subject, rng=np.random.default_rng(0))
+    np.testing.assert_allclose(found["debiased"], whole["debiased"][:, 1:], atol=1e-12)
+
+
+def test_an_outlier_is_taken_out_of_both() -> None:
+    subject = world(np.random.default_rng(1), layers=1, twins=0, items=20)
+    rng = np.random.default_rng(2)
+    x = subject.volume[SITE]
+    large = 300 * rng.normal(size=80)[np.unique(subject.volume["item"], return_inverse=True)[1]]
+
+    def noise() -> np.ndarray:
+        values = rng.normal(size=x.shape)
+        values[:, 0, 0] = large
+        return values
+
+    one, two = (
+        subject.replace_volume(subject.volume.assign({SITE: (x.dims, noise())})) for _ in range(2)
+    )
+    found = Cka(SITE, across=True)(one, two, rng=rng).isel(layer=0, other_layer=0)
+    assert float(found["debiased"]) > 0.99
+    assert abs(float(found["debiased_without_outliers"])) < 0.3

@@ -322,6 +322,20 @@ def test_several_subjects_need_hypotheses_that_name_one(tmp_path: Path) -> None:
         load_study(written(tmp_path, named))
 
 
+def test_an_analysis_across_subjects_needs_two_of_them(tmp_path: Path) -> None:
+    across = "analyses:\n  both: {cka: {site: resid_post, across: true}}\n"
+    text = GOOD.replace("analyses:\n", across)
+    message = r"line 8: analyses.both.cka: compares 2 subjects, and the protocol has 1; name anoth"
+    with pytest.raises(ProtocolError, match=message):
+        load_study(written(tmp_path, text))
+    two = text.replace("[smollm2-135m-instruct]", "[smollm2-135m-instruct, other/model]")
+    two = two.replace("  - id: decodable", "  - subject: other/model\n    id: decodable")
+    assert load_study(written(tmp_path, two)).analyses["both"].takes == 2
+    # Inference over subjects is over the items of one, where there is no other.
+    alone = text.replace("cka: {site: resid_post", "rsa_models: {site: resid_post")
+    assert load_study(written(tmp_path, alone)).analyses["both"].takes is None
+
+
 def test_the_same_id_twice_is_an_error(tmp_path: Path) -> None:
     hypothesis = GOOD[GOOD.index("  - id") :]
     with pytest.raises(ProtocolError, match="line 25: hypotheses.1.id: 'decodable' stands twice"):

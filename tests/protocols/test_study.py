@@ -266,8 +266,19 @@ def test_two_subjects_are_recorded_and_judged_side_by_side(tmp_path, finished, t
     start = text.index("  - id")
     one = text[start:].replace("  - id: decodable", f"  - id: first\n    subject: {models[0]}")
     two = text[start:].replace("  - id: decodable", f"  - id: second\n    subject: {models[1]}")
+    both = "  both: {cka: {site: resid_post, across: true}}\n  models: {rsa_models: "
+    both += "{site: resid_post, across: true, models: [category], draws: 20}}\n"
+    text = text.replace("hypotheses:\n", both + "hypotheses:\n")
+    start = text.index("  - id")
     (tmp_path / "protocol.yaml").write_text(text[:start] + one + two)
     run(tmp_path / "protocol.yaml", "--results", tmp_path / "results")
+    compared = sorted(path.name for path in (tmp_path / "results/toy/measures").glob("both*"))
+    first, second = (model.name for model in models)
+    twins = [f"both--{first}.twin{seed}--{second}.twin{seed}.nc" for seed in range(2)]
+    assert compared == sorted([f"both--{first}--{second}.nc", *twins])
+    page = (tmp_path / "results/toy/report.html").read_text()
+    assert f"cka of {first} and {second}" in page
+    assert f"layer of {second}" in page
     verdicts = json.loads((tmp_path / "results/toy/verdicts.json").read_text())["verdicts"]
     assert [one["volumes"][0]["subject"] for one in verdicts] == [model.name for model in models]
     run("verify", tmp_path / "results/toy")
