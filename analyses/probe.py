@@ -182,11 +182,15 @@ def _fitted(
 ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, bool]]:
     """Standardised training and test patterns, and the factor of the penalised Gram matrix."""
     fitted, judged = standardised(x, fold)
-    gram = fitted @ fitted.T
+    return fitted, judged, penalised(fitted @ fitted.T, penalty)
+
+
+def penalised(gram: np.ndarray, penalty: float) -> tuple[np.ndarray, bool]:
+    """The factor of a Gram matrix with a ridge, in units of the mean of its diagonal."""
     # Without any varying unit the Gram matrix is zero, and every score is the mean target.
-    ridge = penalty * np.trace(gram) / len(fold.train) or 1.0
-    gram[np.diag_indices_from(gram)] += ridge
-    return fitted, judged, cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
+    ridge = penalty * np.trace(gram) / len(gram) or 1.0
+    inner = gram + ridge * np.eye(len(gram))
+    return cho_factor(inner, lower=True, overwrite_a=True, check_finite=False)
 
 
 def standardised(x: np.ndarray, fold: Fold) -> tuple[np.ndarray, np.ndarray]:

@@ -17,11 +17,11 @@ from typing import ClassVar
 
 import numpy as np
 import xarray as xr
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_solve
 
 from analyses.base import Analysis, AnalysisError, Quantity, register
 from analyses.erasure import leace
-from analyses.probe import aucs, standardised
+from analyses.probe import aucs, penalised, standardised
 from analyses.splits import Fold, item_groups, permuted_within
 from analyses.words import Words, read_words
 from scanner import Subject
@@ -166,7 +166,7 @@ class Rank(Analysis):
             for fold in self._folds(group):
                 fitted, judged = standardised(patterns, fold)
                 wanted = targets[fold.train] - targets[fold.train].mean(0)
-                weights = fitted.T @ cho_solve(_factor(fitted @ fitted.T, self.penalty), wanted)
+                weights = fitted.T @ cho_solve(penalised(fitted @ fitted.T, self.penalty), wanted)
                 scores = leace(fitted, targets[fold.train])(judged) @ weights
                 found = aucs(scores[:, None], words.codes[fold.test][:, None])
                 areas[layer] += found.mean() / self.item_folds
@@ -200,7 +200,7 @@ def nullspace_scores(
         removed (0 to `limit`) x test x labelling.
     """
     targets = wanted - wanted.mean(0)
-    factor = _factor(gram, penalty)
+    factor = penalised(gram, penalty)
     first = cho_solve(factor, targets, check_finite=False)
     # What has been removed: the items' places along each direction, and the same solved for.
     train = np.zeros((limit, *targets.shape))
@@ -226,9 +226,3 @@ def nullspace_scores(
             train[removed], test[removed] = places * scale, scores[removed] * scale
             solved[removed] = cho_solve(factor, train[removed], check_finite=False)
     return scores
-
-
-def _factor(gram: np.ndarray, penalty: float) -> tuple[np.ndarray, bool]:
-    # Without any varying unit the Gram matrix is zero, and every score is the mean.
-    ridge = penalty * np.trace(gram) / len(gram) or 1.0
-    return cho_factor(gram + ridge * np.eye(len(gram)), lower=True, check_finite=False)

@@ -78,6 +78,20 @@ READING = {
     "svcca": "The mean correlation of canonical directions, in items that did not fit them.",
     "pwcca": "The same, weighed by how much of the first layer each direction carries.",
     "mutual_neighbours": "The share of the nearest items that are the same in both layers.",
+    "read": "The share of the variance of the number that is read in values that no probe has "
+    "seen: 0 or below for nothing.",
+    "order": "Spearman's correlation of the numbers read with the numbers.",
+    "line": "The share of the variance of patterns that a line predicts in values not seen.",
+    "spline": "The same of a cubic spline: more, if the way along the numbers is bent.",
+    "jump": "The squared distance of patterns of neighbouring values at layer {layer}, by the "
+    "lower of the two. Dotted: what the largest of them reaches by luck.",
+    "breaks": "How many neighbours are further apart than the largest is by luck.",
+    "on_a_line": "The rank correlation of distances with those on a line.",
+    "on_a_circle": "The same on a circle: more than on a line, if the values close one.",
+    "wrap": "How much nearer the last value is to the first than the farthest: 0 on a line, nearly "
+    "1 on a circle. Noise has some too.",
+    "turn": "How evenly angles grow in the plane of largest variance: 1 for a circle, but high for "
+    "a bent line as well.",
     "linear": "Balanced accuracy of the linear probe in items that it has not seen. Near 1 there "
     "is nothing left to gain.",
     "mlp": "The same of the nonlinear probe, tuned alike.",
@@ -107,7 +121,8 @@ TITLES = {
 WITHOUT = "_without_outliers"
 # Variables that are drawn into the figure of another.
 WITHIN = {
-    "critical": "t", "shuffled": "auc", "low": "fit", "high": "fit", "reachable": "fit",
+    "critical": "t", "shuffled": "auc", "highest": "jump", "low": "fit", "high": "fit",
+    "reachable": "fit",
     "ceiling_low": "fit", "ceiling_high": "fit",
 }  # fmt: skip
 # Rows of a map that are numbers, in words.
@@ -287,6 +302,18 @@ def _removed(found: Found, variable: str) -> Panel:
     return Panel(f"{_title(variable)} by removal", READING[variable].format(layer=best), figure)
 
 
+def _places(found: Found, variable: str) -> Panel:
+    """What happens between neighbouring values, in the layer that reads them best."""
+    best = found.best("read")
+    at = found.measures.sel(layer=best)
+    figure = curve(
+        at[variable],
+        beside={"reached by luck": at["highest"].broadcast_like(at[variable])},
+        twins=[twin[variable].sel(layer=best) for twin in found.twins],
+    )
+    return Panel(f"{_title(variable)} by value", READING[variable].format(layer=best), figure)
+
+
 def _models(found: Found, variable: str) -> Panel:
     """Models along layers or depths, with their intervals and what could be reached."""
     measures = found.measures
@@ -328,6 +355,7 @@ PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"layer", "distance"}): _by_row,
     frozenset({"layer", "unit"}): _units,
     frozenset({"layer", "removed"}): _removed,
+    frozenset({"layer", "place"}): _places,
     frozenset({"layer", "model"}): _models,
     frozenset({"depth", "model"}): _models,
     frozenset({"layer", "other_layer"}): _layers,

@@ -24,7 +24,10 @@ FONT = "-apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', s
 HEIGHT, TOP, BOTTOM, LEFT, RIGHT = 430, 46, 54, 62, 176
 # Least distance of two line labels, in pixels.
 LABEL_GAP = 17
-ALONG = {"removed": "directions removed", "depth": "depth (0: first layer, 1: last)"}
+ALONG = {
+    "removed": "directions removed", "depth": "depth (0: first layer, 1: last)",
+    "place": "value, the lower of two",
+}  # fmt: skip
 # Of units in order: how many are drawn at each end, and how many along the whole.
 ENDS, SEEN = 100, 400
 TEMPLATE = go.layout.Template(

@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 
 from analyses import REGISTRY, Analysis, AnalysisError
+from analyses.base import label_of
 from scanner import Subject
 from scanner.volume import DIMENSIONS
 from verification.worlds import world
@@ -18,6 +19,8 @@ SETTINGS = {
     "contrast": {"contrast": "category0 - rest", "permutations": 39},
     "localiser": {"contrast": "category0 - rest", "splits": 5},
     "mlp_probe": {"item_folds": 3},
+    "number_line": {"label": "zipf"},
+    "circularity": {"label": "zipf"},
     "rsa_models": {"draws": 20, "models": ("category", "zipf")},
     "rank": {"limit": 3, "shuffles": 4},
     "dimensionality": {"splits": 5},
@@ -60,6 +63,8 @@ def test_the_files_of_analyses_are_found() -> None:
         "rsa",
         "geometry",
         "cka",
+        "number_line",
+        "circularity",
         "similarity",
         "rsa_models",
         "mlp_probe",
@@ -127,6 +132,8 @@ def test_an_unknown_label_is_named(name: str) -> None:
     rng = np.random.default_rng(0)
     with pytest.raises(AnalysisError, match="no label 'valence'; they have text, item"):
         dataclasses.replace(made(name), label="valence")(subject, rng=rng)
-    same = subject.relabel("category", np.full(subject.volume.sizes["stimulus"], "one"))
-    with pytest.raises(AnalysisError, match="'category' has one value"):
+    label = label_of(made(name))
+    one = subject.volume[label].to_numpy()[0]
+    same = subject.relabel(label, np.full(subject.volume.sizes["stimulus"], one))
+    with pytest.raises(AnalysisError, match=f"'{label}' has one value"):
         made(name)(same, rng=rng)

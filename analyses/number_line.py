@@ -1,0 +1,233 @@
+"""Whether a number lies along a line, along a curve, or breaks somewhere.
+
+Four questions of an ordered or numeric label, such as age, size or stage: how well the number is
+read from patterns of values that no probe has seen; how well patterns are predicted from the number
+by a line, and by a cubic spline; whether the numbers that are read are in order; and between which
+neighbours patterns change more than anywhere by chance.
+
+A regression with more units than items fits any number in the items that it is fitted on, so all of
+it is judged on other values. The break is searched for at all places, and its threshold is that of
+the largest anywhere (Westfall & Young 1993), when what each value deviates from the spline is dealt
+out anew among the values.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+from scipy.linalg import cho_solve
+from scipy.stats import spearmanr
+from sklearn.preprocessing import SplineTransformer
+
+from analyses.base import Analysis, AnalysisError, labels, one_value, register, vectors
+from analyses.probe import penalised, standardised
+from analyses.splits import Fold, item_groups
+from analyses.words import without_frames
+from scanner import Subject
+
+# As many values as a spline with its knots can be told from a line by.
+FEWEST = 8
+
+
+@register
+@dataclass(frozen=True)
+class NumberLine(Analysis):
+    """Read a number, predict from it, and search for a break.
+
+    Attributes
+    ----------
+    site : str
+        Kind of site to read.
+    label : str
+        A column of the stimulus table that holds numbers.
+    value_folds : int
+        Groups of values that take turns as the test.
+    knots : int
+        Of the spline, at quantiles of the values.
+    penalty : float
+        Ridge penalty of the reading, in units of the mean squared length of a training pattern.
+    permutations : int
+        For the threshold of a break.
+    alpha : float
+        Familywise error of that threshold over all places of a layer.
+    """
+
+    site: str
+    label: str
+    value_folds: int = 5
+    knots: int = 5
+    penalty: float = 1.0
+    permutations: int = 199
+    alpha: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.value_folds < 2:
+            raise ValueError("value_folds must be at least 2")
+        if self.knots < 3:
+            raise ValueError("knots must be at least 3: with two a spline is a single curve")
+        if not 0 < self.alpha < 1 or self.permutations < 1 / self.alpha - 1:
+            raise ValueError(
+                f"alpha {self.alpha:g} cannot be reached with {self.permutations} permutations"
+            )
+
+    def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:
+        """Read, predict and search.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``read`` (layer): share of the variance of the number that is read, in values that were
+            not seen, 0 or below for nothing; ``order`` (layer): Spearman's correlation of the
+            numbers read with the numbers; ``line`` and ``spline`` (layer): share of the variance of
+            patterns that is predicted. ``jump`` (layer, place): the squared distance of patterns
+            of two neighbouring values between halves of the frames, per unit; a place is the lower
+            value of the two; ``highest`` (layer): what the largest jump reaches by luck; ``breaks``
+            (layer): how many are larger.
+
+        Raises
+        ------
+        AnalysisError
+            If the label is no number or has fewer than eight values, there are fewer than two
+            frames, or a value is in no frame of a half.
+        """
+        (subject,) = subjects
+        found = values_of(subject, self.site, self.label, rng)
+        count = len(found.values)
+        if count < FEWEST or count < self.value_folds:
+            needed = max(FEWEST, self.value_folds)
+            raise AnalysisError(
+                f"number_line: '{self.label}' has {count} values; {needed} are needed"
+            )
+        names = np.arange(count).astype(str)
+        group = item_groups(names, np.zeros(count), groups=self.value_folds, rng=rng)
+        folds = [
+            Fold(np.flatnonzero(group != one), np.flatnonzero(group == one))
+            for one in range(self.value_folds)
+        ]
+        curve = SplineTransformer(self.knots, knots="quantile", extrapolation="linear")
+        bent = curve.fit_transform(found.values[:, None])
+        hat = bent @ np.linalg.pinv(bent)
+        straight = np.column_stack([np.ones(count), found.values])
+        orders = rng.permuted(np.tile(np.arange(count), (self.permutations, 1)), axis=1)
+        rows = []
+        for halves in found.halves:
+            patterns = halves.mean(0)
+            read = _read(patterns, found.values, folds, self.penalty)
+            jumps = _jumps(halves)
+            smooth = np.einsum("vw,hwu->hvu", hat, halves, optimize=True)
+            # A fit draws values to itself, by its degrees of freedom: what is left is too small.
+            rough = (halves - smooth) / np.sqrt(1 - np.trace(hat) / count)
+            largest = [_jumps(smooth + rough[:, order]).max() for order in orders]
+            highest = np.quantile(largest, 1 - self.alpha, method="higher")
+            constant = not np.ptp(patterns, axis=0).any()
+            rows.append(
+                {
+                    "read": 1 - np.sum((read - found.values) ** 2) / _around(found.values, folds),
+                    "order": np.nan if constant else spearmanr(read, found.values)[0],
+                    "line": _predicted(patterns, straight, folds),
+                    "spline": _predicted(patterns, bent, folds),
+                    "jump": jumps,
+                    "highest": highest,
+                    "breaks": np.sum(jumps > highest),
+                }
+            )
+        return xr.Dataset(
+            {
+                name: (("layer", "place")[: 1 + np.ndim(first)], [one[name] for one in rows])
+                for name, first in rows[0].items()
+            },
+            coords={
+                "layer": subject.volume["layer"].to_numpy(),
+                "place": found.values[:-1],
+            },
+        )
+
+
+class Values(NamedTuple):
+    """Patterns of the values of a number.
+
+    Attributes
+    ----------
+    values : numpy.ndarray
+        value, in order.
+    halves : numpy.ndarray
+        layer x half x value x unit: means over the stimuli of a value in each half of the frames,
+        after the mean of each frame has been taken out, in units of each unit's spread.
+    """
+
+    values: np.ndarray
+    halves: np.ndarray
+
+
+def values_of(subject: Subject, site: str, label: str, rng: np.random.Generator) -> Values:
+    """The patterns of the values of a numeric label, in two halves of the frames.
+
+    Raises
+    ------
+    AnalysisError
+        If the label is no number or has one value, there are fewer than two frames, or a value is
+        in no frame of a half.
+    """
+    x, frames = vectors(subject, site), labels(subject, "frame")
+    labels(subject, label)  # that there is one
+    numbers = subject.volume[label].to_numpy()
+    if numbers.dtype.kind not in "iuf":
+        raise AnalysisError(f"'{label}' holds no numbers, but '{numbers[0]}'")
+    try:
+        group = item_groups(frames, np.zeros(len(frames), int), groups=2, rng=rng)
+    except ValueError:
+        raise AnalysisError(
+            f"'{label}': {len(np.unique(frames))} frame cannot be divided into halves"
+        ) from None
+    values, which = np.unique(numbers.astype(float), return_inverse=True)
+    if len(values) < 2:
+        raise AnalysisError(one_value(label, f"{values[0]:g}"))
+    cell = group * len(values) + which
+    member = (cell == np.arange(2 * len(values))[:, None]).astype(float)
+    sizes = member.sum(1, keepdims=True)
+    if not sizes.all():
+        missing = values[int(sizes.argmin()) % len(values)]
+        raise AnalysisError(f"{missing:g} of '{label}' is in no frame of one half of the frames")
+    centred = without_frames(x, frames)
+    spread = centred.std(1, keepdims=True)
+    varies = spread > 1e-9 * np.maximum(
+        np.abs(x).max(1, keepdims=True), spread.max(2, keepdims=True)
+    )
+    scaled = np.divide(centred, spread, out=np.zeros_like(centred), where=varies)
+    means = (member / sizes) @ scaled
+    return Values(values, means.reshape(len(x), 2, len(values), -1))
+
+
+def _read(
+    patterns: np.ndarray, values: np.ndarray, folds: list[Fold], penalty: float
+) -> np.ndarray:
+    """The number of each value as it is read by ridge regression trained on others."""
+    read = np.empty(len(values))
+    for fold in folds:
+        fitted, judged = standardised(patterns, fold)
+        mean = values[fold.train].mean()
+        dual = cho_solve(penalised(fitted @ fitted.T, penalty), values[fold.train] - mean)
+        read[fold.test] = judged @ (fitted.T @ dual) + mean
+    return read
+
+
+def _around(values: np.ndarray, folds: list[Fold]) -> float:
+    """Squared distance of the values from the mean of those that each fold trains on."""
+    return sum(float(np.sum((values[f.test] - values[f.train].mean()) ** 2)) for f in folds)
+
+
+def _predicted(patterns: np.ndarray, design: np.ndarray, folds: list[Fold]) -> float:
+    """Share of the variance of patterns that a design predicts in values that were not seen."""
+    left, whole = 0.0, 0.0
+    for fold in folds:
+        fit = np.linalg.lstsq(design[fold.train], patterns[fold.train])[0]
+        left += np.sum((patterns[fold.test] - design[fold.test] @ fit) ** 2)
+        whole += np.sum((patterns[fold.test] - patterns[fold.train].mean(0)) ** 2)
+    return 1 - left / whole if whole > 0 else float("nan")
+
+
+def _jumps(halves: np.ndarray) -> np.ndarray:
+    """Squared distance of neighbours between halves (half x value x unit), per unit: place."""
+    one, other = np.diff(halves, axis=1)
+    return np.mean(one * other, axis=1)
