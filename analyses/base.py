@@ -70,8 +70,9 @@ class Analysis(ABC):
         Returns
         -------
         xarray.Dataset
-            Its layers are independent: the result at a layer is the same when the subject holds
-            that layer alone. The gate relies on it to judge one layer without computing all.
+            The layers of measures are independent: the result at a layer is the same when the
+            subject holds that layer alone. The gate relies on it to judge one layer without
+            computing all.
         """
 
     def permuted(

@@ -1,25 +1,29 @@
 """Linear decoding of a stimulus label from each layer.
 
 After Alain & Bengio (2016). Ridge regression on the one-hot label, read out by its largest score
-(Hastie, Tibshirani & Friedman 2009, 4.2), in the place of multinomial logistic regression: it is
-solved in closed form, has one setting that is fixed in advance, and needs no tuning on the items.
+(Hastie, Tibshirani & Friedman 2009, 4.2), in the place of multinomial logistic regression, which
+can be asked for: it is solved in closed form, has one setting that is fixed in advance, and needs
+no tuning on the items.
 Test items *and* test frames are kept out of training. Everything fitted (centring, scaling,
 weights) is fitted on the training part.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import xarray as xr
 from scipy.linalg import cho_factor, cho_solve
 from scipy.stats import rankdata
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
 
 from analyses.base import Analysis, AnalysisError, Quantity, labels, read, register
 from analyses.splits import Fold, cross_grouped, permuted_within
 from scanner import Subject
 
+Model = Literal["ridge", "logistic", "one_vs_rest"]
 # Draws whose scores are held at once.
 AT_ONCE = 256
 
@@ -39,6 +43,12 @@ class Probe(Analysis):
         Groups of items and of frames that take turns as the test.
     penalty : float
         Ridge penalty, in units of the mean squared length of a training pattern.
+    penalties : tuple of float
+        Others, to be seen beside it; nothing is chosen among them.
+    model : {'ridge', 'logistic', 'one_vs_rest'}
+        Ridge regression, or logistic regression: multinomial, or each category against the rest.
+        For these 1 / C is the penalty in the same units times the mean variance of the one-hot
+        label, by which the curvature of their loss is the smaller. They take many times as long.
     """
 
     site: str
@@ -46,6 +56,8 @@ class Probe(Analysis):
     item_folds: int = 5
     frame_folds: int = 2
     penalty: float = 1.0
+    penalties: tuple[float, ...] = ()
+    model: Model = "ridge"
 
     measures: ClassVar[Mapping[str, Quantity]] = {
         "balanced_accuracy": Quantity("mean over categories of the share decoded right", 0, 1),
@@ -59,21 +71,46 @@ class Probe(Analysis):
         -------
         xarray.Dataset
             ``balanced_accuracy`` and ``auc`` (layer), ``recall`` (layer, category): the share of
-            each category's stimuli that was decoded right.
+            each category's stimuli that was decoded right. With `penalties`, ``accuracy`` (layer,
+            penalty): the balanced accuracy with each.
         """
         (subject,) = subjects
         x, codes, names = read(subject, self.site, self.label)
         folds = self._folds(subject, rng)
-        decoded = [decode(layer, codes, folds, penalty=self.penalty) for layer in x]
+        penalties = (self.penalty, *self.penalties)
+        found = [self._decoded(layer, codes, folds, penalties) for layer in x]
+        decoded = [scores[0] for scores in found]
         recall = np.array([recalls(codes, scores.argmax(1), len(names)) for scores in decoded])
         auc = [fold_auc(scores, codes, folds) for scores in decoded]
-        return xr.Dataset(
+        result = xr.Dataset(
             {
                 "balanced_accuracy": ("layer", recall.mean(1), {"chance": 1 / len(names)}),
                 "auc": ("layer", np.array(auc), {"chance": 0.5}),
                 "recall": (("layer", "category"), recall),
             },
             coords={"layer": subject.volume["layer"].to_numpy(), "category": names},
+        )
+        if not self.penalties:
+            return result
+        by_penalty = [
+            [recalls(codes, one.argmax(1), len(names)).mean() for one in scores[1:]]
+            for scores in found
+        ]
+        return result.assign(accuracy=(("layer", "penalty"), np.array(by_penalty))).assign_coords(
+            penalty=np.array(self.penalties)
+        )
+
+    def _decoded(
+        self, layer: np.ndarray, codes: np.ndarray, folds: list[Fold], penalties: Sequence[float]
+    ) -> np.ndarray:
+        """Penalty x stimulus x category."""
+        if self.model == "ridge":
+            return decode_path(layer, codes, folds, penalties=penalties)
+        return np.array(
+            [
+                decode_logistic(layer, codes, folds, penalty=one, rest=self.model == "one_vs_rest")
+                for one in penalties
+            ]
         )
 
     def permuted(
@@ -90,6 +127,9 @@ class Probe(Analysis):
         Labels change places within the groups of items that are tested together, so that every
         draw is split, and its categories balanced, as the labels that were observed.
         """
+        if self.model != "ridge":
+            settings = {"draws": draws, "rng": rng, "shuffles": shuffles}
+            return super().permuted(subject, variable, **settings)
         x, codes, names = read(subject, self.site, self.label)
         folds, items = self._folds(subject, rng), labels(subject, "item")
         groups = np.empty(len(codes), dtype=int)
@@ -140,7 +180,14 @@ class Probe(Analysis):
 
 
 def decode(x: np.ndarray, codes: np.ndarray, folds: list[Fold], *, penalty: float) -> np.ndarray:
-    """Scores of every stimulus from the fold that did not train on it.
+    """`decode_path` with one penalty: stimulus x category."""
+    return decode_path(x, codes, folds, penalties=(penalty,))[0]
+
+
+def decode_path(
+    x: np.ndarray, codes: np.ndarray, folds: list[Fold], *, penalties: Sequence[float]
+) -> np.ndarray:
+    """Scores of every stimulus from the fold that did not train on it, with several penalties.
 
     Parameters
     ----------
@@ -149,21 +196,54 @@ def decode(x: np.ndarray, codes: np.ndarray, folds: list[Fold], *, penalty: floa
     codes : numpy.ndarray
         stimulus; label codes 0 to K - 1.
     folds : list of Fold
-    penalty : float
+    penalties : sequence of float
         In units of the mean squared length of a training pattern.
 
     Returns
     -------
     numpy.ndarray
-        stimulus x category.
+        penalty x stimulus x category.
     """
     targets = np.eye(codes.max() + 1)[codes]
-    scores = np.full(targets.shape, np.nan)
+    scores = np.full((len(penalties), *targets.shape), np.nan)
     for fold in folds:
-        fitted, judged, factor = _fitted(x, fold, penalty)
+        fitted, judged = standardised(x, fold)
+        gram = fitted @ fitted.T
         offset = targets[fold.train].mean(0)
-        weights = cho_solve(factor, targets[fold.train] - offset, check_finite=False)
-        scores[fold.test] = judged @ (fitted.T @ weights) + offset
+        wanted = targets[fold.train] - offset
+        dual = [cho_solve(penalised(gram, one), wanted, check_finite=False) for one in penalties]
+        found = judged @ (fitted.T @ np.concatenate(dual, axis=1)) + np.tile(offset, len(dual))
+        scores[:, fold.test] = found.reshape(len(found), len(dual), -1).swapaxes(0, 1)
+    return scores
+
+
+def decode_logistic(
+    x: np.ndarray, codes: np.ndarray, folds: list[Fold], *, penalty: float, rest: bool
+) -> np.ndarray:
+    """The same by scikit-learn's logistic regression: log-odds, stimulus x category.
+
+    Parameters
+    ----------
+    x, codes, folds
+        As of `decode_path`.
+    penalty : float
+        As of `Probe`.
+    rest : bool
+        Each category against the rest, in the place of all at once.
+    """
+    count = codes.max() + 1
+    scores = np.full((len(codes), count), np.nan)
+    for fold in folds:
+        fitted, judged = standardised(x, fold)
+        shares = np.bincount(codes[fold.train], minlength=count) / len(fold.train)
+        length = np.mean(np.sum(fitted**2, axis=1)) or 1.0
+        strength = 1 / (penalty * length * np.mean(shares * (1 - shares)))
+        model = LogisticRegression(C=float(strength), max_iter=1000)
+        if rest:
+            model = OneVsRestClassifier(model)
+        found = model.fit(fitted, codes[fold.train]).decision_function(judged)
+        # Of two categories scikit-learn gives the odds of the second alone.
+        scores[fold.test] = found if count > 2 else np.column_stack([-found, found])
     return scores
 
 
@@ -171,18 +251,11 @@ def smoother(x: np.ndarray, fold: Fold, *, penalty: float) -> np.ndarray:
     """The matrix that turns centred training targets into scores: test stimulus x training one.
 
     Of ridge regression in its dual form (Hastie, Tibshirani & Friedman 2009, 18.3); parameters as
-    for `decode`.
+    for `decode_path`.
     """
-    fitted, judged, factor = _fitted(x, fold, penalty)
-    return cho_solve(factor, fitted @ judged.T, check_finite=False).T
-
-
-def _fitted(
-    x: np.ndarray, fold: Fold, penalty: float
-) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, bool]]:
-    """Standardised training and test patterns, and the factor of the penalised Gram matrix."""
     fitted, judged = standardised(x, fold)
-    return fitted, judged, penalised(fitted @ fitted.T, penalty)
+    factor = penalised(fitted @ fitted.T, penalty)
+    return cho_solve(factor, fitted @ judged.T, check_finite=False).T
 
 
 def penalised(gram: np.ndarray, penalty: float) -> tuple[np.ndarray, bool]:

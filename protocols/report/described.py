@@ -92,6 +92,18 @@ READING = {
     "1 on a circle. Noise has some too.",
     "turn": "How evenly angles grow in the plane of largest variance: 1 for a circle, but high for "
     "a bent line as well.",
+    "accuracy": "Balanced accuracy, of items and frames that were not trained on.",
+    "accuracy_since_first": "The same from the change of a layer since the first one: what the "
+    "layers between have written.",
+    "task": "Balanced accuracy with the true label, of items that were trained on, in other "
+    "frames.",
+    "control_task": "The same with labels dealt out at random: what the probe has memorised.",
+    "selectivity": "How much better the true label is read than random ones.",
+    "auc_shared": "Area under the ROC curve of each category by one probe for all.",
+    "auc_dedicated": "The same by a probe for each. Both are lines in one space, so that they "
+    "differ little whatever there is.",
+    "retention": "The skill of the shared probe over that of the dedicated ones: nearly an "
+    "identity.",
     "linear": "Balanced accuracy of the linear probe in items that it has not seen. Near 1 there "
     "is nothing left to gain.",
     "mlp": "The same of the nonlinear probe, tuned alike.",
@@ -112,6 +124,8 @@ READING = {
 }
 TITLES = {
     "auc": "area under the curve",
+    "auc_shared": "area under the curve, shared probe",
+    "auc_dedicated": "area under the curve, dedicated probes",
     "debiased": "CKA, debiased",
     "plain": "CKA, plain",
     "svcca": "SVCCA",
@@ -127,6 +141,7 @@ WITHIN = {
 }  # fmt: skip
 # Rows of a map that are numbers, in words.
 NAMED = {
+    "penalty": lambda size: f"penalty {size:g}",
     "mask": lambda share: f"{words.percent(share)} of units",
     "distance": lambda apart: f"{apart} apart",
 }
@@ -225,6 +240,11 @@ def _described(
             f"{words.number(float(values.max()))} over layers (greatest at layer "
             f"{found.best(measure)}; chance {float(values.attrs['chance']):.3g})"
         )
+    levels += [
+        f"{_title(variable)} {words.number(float(measures[variable]))}{_of_twins(found, variable)}"
+        for variable in map(str, measures.data_vars)
+        if not measures[variable].dims
+    ]
     panels = []
     for variable in map(str, measures.data_vars):
         dims = frozenset(map(str, measures[variable].dims))
@@ -242,6 +262,12 @@ def _described(
         words.capital("; ".join(levels)),
         panels,
     )
+
+
+def _of_twins(found: Found, variable: str) -> str:
+    """A number of the untrained twins, to stand behind that of the subject."""
+    numbers = [words.number(float(twin[variable])) for twin in found.twins]
+    return f" (untrained twins {words.listed(numbers)})" if numbers else ""
 
 
 def _title(variable: str) -> str:
@@ -353,6 +379,7 @@ PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"layer", "category"}): _by_category,
     frozenset({"layer", "mask"}): _by_row,
     frozenset({"layer", "distance"}): _by_row,
+    frozenset({"layer", "penalty"}): _by_row,
     frozenset({"layer", "unit"}): _units,
     frozenset({"layer", "removed"}): _removed,
     frozenset({"layer", "place"}): _places,

@@ -15,14 +15,47 @@ def summary_line(thing: object) -> str:
 
 
 def _probe(name: str, settings: Mapping[str, Any]) -> str:
+    models = {
+        "ridge": "ridge regression on the one-hot label (Hastie et al. 2009)",
+        "logistic": "multinomial logistic regression",
+        "one_vs_rest": "logistic regression of each category against the rest",
+    }
+    others = [f"{one:g}" for one in settings["penalties"]]
     return (
         f"Linear probes (analysis '{name}'; Alain & Bengio 2016) decoded {settings['label']} "
-        f"from {settings['site']} at each layer by ridge regression on the one-hot label "
-        f"(Hastie et al. 2009), with penalty {settings['penalty']:g} in units of the mean "
-        f"squared length of a training pattern; {settings['item_folds']} groups of items and "
-        f"{settings['frame_folds']} of "
+        f"from {settings['site']} at each layer by {models[settings['model']]}, "
+        f"with penalty {settings['penalty']:g} in units of the mean "
+        f"squared length of a training pattern"
+        + (f" (and, to be seen beside it, {listed(others)})" if others else "")
+        + f"; {settings['item_folds']} groups of items and {settings['frame_folds']} of "
         "frames took turns as the test, and neither the items nor the frames of a test were "
         "in its training."
+    )
+
+
+def _control_task(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"The control task (analysis '{name}'; Hewitt & Liang 2019) gave each item a random label, "
+        f"{settings['tasks']} times, and read {settings['site']} of the same items in other frames "
+        f"({settings['frame_folds']} groups in turn), beside {settings['label']} read alike."
+    )
+
+
+def _span(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"The span of {settings['label']} in {settings['site']} (analysis '{name}') is the share "
+        "of layers in which it is read better than in any layer with shuffled labels "
+        f"({settings['permutations']} permutations of items, familywise error "
+        f"{settings['alpha']:g}; Westfall & Young 1993), of the layers and of their change since "
+        "the first."
+    )
+
+
+def _retention(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"Retention (analysis '{name}') is the skill of a multinomial logistic regression of "
+        f"{settings['label']} on {settings['site']} over that of one for each category against "
+        f"the rest, over items, with {settings['item_folds']} groups of items as tests in turn."
     )
 
 
@@ -227,6 +260,9 @@ _PROSE = {
     "similarity": _similarity,
     "geometry": _geometry,
     "mlp_probe": _mlp_probe,
+    "control_task": _control_task,
+    "span": _span,
+    "retention": _retention,
     "number_line": _number_line,
     "circularity": _circularity,
     "rank": _rank,
