@@ -48,8 +48,8 @@ class Retention(Analysis):
         -------
         xarray.Dataset
             ``auc_shared`` and ``auc_dedicated`` (layer, category): areas under the ROC curve over
-            items, after the mean of each frame has been taken out; ``retention`` (layer): the mean skill
-            of the shared probe over that of the dedicated ones, NaN where these have none.
+            items, after the mean of each frame has been taken out; ``retention`` (layer): the mean
+            skill of the shared probe over that of the dedicated ones, NaN where these have none.
 
         Raises
         ------

@@ -21,6 +21,7 @@ from protocols.report.figures import (
     by_row,
     curve,
     intervals,
+    plane,
     ranked,
 )
 from protocols.report.prose import summary_line
@@ -104,6 +105,17 @@ READING = {
     "differ little whatever there is.",
     "retention": "The skill of the shared probe over that of the dedicated ones: nearly an "
     "identity.",
+    "umap": "Neighbours in the plane are neighbours in all units, as far as the trustworthiness "
+    "says; how far groups are apart means nothing. Choose a layer above.",
+    "pca": "The two directions of largest variance. Choose a layer above.",
+    "silhouette": "How much nearer items are to their own category than to the next, by cosine in "
+    "all units: 1 for points, 0 for none.",
+    "purity": "The share of the nearest items in all units that are of the same category.",
+    "trustworthiness": "How few of the neighbours in the plane of UMAP are none in all units: 1 if "
+    "all are.",
+    "trustworthiness_pca": "The same of the plane of principal components.",
+    "stability": "The correlation of distances between the planes of two seeds.",
+    "separability": "The share of the variance of patterns that lies between categories.",
     "linear": "Balanced accuracy of the linear probe in items that it has not seen. Near 1 there "
     "is nothing left to gain.",
     "mlp": "The same of the nonlinear probe, tuned alike.",
@@ -131,6 +143,9 @@ TITLES = {
     "svcca": "SVCCA",
     "pwcca": "PWCCA",
     "moran": "Moran's I",
+    "umap": "UMAP",
+    "pca": "principal components",
+    "trustworthiness_pca": "trustworthiness, principal components",
 }
 WITHOUT = "_without_outliers"
 # Variables that are drawn into the figure of another.
@@ -352,6 +367,11 @@ def _models(found: Found, variable: str) -> Panel:
     return Panel("similarity to models", READING[variable], figure)
 
 
+def _plane(found: Found, variable: str) -> Panel:
+    figure = plane(found.measures[variable])
+    return Panel(f"items by {TITLES[variable]}", READING[variable], figure)
+
+
 def _layers(found: Found, variable: str) -> Panel:
     title = _title(variable.removesuffix(WITHOUT))
     reading = READING.get(variable, "")
@@ -382,6 +402,7 @@ PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"layer", "penalty"}): _by_row,
     frozenset({"layer", "unit"}): _units,
     frozenset({"layer", "removed"}): _removed,
+    frozenset({"layer", "item", "axis"}): _plane,
     frozenset({"layer", "place"}): _places,
     frozenset({"layer", "model"}): _models,
     frozenset({"depth", "model"}): _models,

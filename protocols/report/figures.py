@@ -60,6 +60,7 @@ LOOKS = {
 }
 # The other colours of the same palette, for lines that stand side by side.
 MODELS = ("#0b5a94", "#d55e00", "#007a5a", "#a6487f", "#7a6a00", "#3b9bd4", "#1d2429")
+SYMBOLS = ("circle", "diamond", "cross", "square")
 OTHER = Look("#7a6a00", "dashdot", 1.4, "")
 
 
@@ -282,7 +283,8 @@ def curve(
             line={"color": BLUE, "dash": "solid" if line is values else "dot", "width": 2.2},
             hovertemplate=f"{name}, {dim} %{{x}}: %{{y:.3g}}<extra></extra>",
         )  # fmt: skip
-    along = _layer_axis(len(places)) if dim == "layer" else _axis(ALONG[dim], None)
+    reach = int(places[-1] - places[0]) + 1
+    along = _layer_axis(reach) if dim == "layer" else _axis(ALONG[dim], None)
     return _lines(figure, along, _axis("", None, grid=True) | {"rangemode": "tozero"})
 
 
@@ -327,6 +329,54 @@ def intervals(
         )  # fmt: skip
     along = _layer_axis(len(places)) if dim == "layer" else _axis(ALONG[dim], None)
     return _lines(figure, along, _axis("", None, grid=True))
+
+
+def plane(places: xr.DataArray) -> go.Figure:
+    """Items in a plane, coloured by their label, with a menu of the layers.
+
+    Parameters
+    ----------
+    places : xarray.DataArray
+        layer, item, axis; with a coordinate ``label`` of the items.
+    """
+    figure = go.Figure()
+    names = np.unique(places["label"].to_numpy())
+    layers = places["layer"].to_numpy().tolist()
+    last = len(layers) - 1
+    for number_of_layer in range(len(layers)):
+        for order, name in enumerate(names):
+            inside = np.flatnonzero(places["label"].to_numpy() == name)
+            points = places.isel(layer=number_of_layer, item=inside).to_numpy()
+            figure.add_scatter(
+                x=[_json_number(x) for x in points[:, 0]],
+                y=[_json_number(y) for y in points[:, 1]],
+                mode="markers", name=str(name), visible=number_of_layer == last,
+                text=places["item"].to_numpy()[inside].tolist(),
+                marker={
+                    "color": MODELS[order % len(MODELS)], "size": 7, "opacity": 0.8,
+                    "symbol": SYMBOLS[order // len(MODELS) % len(SYMBOLS)],
+                },
+                hovertemplate=f"%{{text}} ({name})<extra></extra>",
+            )  # fmt: skip
+    menu = [
+        {
+            "label": f"layer {layer}", "method": "restyle",
+            "args": [{"visible": [at == place for at in range(len(layers)) for _ in names]}],
+        }
+        for place, layer in enumerate(layers)
+    ]  # fmt: skip
+    bare = _axis("", None) | {"showticklabels": False, "ticks": ""}
+    # As wide as high, so that distances are the same in all directions.
+    _lines(figure, bare, bare | {"scaleanchor": "x"})
+    figure.update_layout(
+        height=460,
+        legend={"orientation": "h", "y": -0.02, "yanchor": "top", "x": 0},
+        updatemenus=[
+            {"buttons": menu, "active": last, "x": 0, "xanchor": "left", "y": 1.02,
+             "yanchor": "bottom", "pad": {"t": 0}}
+        ],
+    )  # fmt: skip
+    return figure
 
 
 def ranked(values: xr.DataArray, *, critical: float, twins: Sequence[xr.DataArray]) -> go.Figure:

@@ -193,6 +193,27 @@ def _mlp_probe(name: str, settings: Mapping[str, Any]) -> str:
     )
 
 
+def _views(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"Items were drawn in a plane at {settings['layers']} layers of {settings['site']} "
+        f"(analysis '{name}') by UMAP (McInnes et al. 2018; {settings['neighbours']} neighbours, "
+        f"least distance {settings['min_dist']:g}, cosine) and by principal components, after the "
+        "mean of each frame and the units of outlying spread had been taken out. Silhouette "
+        "(Rousseeuw 1987) and purity of neighbours are those of all units; planes were judged by "
+        f"trustworthiness (Venna & Kaski 2001) and by the likeness of {settings['seeds']} seeds."
+    )
+
+
+def _collapse(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"A collapse in the middle of the layers of {settings['site']} (analysis '{name}') was "
+        "searched for in the effective rank of patterns (Roy & Vetterli 2007), with and without "
+        f"units of outlying spread, and in the intraclass correlation of {settings['label']}: the "
+        "layers of a dip were chosen on one half of the items and measured on the other, over "
+        f"{settings['splits']} random halvings."
+    )
+
+
 def _number_line(name: str, settings: Mapping[str, Any]) -> str:
     return (
         f"Whether {settings['label']} lies along a line in {settings['site']} (analysis '{name}') "
@@ -263,6 +284,8 @@ _PROSE = {
     "control_task": _control_task,
     "span": _span,
     "retention": _retention,
+    "views": _views,
+    "collapse": _collapse,
     "number_line": _number_line,
     "circularity": _circularity,
     "rank": _rank,
