@@ -52,6 +52,13 @@ class Analysis(ABC):
     reads: ClassVar[Reading] = "linear"
     measures: ClassVar[Mapping[str, Quantity]] = {}
 
+    def misfit(self, dims: Collection[str]) -> str:
+        """Why the site that it reads, with these dimensions, is none that it can; else empty.
+
+        Protocols ask it before anything is recorded, of every analysis with a setting ``site``.
+        """
+        return misfit(getattr(self, "site", ""), dims)
+
     @property
     def takes(self) -> int | None:
         """How many subjects it is given at once; None for all of a protocol."""
@@ -201,9 +208,7 @@ def vectors(subject: Subject, site: str) -> np.ndarray:
 
 
 def misfit(site: str, dims: Collection[str]) -> str:
-    """Why a site is not one vector a stimulus in each layer, as analyses read it.
-
-    Protocols ask it before anything is recorded, of every analysis with a setting ``site``.
+    """Why a site is not one vector a stimulus in each layer, as most analyses read it.
 
     Parameters
     ----------

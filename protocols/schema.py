@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from analyses import REGISTRY, Analysis
-from analyses.base import label_of, misfit
+from analyses.base import label_of
 from analyses.contrast import weights
 from protocols.marked_yaml import MarkedYaml, Place, ProtocolError, read
 from scanner.aliases import resolve
@@ -321,7 +321,7 @@ def _check_read(source: MarkedYaml, protocol: Protocol, analyses: dict[str, Anal
             raise source.error(
                 place, f"'{site}' is not among the scanned sites: {', '.join(scan.sites)}"
             )
-        why = misfit(site, dims(site, scan.kept))
+        why = analysis.misfit(dims(site, scan.kept))
         if why:
             raise source.error(place, why)
 

@@ -25,8 +25,8 @@ class Subject:
     twins: Mapping[int, xr.Dataset]
 
     def take(self, rows: np.ndarray) -> "Subject":
-        """The same subject with some of the stimuli, given by their rows."""
-        return self._each(lambda volume: volume.isel(stimulus=rows))
+        """The same subject with some of the stimuli, given by their rows, each at most once."""
+        return self._each(lambda volume: _taken(volume, rows))
 
     def keep(self, site: str) -> "Subject":
         """The same subject with one kind of site of its recordings."""
@@ -74,3 +74,19 @@ class Subject:
             volume=change(self.volume),
             twins={seed: change(twin) for seed, twin in self.twins.items()},
         )
+
+
+def _taken(volume: xr.Dataset, rows: np.ndarray) -> xr.Dataset:
+    """Some of the stimuli, with their tokens and pairs of tokens where these are rows."""
+    volume = volume.isel(stimulus=rows)
+    for dim in ("token", "pair"):
+        if dim in volume.dims:
+            of = volume[f"{dim}_stimulus"].to_numpy()
+            place = np.full(max(of.max(initial=-1), rows.max(initial=-1)) + 1, -1)
+            place[rows] = np.arange(len(rows))
+            kept = np.flatnonzero(place[of] >= 0)
+            kept = kept[np.argsort(place[of[kept]], kind="stable")]
+            volume = volume.isel({dim: kept}).assign_coords(
+                {f"{dim}_stimulus": (dim, place[of[kept]])}
+            )
+    return volume

@@ -42,6 +42,7 @@ DIMENSIONS = (
     "stimulus", "token", "pair", "position", "layer", "head", "kv_head", "head_unit", "unit",
     "neuron", "expert", "vocabulary", "rank", "seed", "category", "other_category", "other_layer",
     "item", "draw", "mask", "distance", "removed", "model", "depth", "place", "penalty", "axis",
+    "offset",
 )  # fmt: skip
 ROWS = ("stimulus", "token", "pair")
 PROVENANCE = (

@@ -116,6 +116,8 @@ READING = {
     "trustworthiness_pca": "The same of the plane of principal components.",
     "stability": "The correlation of distances between the planes of two seeds.",
     "separability": "The share of the variance of patterns that lies between categories.",
+    "reached": "The share of the stimuli that have a token there, by its distance from the last "
+    "one of the target.",
     "linear": "Balanced accuracy of the linear probe in items that it has not seen. Near 1 there "
     "is nothing left to gain.",
     "mlp": "The same of the nonlinear probe, tuned alike.",
@@ -156,6 +158,11 @@ WITHIN = {
 }  # fmt: skip
 # Rows of a map that are numbers, in words.
 NAMED = {
+    "offset": lambda away: (
+        f"{words.counted(abs(away), 'token')} {'after' if away > 0 else 'before'}"
+        if away
+        else "last of the target"
+    ),
     "penalty": lambda size: f"penalty {size:g}",
     "mask": lambda share: f"{words.percent(share)} of units",
     "distance": lambda apart: f"{apart} apart",
@@ -310,7 +317,7 @@ def _by_category(found: Found, variable: str) -> Panel:
 
 
 def _by_row(found: Found, variable: str) -> Panel:
-    """Of rows that are numbers, the smallest on top."""
+    """Of rows that stand for numbers, the smallest on top."""
     values = found.measures[variable]
     (dim,) = set(map(str, values.dims)) - {"layer"}
     rows = values.assign_coords({dim: [NAMED[dim](one) for one in values[dim].to_numpy()]})
@@ -400,6 +407,8 @@ PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"layer", "mask"}): _by_row,
     frozenset({"layer", "distance"}): _by_row,
     frozenset({"layer", "penalty"}): _by_row,
+    frozenset({"layer", "offset"}): _by_row,
+    frozenset({"offset"}): _curve,
     frozenset({"layer", "unit"}): _units,
     frozenset({"layer", "removed"}): _removed,
     frozenset({"layer", "item", "axis"}): _plane,

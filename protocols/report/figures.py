@@ -26,7 +26,7 @@ HEIGHT, TOP, BOTTOM, LEFT, RIGHT = 430, 46, 54, 62, 176
 LABEL_GAP = 17
 ALONG = {
     "removed": "directions removed", "depth": "depth (0: first layer, 1: last)",
-    "place": "value, the lower of two",
+    "place": "value, the lower of two", "offset": "tokens from the last of the target",
 }  # fmt: skip
 # Of units in order: how many are drawn at each end, and how many along the whole.
 ENDS, SEEN = 100, 400

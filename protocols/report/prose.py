@@ -33,6 +33,15 @@ def _probe(name: str, settings: Mapping[str, Any]) -> str:
     )
 
 
+def _time_course(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"The time course of {settings['label']} (analysis '{name}') was read from "
+        f"{settings['site']} by a ridge probe at each of {settings['before']} tokens before to "
+        f"{settings['after']} after the last one of the target, with items and frames kept out of "
+        "training as above."
+    )
+
+
 def _control_task(name: str, settings: Mapping[str, Any]) -> str:
     return (
         f"The control task (analysis '{name}'; Hewitt & Liang 2019) gave each item a random label, "
@@ -281,6 +290,7 @@ _PROSE = {
     "similarity": _similarity,
     "geometry": _geometry,
     "mlp_probe": _mlp_probe,
+    "time_course": _time_course,
     "control_task": _control_task,
     "span": _span,
     "retention": _retention,

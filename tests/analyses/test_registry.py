@@ -20,6 +20,7 @@ SETTINGS = {
     "localiser": {"contrast": "category0 - rest", "splits": 5},
     "mlp_probe": {"item_folds": 3},
     "span": {"permutations": 19},
+    "time_course": {"before": 1, "after": 1, "item_folds": 3},
     "views": {"layers": 1, "seeds": 2, "neighbours": 5},
     "collapse": {"splits": 4},
     "number_line": {"label": "zipf"},
@@ -38,8 +39,10 @@ def made(name: str) -> Analysis:
 
 
 def subject_of(name: str, **settings: Any) -> Subject:
-    """A world with the site that an analysis reads, in heads where it has some."""
+    """A world with the site that an analysis reads, in heads or in tokens where it has some."""
     subject = world(np.random.default_rng(0), **settings)
+    if name == "time_course":
+        return in_tokens(subject)
     if name not in SITES:
         return subject
     x = subject.volume["resid_post"]
@@ -48,6 +51,22 @@ def subject_of(name: str, **settings: Any) -> Subject:
         {SITES[name]: (("stimulus", "layer", "head", "head_unit"), heads)}
     )
     return subject.replace_volume(volume)
+
+
+def in_tokens(subject: Subject) -> Subject:
+    """The same with three tokens a stimulus: noise, then twice what was recorded of the target."""
+    x = subject.volume["resid_post"]
+    noise = np.random.default_rng(1).normal(size=x.shape)
+    rows = np.stack([noise, x.to_numpy(), x.to_numpy()], axis=1).reshape(-1, *x.shape[1:])
+    at = subject.volume["target_position"].to_numpy()
+    return subject.replace_volume(
+        subject.volume.drop_vars("resid_post")
+        .assign(resid_post=(("token", *x.dims[1:]), rows))
+        .assign_coords(
+            token_stimulus=("token", np.repeat(np.arange(len(x)), 3)),
+            token_position=("token", (at[:, None] + [-1, 0, 1]).ravel()),
+        )
+    )
 
 
 every = pytest.mark.parametrize("name", sorted(REGISTRY))
@@ -66,6 +85,7 @@ def test_the_files_of_analyses_are_found() -> None:
         "rsa",
         "geometry",
         "cka",
+        "time_course",
         "views",
         "collapse",
         "control_task",
@@ -120,7 +140,7 @@ def test_layers_are_independent_as_the_gate_relies_on(name: str) -> None:
 def test_the_order_of_stimuli_changes_nothing(name: str) -> None:
     subject = subject_of(name, code="direction")
     order = np.random.default_rng(1).permutation(subject.volume.sizes["stimulus"])
-    mixed = subject.replace_volume(subject.volume.isel(stimulus=order))
+    mixed = subject.take(order)
     found, again = (made(name)(one, rng=np.random.default_rng(3)) for one in (subject, mixed))
     xr.testing.assert_allclose(found, again, rtol=1e-9, atol=1e-9)
 
