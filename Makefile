@@ -31,8 +31,9 @@ help:
 scan: .venv/.installed
 	.venv/bin/scan protocols/quickstart.yaml $(ARGS)
 
+# Two at a time, a file by one: each may hold a model, and two fit into the memory of a laptop.
 test: .venv/.installed-test
-	.venv/bin/pytest $(ARGS)
+	.venv/bin/pytest -n 2 --dist loadfile $(ARGS)
 
 lint: .venv/.installed-lint
 	.venv/bin/ruff check .

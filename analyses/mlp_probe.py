@@ -48,7 +48,8 @@ class MlpProbe(Analysis):
     item_folds : int
         Groups of items that take turns as the test; the others take turns in tuning.
     planted : float
-        Share of the variance of all units that each direction of the positive control has.
+        Share of the variance of all units that each direction of the positive control has; 0 for
+        no control.
     """
 
     site: str
@@ -64,8 +65,8 @@ class MlpProbe(Analysis):
     def __post_init__(self) -> None:
         if self.item_folds < 3:
             raise ValueError("item_folds must be at least 3: one tests, and two tune in turn")
-        if not 0 < self.planted < 1:
-            raise ValueError(f"planted of {self.planted:g} is no share between 0 and 1")
+        if not 0 <= self.planted < 1:
+            raise ValueError(f"planted of {self.planted:g} is no share, from 0 to below 1")
 
     def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:
         """Decode.
@@ -95,23 +96,24 @@ class MlpProbe(Analysis):
         product = (signs.prod(1) > 0).astype(int)
         turned = rng.normal(size=(2, words.patterns.shape[2]))
         turned /= np.linalg.norm(turned, axis=1, keepdims=True)
-        found, control = [], []
-        for patterns in words.patterns:
-            found.append(accuracies(patterns, words.codes, group))
-            scale = patterns.std(0)
-            size = np.sqrt(self.planted * (scale > 0).sum())
-            with_product = patterns + scale * (size * signs @ turned)
-            control.append(accuracies(with_product, product, dealt))
-        linear, mlp = np.array(found).T
-        return xr.Dataset(
+        linear, mlp = np.array([accuracies(x, words.codes, group) for x in words.patterns]).T
+        result = xr.Dataset(
             {
                 "gap": ("layer", mlp - linear, {"chance": 0.0}),
                 "linear": ("layer", linear),
                 "mlp": ("layer", mlp),
-                "control": ("layer", np.diff(control, axis=1)[:, 0]),
             },
             coords={"layer": subject.volume["layer"].to_numpy()},
         )
+        if not self.planted:
+            return result
+        control = []
+        for patterns in words.patterns:
+            scale = patterns.std(0)
+            size = np.sqrt(self.planted * (scale > 0).sum())
+            of_line, of_mlp = accuracies(patterns + scale * (size * signs @ turned), product, dealt)
+            control.append(of_mlp - of_line)
+        return result.assign(control=("layer", np.array(control)))
 
 
 def accuracies(patterns: np.ndarray, codes: np.ndarray, group: np.ndarray) -> tuple[float, float]:

@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 import rsatoolbox
 from nilearn.mass_univariate import permuted_ols
+from rsatoolbox.inference import evaluate
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.preprocessing import StandardScaler
 
-from analyses import cka, contrast, rdm
+from analyses import cka, contrast, rdm, rdm_bootstrap
 from analyses.base import labels, read
-from analyses.probe import Probe, decode, recalls
+from analyses.probe import Probe, decode, decode_path, recalls
 from analyses.rsa import Rsa
 from analyses.splits import Fold, cross_grouped, permuted_within
 from analyses.words import read_words
@@ -33,6 +34,8 @@ from verification.worlds import SITE, world
 PAGE = Path(__file__).parent / "analyses.md"
 REPEATS = 3
 PERMUTATIONS = 1000
+BOOTSTRAPS = 2
+PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)
 
 
 @dataclass(frozen=True)
@@ -99,13 +102,16 @@ def probe_races(one: Subject) -> list[Race]:
     targets = np.eye(codes.max() + 1)[codes]
 
     def ridge() -> np.ndarray:
-        scores = np.empty((len(x), *targets.shape))
+        scores = np.empty((len(x), len(PENALTIES), *targets.shape))
         for layer, values in enumerate(x):
-            for train, test in folds:
-                scaler = StandardScaler().fit(values[train])
-                z = scaler.transform(values[train])
-                fitted = Ridge(alpha=(z**2).sum() / len(train)).fit(z, targets[train])
-                scores[layer, test] = fitted.predict(scaler.transform(values[test]))
+            for place, penalty in enumerate(PENALTIES):
+                for train, test in folds:
+                    scaler = StandardScaler().fit(values[train])
+                    z = scaler.transform(values[train])
+                    size = penalty * (z**2).sum() / len(train)
+                    fitted = Ridge(alpha=size).fit(z, targets[train])
+                    found = fitted.predict(scaler.transform(values[test]))
+                    scores[layer, place, test] = found
         return scores
 
     def logistic(layers: int) -> np.ndarray:
@@ -132,15 +138,16 @@ def probe_races(one: Subject) -> list[Race]:
         ).to_numpy()  # fmt: skip
 
     def ours() -> np.ndarray:
-        return np.array([decode(values, codes, folds, penalty=1.0) for values in x])
+        return np.array([decode_path(values, codes, folds, penalties=PENALTIES) for values in x])
 
     return [
         Race(
-            "ridge probes, 30 layers x 8 folds", "scikit-learn's Ridge, one by one", ours, ridge,
-            1e-8,
+            "ridge probes, 30 layers x 8 folds x 5 penalties", "scikit-learn's Ridge, one by one",
+            ours, ridge, 1e-8,
         ),
         Race(
-            "the same with AUC and recall", "scikit-learn's multinomial LogisticRegression",
+            "ridge probes with one penalty, AUC and recall",
+            "scikit-learn's multinomial LogisticRegression",
             # Ridge decodes a little more here; on recordings they are the same within a point.
             accuracy, lambda: logistic(6).mean(), 0.05, 5, lambda answer: answer[:6].mean(),
         ),
@@ -250,6 +257,61 @@ def rsa_races(one: Subject) -> list[Race]:
     ]  # fmt: skip
 
 
+def bootstrap_races(items: int = 1200, subjects: int = 4, models: int = 3) -> list[Race]:
+    """As large as the whole set of words: inference on models over items and subjects."""
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(items, 20))
+    rdms = np.array(
+        [rdm.squared_euclidean(truth + rng.normal(size=truth.shape)) for _ in range(subjects)]
+    )
+    known = np.array([rdm.squared_euclidean(rng.normal(size=truth.shape)) for _ in range(models)])
+    drawn = [
+        rng.integers(size, size=(PERMUTATIONS, size)) for size in (items, subjects)
+    ]  # which, in each sample
+    counts = [
+        np.array([np.bincount(one, minlength=some.shape[1]) for one in some]) for some in drawn
+    ]
+    arms = [
+        (counts[0], counts[1]),
+        (np.ones_like(counts[0]), counts[1]),
+        (counts[0], np.ones_like(counts[1])),
+    ]
+
+    def ours() -> np.ndarray:
+        found = [rdm_bootstrap.evaluated(rdms, known, "corr", items=w, subjects=m) for w, m in arms]
+        return np.stack(
+            [np.concatenate([one.similarity, one.ceiling], axis=1) for one in found], axis=-1
+        )
+
+    def theirs() -> np.ndarray:
+        places = iter(range(PERMUTATIONS))
+
+        def sampled(data: rsatoolbox.rdm.RDMs, **_: object) -> tuple[object, ...]:
+            place = next(places)
+            which, who = drawn[0][place], drawn[1][place]
+            sample = data.subsample("index", who).subsample_pattern("index", which)
+            return sample, who, which
+
+        fixed = [rsatoolbox.model.ModelFixed(str(n), one) for n, one in enumerate(known)]
+        original, evaluate.bootstrap_sample = evaluate.bootstrap_sample, sampled
+        try:
+            found = evaluate.eval_dual_bootstrap(
+                fixed, rsatoolbox.rdm.RDMs(rdms), method="corr", N=BOOTSTRAPS
+            )
+        finally:
+            evaluate.bootstrap_sample = original
+        ceiling = np.moveaxis(found.noise_ceiling[:, :, 0], 0, 1)
+        return np.concatenate([found.evaluations[:, :, 0, 0], ceiling], axis=1)
+
+    return [
+        Race(
+            "1,000 samples of a dual bootstrap with ceilings, 1,200 items, 4 RDMs, 3 models",
+            "rsatoolbox's eval_dual_bootstrap, two samples", ours, theirs, 1e-10,
+            PERMUTATIONS / BOOTSTRAPS, lambda answer: answer[:BOOTSTRAPS],
+        )
+    ]  # fmt: skip
+
+
 def cka_races(layers: int = 30, items: int = 500, units: int = 576) -> list[Race]:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, layers, items, units))
@@ -289,7 +351,8 @@ def main() -> None:
     warnings.simplefilter("ignore")  # rsatoolbox's casts, and a regression that is cut off
     one = subject()
     rows = []
-    for race in [*probe_races(one), *contrast_races(one), *rsa_races(one), *cka_races()]:
+    races = [*probe_races(one), *contrast_races(one), *rsa_races(one), *bootstrap_races()]
+    for race in [*races, *cka_races()]:
         rows.append(race.run())
         print(*rows[-1], sep=" | ", file=sys.stderr, flush=True)
     columns = ["what", "against", "answers differ by", "ours", "usual", "faster"]

@@ -149,13 +149,12 @@ class Kind:
         rng = np.random.default_rng([seed, 0])
         explained = EXPLAINED[seed % len(EXPLAINED)]
         surface = SURFACES[rng.integers(len(SURFACES))]
-        codes: dict[str, Code] = {
-            "noise": "none", "surface": surface, "architecture": "direction"
-        }  # fmt: skip
+        of_twins: Code = "paired" if self.code == "paired" else "direction"
+        codes: dict[str, Code] = {"noise": "none", "surface": surface, "architecture": of_twins}
         return explained, world(
             rng,
             code=codes[explained],
-            twin_code="direction" if explained == "architecture" else "none",
+            twin_code=of_twins if explained == "architecture" else "none",
             confound=surface if rng.random() < 0.5 or explained == "surface" else None,
             size=2.0 * rng.random(),
             tails=3.0 if rng.random() < 0.5 else None,
@@ -213,8 +212,8 @@ KINDS = {
     for kind in (
         Kind("probe.balanced_accuracy", Probe(SITE, item_folds=4), 0.1, DECODING),
         Kind("probe.auc", Probe(SITE, item_folds=4), 0.1, DECODING),
-        Kind("mlp_probe.gap", MlpProbe(SITE, item_folds=4), 0.2, GAP, "paired"),
-        Kind("rank.left", Rank(SITE, limit=1, shuffles=1, item_folds=4), 0.1, RANK),
+        Kind("mlp_probe.gap", MlpProbe(SITE, item_folds=3, planted=0.0), 0.2, GAP, "paired"),
+        Kind("rank.left", Rank(SITE, limit=1, shuffles=1, item_folds=3), 0.1, RANK),
         Kind("rsa.similarity", Rsa(SITE), 0.1, RSA),
         Kind("rsa.partial", Rsa(SITE), 0.1, RSA),
         Kind(

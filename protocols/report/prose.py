@@ -196,9 +196,13 @@ def _mlp_probe(name: str, settings: Mapping[str, Any]) -> str:
         "regression on principal components, and the same with the kernel of a layer of rectified "
         "linear units of infinite width (Neal 1996; Cho & Saul 2009), both tuned over the same "
         "numbers of components and penalties inside the training items; "
-        f"{settings['item_folds']} groups of items were tests in turn. As a positive control the "
-        "same was done for the product of two planted directions, each with "
-        f"{percent(settings['planted'])} of the variance."
+        f"{settings['item_folds']} groups of items were tests in turn."
+        + (
+            " As a positive control the same was done for the product of two planted directions, "
+            f"each with {percent(settings['planted'])} of the variance."
+            if settings["planted"]
+            else ""
+        )
     )
 
 

@@ -89,6 +89,9 @@ def test_the_control_says_whether_a_product_could_have_been_found() -> None:
     small = MlpProbe(SITE, planted=0.001)(subject, rng=np.random.default_rng(0))
     assert float(large["control"][0]) > 0.3
     assert abs(float(small["control"][0])) < 0.15
+    none = MlpProbe(SITE, planted=0.0)(subject, rng=np.random.default_rng(0))
+    assert "control" not in none
+    np.testing.assert_array_equal(none["gap"], large["gap"])
 
 
 @pytest.mark.parametrize(
