@@ -15,7 +15,13 @@ from typing import ClassVar, Literal, NamedTuple, TypeVar
 import numpy as np
 import xarray as xr
 
-from scanner import Subject
+from scanner import Subject, volume
+
+# What dimensions of results are called, beside those of volumes.
+DIMENSIONS = (
+    *volume.DIMENSIONS, "category", "other_category", "other_layer", "item", "draw", "mask",
+    "distance", "removed", "model", "depth", "place", "penalty", "axis", "offset", "contrast",
+)  # fmt: skip
 
 REGISTRY: dict[str, type["Analysis"]] = {}
 Reading = Literal["linear", "nonlinear"]

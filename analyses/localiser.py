@@ -39,6 +39,8 @@ class Localiser(Analysis):
         As of the analysis ``contrast``: ``animals - rest``.
     label : str
         The column of the stimulus table that has the categories.
+    others : tuple of str
+        Other contrasts, of which the units that this one chose should know nothing.
     mask : float
         Share of the units that are chosen, for the measure.
     masks : tuple of float
@@ -50,6 +52,7 @@ class Localiser(Analysis):
     site: str
     contrast: str
     label: str = "category"
+    others: tuple[str, ...] = ()
     mask: float = 0.01
     masks: tuple[float, ...] = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25)
     splits: int = 20
@@ -77,8 +80,9 @@ class Localiser(Analysis):
             ``response`` (layer); ``response_by_mask`` (layer, mask), the same for other sizes;
             ``response_by_category`` (layer, category), how the chosen units respond to each
             category, from the mean of all categories: what a localiser chose is specific if one
-            side of the contrast stands alone. All in standard deviations of an item within its
-            category, means over units, halves and splits.
+            side of the contrast stands alone. With `others`, ``response_to_others`` (layer,
+            contrast). All in standard deviations of an item within its category, means over units,
+            halves and splits.
 
         Raises
         ------
@@ -88,16 +92,13 @@ class Localiser(Analysis):
         (subject,) = subjects
         words = read_words(subject, self.site, self.label)
         halves = words.parts(2, each=2, splits=self.splits, rng=rng)
-        try:
-            weight = weights(self.contrast, words.names)
-        except ValueError as error:
-            raise AnalysisError(f"contrast '{self.contrast}': {error}") from None
-        # As much on one side as one category, whatever the numbers that were written.
-        weight = weight / weight[weight > 0].sum()
+        weight, *others = (
+            _weights(contrast, words.names) for contrast in (self.contrast, *self.others)
+        )
         shares = (self.mask, *self.masks)
         sizes = [max(1, round(share * words.patterns.shape[2])) for share in shares]
         found = np.array([_responses(word, halves, weight, sizes) for word in words.patterns])
-        return xr.Dataset(
+        result = xr.Dataset(
             {
                 "response": ("layer", found[:, 0] @ weight, {"chance": 0.0}),
                 "response_by_mask": (("layer", "mask"), found[:, 1:] @ weight),
@@ -109,6 +110,27 @@ class Localiser(Analysis):
                 "category": words.names,
             },
         )
+        if not others:
+            return result
+        to_others = found[:, 0] @ np.array(others).T
+        return result.assign(response_to_others=(("layer", "contrast"), to_others)).assign_coords(
+            contrast=np.array(self.others)
+        )
+
+
+def _weights(contrast: str, names: np.ndarray) -> np.ndarray:
+    """Of each category, as much on one side as one category, whatever numbers were written.
+
+    Raises
+    ------
+    AnalysisError
+        If the contrast is none of these categories.
+    """
+    try:
+        weight = weights(contrast, names)
+    except ValueError as error:
+        raise AnalysisError(f"contrast '{contrast}': {error}") from None
+    return weight / weight[weight > 0].sum()
 
 
 def _responses(

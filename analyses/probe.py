@@ -268,12 +268,17 @@ def penalised(gram: np.ndarray, penalty: float) -> tuple[np.ndarray, bool]:
 
 def standardised(x: np.ndarray, fold: Fold) -> tuple[np.ndarray, np.ndarray]:
     """Training and test patterns in units of each unit's spread in training, around its mean."""
-    known = x[fold.train]
-    mean, spread = known.mean(0), known.std(0)
+    known, asked = x[fold.train], x[fold.test]
+    mean = known.mean(0)
+    known -= mean
+    asked -= mean
+    spread = np.sqrt(np.einsum("su,su->u", known, known) / len(known))
     # Units that are constant in training say nothing, and dividing by them would.
     varies = spread > 1e-9 * np.maximum(np.abs(mean), spread.max())
     scale = np.divide(1, spread, out=np.zeros_like(spread), where=varies)
-    return (known - mean) * scale, (x[fold.test] - mean) * scale
+    known *= scale
+    asked *= scale
+    return known, asked
 
 
 def _targets(dealt: np.ndarray, weights: np.ndarray, categories: int) -> np.ndarray:

@@ -358,14 +358,18 @@ def _check_contrasts(
 ) -> None:
     """That contrasts are of categories that the stimuli have."""
     for name, analysis in analyses.items():
-        contrast, label = getattr(analysis, "contrast", None), label_of(analysis)
-        if contrast is None or label not in table:  # what a recording adds is seen then
+        label = label_of(analysis)
+        if label not in table:  # what a recording adds is seen then
             continue
-        try:
-            weights(contrast, sorted(table[label].astype(str).unique()))
-        except ValueError as error:
-            kind = next(iter(protocol.analyses[name]))
-            raise source.error(("analyses", name, kind, "contrast"), str(error)) from None
+        categories = sorted(table[label].astype(str).unique())
+        for setting in ("contrast", "others"):
+            asked = getattr(analysis, setting, ())
+            for contrast in (asked,) if isinstance(asked, str) else asked:
+                try:
+                    weights(contrast, categories)
+                except ValueError as error:
+                    kind = next(iter(protocol.analyses[name]))
+                    raise source.error(("analyses", name, kind, setting), str(error)) from None
 
 
 def _analysis(source: MarkedYaml, name: str, given: dict[str, dict[str, Any]]) -> Analysis:

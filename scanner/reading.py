@@ -121,7 +121,7 @@ def read(
         with two begin-of-text tokens, or a column has a name that volumes use.
     """
     table = stimuli.table
-    taken = {*DIMENSIONS, *KINDS, *TOKEN_LABELS, *OWN} - {"item", "category"}
+    taken = {*DIMENSIONS, *KINDS, *TOKEN_LABELS, *OWN}
     for column in table.columns:
         if column in taken:
             raise StimulusError(

@@ -40,9 +40,7 @@ from scanner.shards import VolumeError, damaged
 
 DIMENSIONS = (
     "stimulus", "token", "pair", "position", "layer", "head", "kv_head", "head_unit", "unit",
-    "neuron", "expert", "vocabulary", "rank", "seed", "category", "other_category", "other_layer",
-    "item", "draw", "mask", "distance", "removed", "model", "depth", "place", "penalty", "axis",
-    "offset",
+    "neuron", "expert", "vocabulary", "rank",
 )  # fmt: skip
 ROWS = ("stimulus", "token", "pair")
 PROVENANCE = (

@@ -58,6 +58,8 @@ READING = {
     "the mean of all categories, in standard deviations of an item.",
     "response_by_mask": "The contrast of the chosen units in other items, by the share of units "
     "that is chosen.",
+    "response_to_others": "How the same units respond to other contrasts, in other items: near 0 "
+    "if they are specific to their own.",
     "within_heads": "The mean squared correlation of the tuning of two units of one head, without "
     "the noise that they share: 0 on average where nothing is tuned.",
     "between_heads": "The same of units of two heads.",
@@ -158,6 +160,7 @@ WITHIN = {
 }  # fmt: skip
 # Rows of a map that are numbers, in words.
 NAMED = {
+    "contrast": str,
     "offset": lambda away: (
         f"{words.counted(abs(away), 'token')} {'after' if away > 0 else 'before'}"
         if away
@@ -406,6 +409,7 @@ PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"layer", "category"}): _by_category,
     frozenset({"layer", "mask"}): _by_row,
     frozenset({"layer", "distance"}): _by_row,
+    frozenset({"layer", "contrast"}): _by_row,
     frozenset({"layer", "penalty"}): _by_row,
     frozenset({"layer", "offset"}): _by_row,
     frozenset({"offset"}): _curve,

@@ -56,6 +56,19 @@ def test_neither_where_a_mask_is_asked_nor_the_size_of_weights_matters() -> None
     assert float(twice["response"]) == pytest.approx(float(found["response"]))
 
 
+def test_units_chosen_by_one_contrast_know_nothing_of_another() -> None:
+    """Planted: five units for each category, which tell the others not from each other."""
+    subject = world(np.random.default_rng(0), code="localist", size=2, items=60, layers=1)
+    others = ("category1 - category2", "category0 - category3")
+    analysis = Localiser(SITE, "category0 - rest", mask=5 / 60, splits=10, others=others)
+    found = measured(subject, analysis)["response_to_others"]
+    assert found["contrast"].values.tolist() == list(others)
+    expected = 2 / np.sqrt(0.5**2 + 1 / 4)
+    np.testing.assert_allclose(found, [0, expected], atol=0.2)
+    with pytest.raises(AnalysisError, match="contrast 'cats - rest': 'cats' is no category"):
+        measured(subject, Localiser(SITE, "category0 - rest", others=("cats - rest",)))
+
+
 def test_noise_has_no_response_where_measuring_what_chose_would_see_one() -> None:
     found, circular = [], []
     for seed in range(40):

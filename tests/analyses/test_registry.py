@@ -8,9 +8,8 @@ import pytest
 import xarray as xr
 
 from analyses import REGISTRY, Analysis, AnalysisError
-from analyses.base import label_of
+from analyses.base import DIMENSIONS, label_of
 from scanner import Subject
-from scanner.volume import DIMENSIONS
 from verification.worlds import world
 
 SETTINGS = {

@@ -89,6 +89,9 @@ def test_a_contrast_is_of_categories_that_the_stimuli_have(tmp_path: Path) -> No
     message = r"line 9: .*localiser.contrast: 'animal' is no category; categories are animals, body"
     with pytest.raises(ProtocolError, match=message):
         load_study(written(tmp_path, text.replace("animals -", "animal -")))
+    others = text.replace("animals - rest", "animals - rest, others: [tools - food, tool - rest]")
+    with pytest.raises(ProtocolError, match="line 9: .*localiser.others: 'tool' is no category"):
+        load_study(written(tmp_path, others))
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,11 @@ def test_a_text_that_begins_with_the_token_that_the_tokenizer_adds_is_refused(mo
         read(model, stimuli_of("<s>cat"), "last")
 
 
+def test_a_column_may_have_the_name_of_a_dimension_of_results(model):
+    stimuli = StimulusSet("mine", stimuli_of(*TEXTS).table.assign(model="tank", place="town"))
+    assert read(model, stimuli, "last").table["place"].tolist() == ["town"] * len(TEXTS)
+
+
 @pytest.mark.parametrize(
     "column",
     ["stimulus", "token", "layer", "unit", "rank", "resid_post", "logits", *TOKEN_LABELS, *OWN],
