@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 from analyses.base import Analysis, AnalysisError, register
-from analyses.geometry import outliers
+from analyses.geometry import without_outliers
 from analyses.words import same_words
 from scanner import Subject
 
@@ -84,10 +84,7 @@ class Cka(Analysis):
         words, names = same_words(subjects, self.site)
         if len(names) < 4:
             raise AnalysisError(f"cka: {len(names)} items; 4 are needed")
-        even = [
-            np.array([np.where(outliers(layer), 0, layer) for layer in patterns])
-            for patterns in words
-        ]
+        even = [without_outliers(patterns) for patterns in words]
         found = []
         # Dealt into the same batches, so that the two differ by the outliers.
         seed = rng.integers(2**32)

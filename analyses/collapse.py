@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 from analyses.base import Analysis, register
-from analyses.geometry import effective_rank, outliers, variances
+from analyses.geometry import effective_rank, variances, without_outliers
 from analyses.words import read_words
 from scanner import Subject
 
@@ -68,10 +68,9 @@ class Collapse(Analysis):
         words = read_words(subject, self.site, self.label)
         # split x half x item
         halves = np.any(words.parts(2, each=2, splits=self.splits, rng=rng), axis=2)
-        even = np.array([np.where(outliers(one), 0, one) for one in words.patterns])
         curves: dict[str, tuple[np.ndarray, Curve]] = {
             "rank": (words.patterns, _rank),
-            "rank_without_outliers": (even, _rank),
+            "rank_without_outliers": (without_outliers(words.patterns), _rank),
             "separability": (words.patterns, separability),
         }
         found: dict[str, Any] = {

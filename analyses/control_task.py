@@ -13,7 +13,7 @@ import xarray as xr
 
 from analyses.base import Analysis, AnalysisError, dealt, labels, read, register
 from analyses.probe import decode, recalls
-from analyses.splits import Fold, item_groups
+from analyses.splits import folds_of, item_groups
 from scanner import Subject
 
 
@@ -71,10 +71,7 @@ class ControlTask(Analysis):
                 f"control_task: {len(np.unique(frames))} frames cannot be divided into "
                 f"{self.frame_folds} groups"
             ) from None
-        folds = [
-            Fold(np.flatnonzero(group != one), np.flatnonzero(group == one))
-            for one in range(self.frame_folds)
-        ]
+        folds = folds_of(group)
         worlds = [subject, *(dealt(subject, self.label, rng) for _ in range(self.tasks))]
         labellings = [read(world, self.site, self.label)[1] for world in worlds]
         accuracy = np.array(

@@ -7,7 +7,7 @@ dimensions.
 
 Halves of frames tell the dimensions of the items of a category, halves of items those of the means
 of categories. Where we differ: the halves are never repetitions, since a model that is asked twice
-answers the same; units are scaled by their spread over items, since a few large ones would decide
+answers the same; units are scaled by their spread, since a few large ones would decide
 (Timkey & van Schijndel 2021).
 """
 
@@ -18,7 +18,7 @@ import xarray as xr
 
 from analyses.base import Analysis, AnalysisError, labels, read, register
 from analyses.splits import item_groups
-from analyses.words import read_words, word_means
+from analyses.words import in_spreads, read_words, without_frames, word_means
 from scanner import Subject
 
 
@@ -67,36 +67,35 @@ class Dimensionality(Analysis):
         words = read_words(subject, self.site, self.label)
         halves = words.parts(2, each=2, splits=self.splits, rng=rng).astype(float)
         halves /= halves.sum(-1, keepdims=True)
-        scale = _scale(words.patterns)
         between = np.zeros((len(words.patterns), len(words.names) - 1))
         whole = np.zeros(len(words.patterns))
-        for layer, patterns in enumerate(words.patterns):
-            for means in halves @ (patterns * scale[layer]):
+        for layer, patterns in enumerate(in_spreads(words.patterns, words.patterns)):
+            for means in halves @ patterns:
                 between[layer] += shared_variances(*means)
                 whole[layer] += means.var(1, ddof=1).sum() / 2
-        within = self._within(subject, scale, rng)
         return xr.Dataset(
             {
                 "between": ("layer", participation(between)),
-                "within": (("layer", "category"), within),
+                "within": (("layer", "category"), self._within(subject, rng)),
                 "shared": ("layer", between.sum(1) / whole),
             },
             coords={"layer": subject.volume["layer"].to_numpy(), "category": words.names},
         )
 
-    def _within(self, subject: Subject, scale: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _within(self, subject: Subject, rng: np.random.Generator) -> np.ndarray:
         """Layer x category, from halves of the frames."""
         x, codes, names = read(subject, self.site, self.label)
         items, frames = labels(subject, "item"), labels(subject, "frame")
         count = len(np.unique(frames))
         if count < 2:
             raise AnalysisError(f"dimensionality: {count} frame; 2 are needed")
+        scaled = in_spreads(without_frames(x, frames), x)
         variances: dict[int, np.ndarray] = {}
         # There are only so many ways to halve a few frames.
         for _ in range(min(self.splits, 2 ** (count - 1) - 1)):
             group = item_groups(frames, np.zeros(len(frames), int), groups=2, rng=rng)
             halves = [
-                word_means(x[:, rows], items[rows], frames[rows], codes[rows])
+                word_means(scaled[:, rows], items[rows], frames[rows], codes[rows])
                 for rows in (group == 0, group == 1)
             ]
             (one, of_one, known), (other, _, found) = halves
@@ -108,18 +107,10 @@ class Dimensionality(Analysis):
             for code in range(len(names)):
                 rows = np.flatnonzero(of_one == code)
                 found_here = [
-                    shared_variances(a[rows] * s, b[rows] * s)
-                    for a, b, s in zip(one, other, scale, strict=True)
+                    shared_variances(a[rows], b[rows]) for a, b in zip(one, other, strict=True)
                 ]
                 variances[code] = variances.get(code, 0.0) + np.array(found_here)
         return np.array([participation(variances[code]) for code in range(len(names))]).T
-
-
-def _scale(words: np.ndarray) -> np.ndarray:
-    """What brings each unit to a spread of one over items, layer x unit; 0 if it does not vary."""
-    spread = words.std(1)
-    varies = spread > 1e-9 * np.maximum(np.abs(words).max(1), spread.max(1, keepdims=True))
-    return np.divide(1, spread, out=np.zeros_like(spread), where=varies)
 
 
 def shared_variances(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -93,6 +93,11 @@ def outliers(x: np.ndarray) -> np.ndarray:
     return size > OUTLIER * middle if middle > 0 else np.zeros(len(size), dtype=bool)
 
 
+def without_outliers(patterns: np.ndarray) -> np.ndarray:
+    """Layer x item x unit with zeros in the place of the outliers of each layer."""
+    return np.array([np.where(outliers(layer), 0, layer) for layer in patterns])
+
+
 def _means(x: np.ndarray, groups: np.ndarray) -> np.ndarray:
     order = np.argsort(groups, kind="stable")
     counts = np.bincount(groups)

@@ -20,9 +20,9 @@ import numpy as np
 import xarray as xr
 from scipy.linalg import cho_factor, cho_solve
 
-from analyses.base import Analysis, AnalysisError, Quantity, Reading, register
+from analyses.base import Analysis, Quantity, Reading, register
 from analyses.probe import recalls, standardised
-from analyses.splits import Fold, item_groups
+from analyses.splits import folds_of, item_groups
 from analyses.words import read_words
 from scanner import Subject
 
@@ -84,14 +84,12 @@ class MlpProbe(Analysis):
         """
         (subject,) = subjects
         words = read_words(subject, self.site, self.label)
-        names = words.names[words.codes]
-        try:
-            group = item_groups(words.items, names, groups=self.item_folds, rng=rng)
-            # Two signs an item, as often one as the other, and their product as the label.
-            cell = item_groups(words.items, np.zeros(len(names)), groups=4, rng=rng)
-            dealt = item_groups(words.items, cell, groups=self.item_folds, rng=rng)
-        except ValueError as error:
-            raise AnalysisError(f"mlp_probe of '{self.label}': {error}") from None
+        group = words.groups(self.item_folds, rng=rng)
+        # Two signs an item, as often one as the other, and their product as the label.
+        cell = item_groups(words.items, np.zeros(len(words.items)), groups=4, rng=rng)
+        dealt = item_groups(
+            words.items, np.zeros(len(words.items)), groups=self.item_folds, rng=rng
+        )
         signs = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])[cell]
         product = (signs.prod(1) > 0).astype(int)
         turned = rng.normal(size=(2, words.patterns.shape[2]))
@@ -130,8 +128,7 @@ def accuracies(patterns: np.ndarray, codes: np.ndarray, group: np.ndarray) -> tu
     """
     targets = np.eye(codes.max() + 1)[codes]
     decoded = np.empty((2, len(codes)), dtype=int)
-    for one in np.unique(group):
-        fold = Fold(np.flatnonzero(group != one), np.flatnonzero(group == one))
+    for fold in folds_of(group):
         fitted, judged = standardised(patterns, fold)
         known, asked = _components(fitted, judged)
         inner = group[fold.train]
@@ -187,8 +184,7 @@ def _tuned(
         rows, tests = known[:, :count] / length, asked[:, :count] / length
         gram, cross = kernel(rows, rows), kernel(tests, rows)
         right = np.zeros((len(PENALTIES), len(codes)), dtype=bool)
-        for one in np.unique(inner):
-            fit, judge = np.flatnonzero(inner != one), np.flatnonzero(inner == one)
+        for fit, judge in folds_of(inner):
             parts = gram[np.ix_(fit, fit)], gram[np.ix_(judge, fit)], targets[fit]
             for place, penalty in enumerate(PENALTIES):
                 found = kernel_ridge(*parts, penalty=penalty).argmax(1)

@@ -17,13 +17,13 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 from scipy.linalg import cho_solve
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 from sklearn.preprocessing import SplineTransformer
 
 from analyses.base import Analysis, AnalysisError, labels, one_value, register, vectors
 from analyses.probe import penalised, standardised
-from analyses.splits import Fold, item_groups
-from analyses.words import without_frames
+from analyses.splits import Fold, folds_of, item_groups
+from analyses.words import in_spreads, without_frames
 from scanner import Subject
 
 # As many values as a spline with its knots can be told from a line by.
@@ -94,44 +94,23 @@ class NumberLine(Analysis):
         (subject,) = subjects
         found = values_of(subject, self.site, self.label, rng)
         count = len(found.values)
-        if count < FEWEST or count < self.value_folds:
-            needed = max(FEWEST, self.value_folds)
+        # A spline of so many knots has two more terms, and something must be left to judge it by.
+        needed = max(FEWEST, self.value_folds, self.knots + 3)
+        if count < needed:
             raise AnalysisError(
                 f"number_line: '{self.label}' has {count} values; {needed} are needed"
             )
         names = np.arange(count).astype(str)
         group = item_groups(names, np.zeros(count), groups=self.value_folds, rng=rng)
-        folds = [
-            Fold(np.flatnonzero(group != one), np.flatnonzero(group == one))
-            for one in range(self.value_folds)
-        ]
+        folds = folds_of(group)
         curve = SplineTransformer(self.knots, knots="quantile", extrapolation="linear")
         bent = curve.fit_transform(found.values[:, None])
-        hat = bent @ np.linalg.pinv(bent)
-        straight = np.column_stack([np.ones(count), found.values])
         orders = rng.permuted(np.tile(np.arange(count), (self.permutations, 1)), axis=1)
-        rows = []
-        for halves in found.halves:
-            patterns = halves.mean(0)
-            read = _read(patterns, found.values, folds, self.penalty)
-            jumps = _jumps(halves)
-            smooth = np.einsum("vw,hwu->hvu", hat, halves, optimize=True)
-            # A fit draws values to itself, by its degrees of freedom: what is left is too small.
-            rough = (halves - smooth) / np.sqrt(1 - np.trace(hat) / count)
-            largest = [_jumps(smooth + rough[:, order]).max() for order in orders]
-            highest = np.quantile(largest, 1 - self.alpha, method="higher")
-            constant = not np.ptp(patterns, axis=0).any()
-            rows.append(
-                {
-                    "read": 1 - np.sum((read - found.values) ** 2) / _around(found.values, folds),
-                    "order": np.nan if constant else spearmanr(read, found.values)[0],
-                    "line": _predicted(patterns, straight, folds),
-                    "spline": _predicted(patterns, bent, folds),
-                    "jump": jumps,
-                    "highest": highest,
-                    "breaks": np.sum(jumps > highest),
-                }
-            )
+        rows = [
+            self._read_and_predicted(halves.mean(0), found.values, bent, folds)
+            | self._broken(halves, bent @ np.linalg.pinv(bent), orders)
+            for halves in found.halves
+        ]
         return xr.Dataset(
             {
                 name: (("layer", "place")[: 1 + np.ndim(first)], [one[name] for one in rows])
@@ -142,6 +121,32 @@ class NumberLine(Analysis):
                 "place": found.values[:-1],
             },
         )
+
+    def _read_and_predicted(
+        self, patterns: np.ndarray, values: np.ndarray, bent: np.ndarray, folds: list[Fold]
+    ) -> dict[str, float]:
+        """Of one layer: how well numbers follow from patterns, and patterns from numbers."""
+        read = _read(patterns, values, folds, self.penalty)
+        straight = np.column_stack([np.ones(len(values)), values])
+        constant = not np.ptp(patterns, axis=0).any()
+        return {
+            "read": float(1 - np.sum((read - values) ** 2) / _around(values, folds)),
+            "order": float("nan") if constant else _in_order(read, values),
+            "line": _predicted(patterns, straight, folds),
+            "spline": _predicted(patterns, bent, folds),
+        }
+
+    def _broken(
+        self, halves: np.ndarray, hat: np.ndarray, orders: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Of one layer: jumps, and how large they are where none is a break."""
+        jumps = _jumps(halves)
+        smooth = np.einsum("vw,hwu->hvu", hat, halves, optimize=True)
+        # A fit draws values to itself, by its degrees of freedom: what is left is too small.
+        rough = (halves - smooth) / np.sqrt(1 - np.trace(hat) / len(hat))
+        largest = [_jumps(smooth + rough[:, order]).max() for order in orders]
+        highest = np.quantile(largest, 1 - self.alpha, method="higher")
+        return {"jump": jumps, "highest": np.asarray(highest), "breaks": np.sum(jumps > highest)}
 
 
 class Values(NamedTuple):
@@ -189,12 +194,7 @@ def values_of(subject: Subject, site: str, label: str, rng: np.random.Generator)
     if not sizes.all():
         missing = values[int(sizes.argmin()) % len(values)]
         raise AnalysisError(f"{missing:g} of '{label}' is in no frame of one half of the frames")
-    centred = without_frames(x, frames)
-    spread = centred.std(1, keepdims=True)
-    varies = spread > 1e-9 * np.maximum(
-        np.abs(x).max(1, keepdims=True), spread.max(2, keepdims=True)
-    )
-    scaled = np.divide(centred, spread, out=np.zeros_like(centred), where=varies)
+    scaled = in_spreads(without_frames(x, frames), x)
     means = (member / sizes) @ scaled
     return Values(values, means.reshape(len(x), 2, len(values), -1))
 
@@ -210,6 +210,11 @@ def _read(
         dual = cho_solve(penalised(fitted @ fitted.T, penalty), values[fold.train] - mean)
         read[fold.test] = judged @ (fitted.T @ dual) + mean
     return read
+
+
+def _in_order(read: np.ndarray, values: np.ndarray) -> float:
+    """Spearman's correlation."""
+    return float(np.corrcoef(rankdata(read), rankdata(values))[0, 1])
 
 
 def _around(values: np.ndarray, folds: list[Fold]) -> float:

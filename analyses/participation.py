@@ -18,7 +18,7 @@ import xarray as xr
 
 from analyses.base import Analysis, register
 from analyses.selectivity import row_correlation
-from analyses.words import read_words
+from analyses.words import in_spreads, read_words
 from scanner import Subject
 
 # Values of directions held at once, as in `selectivity`.
@@ -81,13 +81,10 @@ class Participation(Analysis):
 
 
 def _spreads(patterns: np.ndarray, parts: np.ndarray) -> dict[str, np.ndarray]:
-    spread = patterns.std(0)
-    varies = spread > 1e-9 * np.maximum(np.abs(patterns).max(0), spread.max())
-    scaled = np.divide(patterns, spread, out=np.zeros_like(patterns), where=varies)
     units, agreement = _units(patterns, parts)
-    even, _ = _units(scaled, parts)
+    even, _ = _units(in_spreads(patterns, patterns), parts)
     # The mean over all rotations of sum w^4 / (sum w^2)^2 is 3 / (units + 2).
-    random = (len(spread) + 2) / 3
+    random = (patterns.shape[1] + 2) / 3
     return {
         "spread": units / random,
         "spread_scaled": even / random,

@@ -19,10 +19,10 @@ import numpy as np
 import xarray as xr
 from scipy.linalg import cho_solve
 
-from analyses.base import Analysis, AnalysisError, Quantity, register
+from analyses.base import Analysis, Quantity, register
 from analyses.erasure import leace
 from analyses.probe import aucs, penalised, standardised
-from analyses.splits import Fold, item_groups, permuted_within
+from analyses.splits import folds_of, permuted_within
 from analyses.words import Words, read_words
 from scanner import Subject
 
@@ -82,7 +82,7 @@ class Rank(Analysis):
         """
         (subject,) = subjects
         words = read_words(subject, self.site, self.label)
-        group = self._groups(words, rng)
+        group = words.groups(self.item_folds, rng=rng)
         dealt = permuted_within(words.codes, words.items, group, draws=self.shuffles, rng=rng)
         curves = self._curves(words, group, np.concatenate([words.codes[None], dealt]), self.limit)
         observed, chance = curves[0], curves[1:]
@@ -115,7 +115,7 @@ class Rank(Analysis):
     ) -> xr.DataArray:
         """Probes of all draws are trained at once: they share one Gram matrix."""
         words = read_words(subject, self.site, self.label)
-        group = self._groups(words, rng)
+        group = words.groups(self.item_folds, rng=rng)
         dealt = permuted_within(words.codes, words.items, group, draws=draws, rng=shuffles)
         return xr.DataArray(
             self._curves(words, group, dealt, 1)[:, :, 1].mean(-1),
@@ -124,25 +124,12 @@ class Rank(Analysis):
             attrs={"chance": 0.5},
         )
 
-    def _groups(self, words: Words, rng: np.random.Generator) -> np.ndarray:
-        try:
-            names = words.names[words.codes]
-            return item_groups(words.items, names, groups=self.item_folds, rng=rng)
-        except ValueError as error:
-            raise AnalysisError(f"rank of '{self.label}': {error}") from None
-
-    def _folds(self, group: np.ndarray) -> list[Fold]:
-        return [
-            Fold(np.flatnonzero(group != one), np.flatnonzero(group == one))
-            for one in range(self.item_folds)
-        ]
-
     def _curves(self, words: Words, group: np.ndarray, dealt: np.ndarray, limit: int) -> np.ndarray:
         """Areas under the curve of labellings (draw x item): draw x layer x removed x category."""
         count = len(words.names)
         areas = np.zeros((len(dealt), len(words.patterns), limit + 1, count))
         for layer, patterns in enumerate(words.patterns):
-            for fold in self._folds(group):
+            for fold in folds_of(group):
                 fitted, judged = standardised(patterns, fold)
                 gram, cross = fitted @ fitted.T, judged @ fitted.T
                 for now in np.array_split(np.arange(len(dealt)), -(-len(dealt) // AT_ONCE)):
@@ -163,7 +150,7 @@ class Rank(Analysis):
         targets = np.eye(len(words.names))[words.codes]
         areas = np.zeros(len(words.patterns))
         for layer, patterns in enumerate(words.patterns):
-            for fold in self._folds(group):
+            for fold in folds_of(group):
                 fitted, judged = standardised(patterns, fold)
                 wanted = targets[fold.train] - targets[fold.train].mean(0)
                 weights = fitted.T @ cho_solve(penalised(fitted @ fitted.T, self.penalty), wanted)

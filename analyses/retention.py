@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from analyses.base import Analysis, AnalysisError, register
+from analyses.base import Analysis, register
 from analyses.probe import aucs, decode_logistic
-from analyses.splits import Fold, item_groups
+from analyses.splits import folds_of
 from analyses.words import read_words
 from scanner import Subject
 
@@ -58,15 +58,7 @@ class Retention(Analysis):
         """
         (subject,) = subjects
         words = read_words(subject, self.site, self.label)
-        names = words.names[words.codes]
-        try:
-            group = item_groups(words.items, names, groups=self.item_folds, rng=rng)
-        except ValueError as error:
-            raise AnalysisError(f"retention of '{self.label}': {error}") from None
-        folds = [
-            Fold(np.flatnonzero(group != one), np.flatnonzero(group == one))
-            for one in range(self.item_folds)
-        ]
+        folds = folds_of(words.groups(self.item_folds, rng=rng))
         areas = np.zeros((2, len(words.patterns), len(words.names)))
         for layer, patterns in enumerate(words.patterns):
             for place, rest in enumerate((False, True)):

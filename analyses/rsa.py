@@ -41,7 +41,7 @@ from analyses.rdm import (
 )
 from analyses.selectivity import row_correlation, stepped_up
 from analyses.splits import item_groups
-from analyses.words import without_frames
+from analyses.words import in_spreads, without_frames
 from scanner import Subject
 
 # Permutations whose models are held at once.
@@ -215,7 +215,7 @@ def item_rdms(
     counts = counts.reshape(frame_folds, -1, 1)
     rdms, reliability = [], []
     for layer in x:
-        sums = np.add.reduceat(_scaled(layer, frames)[order], starts)
+        sums = np.add.reduceat(in_spreads(without_frames(layer, frames), layer)[order], starts)
         sums = sums.reshape(*counts.shape[:2], -1)
         reliability.append(_reliability(sums / counts))
         if distance == "crossnobis":
@@ -224,14 +224,6 @@ def item_rdms(
             between = squared_euclidean if distance == "euclidean" else correlation
             rdms.append(between(sums.sum(0) / counts.sum(0)))
     return ItemRdms(np.array(rdms), np.array(reliability), first, which)
-
-
-def _scaled(x: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """Stimulus x unit, without the mean of each frame, in units of each unit's spread."""
-    centred = without_frames(x, frames)
-    spread = centred.std(0)
-    varies = spread > 1e-9 * np.maximum(np.abs(x).max(0), spread.max())
-    return np.divide(centred, spread, out=np.zeros_like(centred), where=varies)
 
 
 def _reliability(folds: np.ndarray) -> float:

@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 
 from analyses.base import Analysis, AnalysisError, register
-from analyses.geometry import outliers
+from analyses.geometry import without_outliers
 from analyses.splits import item_groups
 from analyses.words import same_words
 from scanner import Subject
@@ -85,8 +85,9 @@ class Similarity(Analysis):
             )
             raise AnalysisError(f"similarity: {len(names)} items; {needed} are needed")
         group = item_groups(names, np.zeros(len(names)), groups=self.item_folds, rng=rng)
+        even = [without_outliers(patterns) for patterns in words]
         found = {}
-        for suffix, patterns in (("", words), ("_without_outliers", _even(words))):
+        for suffix, patterns in (("", words), ("_without_outliers", even)):
             left, right = patterns[0], patterns[-1]
             fitted = _fitted(left, right, group, count)
             shared = mutual_neighbours(left, right, self.neighbours)
@@ -99,13 +100,6 @@ class Similarity(Analysis):
                 "other_layer": subjects[-1].volume["layer"].to_numpy(),
             },
         )
-
-
-def _even(words: list[np.ndarray]) -> list[np.ndarray]:
-    """Patterns without the units of outlying spread."""
-    return [
-        np.array([np.where(outliers(layer), 0, layer) for layer in patterns]) for patterns in words
-    ]
 
 
 class _Parts(NamedTuple):

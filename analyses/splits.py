@@ -52,6 +52,14 @@ def item_groups(
     return group[which]
 
 
+def folds_of(groups: np.ndarray) -> list[Fold]:
+    """Each group as the test of what is fitted on all others."""
+    return [
+        Fold(np.flatnonzero(groups != one), np.flatnonzero(groups == one))
+        for one in np.unique(groups)
+    ]
+
+
 def cross_grouped(
     items: np.ndarray,
     frames: np.ndarray,

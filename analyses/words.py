@@ -42,6 +42,19 @@ class Words:
         """Category x item, bool: whose category is which."""
         return self.codes == np.arange(len(self.names))[:, None]
 
+    def groups(self, count: int, *, rng: np.random.Generator) -> np.ndarray:
+        """Divide the items of each category at random: the group of each item, 0 to `count` - 1.
+
+        Raises
+        ------
+        AnalysisError
+            If a category has fewer items than there are groups.
+        """
+        try:
+            return item_groups(self.items, self.names[self.codes], groups=count, rng=rng)
+        except ValueError as error:
+            raise AnalysisError(f"'{self.label}': {error}") from None
+
     def parts(self, count: int, *, each: int, splits: int, rng: np.random.Generator) -> np.ndarray:
         """Divide the items of each category at random, several times.
 
@@ -127,6 +140,21 @@ def word_means(
     average = np.eye(len(names))[which].T
     average /= average.sum(1, keepdims=True)
     return average @ centred, codes[first], names
+
+
+def in_spreads(centred: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Patterns in units of each unit's spread over rows; 0 for a unit that does not vary.
+
+    Parameters
+    ----------
+    centred : numpy.ndarray
+        ... x row x unit.
+    x : numpy.ndarray
+        The same before anything was taken out, by which rounding is told from spread.
+    """
+    spread = centred.std(-2, keepdims=True)
+    size = np.maximum(np.abs(x).max(-2, keepdims=True), spread.max(-1, keepdims=True))
+    return np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 1e-9 * size)
 
 
 def without_frames(x: np.ndarray, frames: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from analyses import AnalysisError
 from analyses.base import label_of, labels, read
 from analyses.mlp_probe import accuracies
 from analyses.probe import Probe, decode, recalls
-from analyses.splits import Fold, item_groups
+from analyses.splits import folds_of, item_groups
 from analyses.words import word_means
 from scanner import Subject
 from verification.base import Check, Hypothesis, Kind
@@ -124,10 +124,7 @@ class Reader:
             right = [accuracies(layer, codes, group)[1] for layer in x]
         else:
             group = self._groups(items, codes, FOLDS)
-            folds = [
-                Fold(np.flatnonzero(group != one), np.flatnonzero(group == one))
-                for one in range(FOLDS)
-            ]
+            folds = folds_of(group)
             decoded = [decode(layer, codes, folds, penalty=1.0).argmax(1) for layer in x]
             right = [recalls(codes, one, len(self._names)).mean() for one in decoded]
         return float(np.mean(right)) - 1 / len(self._names)
