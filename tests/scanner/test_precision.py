@@ -6,6 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from scanner import Recording, open_volume, record
+from scanner.identities import prove
 
 
 class Float64Error(AssertionError):
@@ -73,5 +74,8 @@ def test_recording_a_family_makes_no_float64_tensor(
 def test_recording_the_real_model_makes_no_float64_tensor(smollm2, toy_stimuli, tmp_path):
     recording = Recording(smollm2.source, toy_stimuli, ("resid_post",), "target", "float32")
     with NoFloat64() as guard:
+        assert prove(smollm2)  # whether or not another test has proved it already
+        proving = guard.operations
         record(recording, tmp_path, lambda: smollm2, protocol_sha256="0" * 64)
-    assert guard.operations > 2_000
+    assert proving > 2_000
+    assert guard.operations - proving > 1_000
