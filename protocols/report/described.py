@@ -147,6 +147,12 @@ TITLES = {
     "svcca": "SVCCA",
     "pwcca": "PWCCA",
     "moran": "Moran's I",
+    "linear": "linear probe",
+    "mlp": "nonlinear probe",
+    "control": "gap for a planted product",
+    "read": "number read",
+    "line": "predicted along a line",
+    "spline": "predicted along a spline",
     "umap": "UMAP",
     "pca": "principal components",
     "trustworthiness_pca": "trustworthiness, principal components",
@@ -154,9 +160,7 @@ TITLES = {
 WITHOUT = "_without_outliers"
 # Variables that are drawn into the figure of another.
 WITHIN = {
-    "critical": "t", "shuffled": "auc", "highest": "jump", "low": "fit", "high": "fit",
-    "reachable": "fit",
-    "ceiling_low": "fit", "ceiling_high": "fit",
+    "critical", "shuffled", "highest", "low", "high", "reachable", "ceiling_low", "ceiling_high"
 }  # fmt: skip
 # Rows of a map that are numbers, in words.
 NAMED = {
