@@ -199,11 +199,7 @@ def vectors(subject: Subject, site: str) -> np.ndarray:
     AnalysisError
         If the volume has no such site, or not one vector a stimulus in each layer.
     """
-    if site not in subject.volume:
-        raise AnalysisError(
-            f"{subject.name}: no site '{site}' in its volume; "
-            f"recorded are {', '.join(map(str, subject.volume.data_vars))}"
-        )
+    check_recorded(subject, site)
     values = subject.volume[site].variable  # coordinates would be carried along for nothing
     why = misfit(site, [str(dim) for dim in values.dims])
     if why:
@@ -211,6 +207,20 @@ def vectors(subject: Subject, site: str) -> np.ndarray:
     others = [dim for dim in values.dims if dim not in ("layer", "stimulus")]
     ordered = values.transpose("layer", "stimulus", *others).to_numpy().astype(np.float64)
     return ordered.reshape(*ordered.shape[:2], -1)
+
+
+def check_recorded(subject: Subject, site: str) -> None:
+    """That a volume has a site.
+
+    Raises
+    ------
+    AnalysisError
+    """
+    if site not in subject.volume:
+        raise AnalysisError(
+            f"{subject.name}: no site '{site}' in its volume; "
+            f"recorded are {', '.join(map(str, subject.volume.data_vars))}"
+        )
 
 
 def misfit(site: str, dims: Collection[str]) -> str:

@@ -18,10 +18,10 @@ from typing import ClassVar
 
 import numpy as np
 import xarray as xr
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_solve
 
 from analyses.base import Analysis, Quantity, Reading, register
-from analyses.probe import recalls, standardised
+from analyses.probe import penalised, recalls, standardised
 from analyses.splits import folds_of, item_groups
 from analyses.words import read_words
 from scanner import Subject
@@ -85,15 +85,6 @@ class MlpProbe(Analysis):
         (subject,) = subjects
         words = read_words(subject, self.site, self.label)
         group = words.groups(self.item_folds, rng=rng)
-        # Two signs an item, as often one as the other, and their product as the label.
-        cell = item_groups(words.items, np.zeros(len(words.items)), groups=4, rng=rng)
-        dealt = item_groups(
-            words.items, np.zeros(len(words.items)), groups=self.item_folds, rng=rng
-        )
-        signs = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])[cell]
-        product = (signs.prod(1) > 0).astype(int)
-        turned = rng.normal(size=(2, words.patterns.shape[2]))
-        turned /= np.linalg.norm(turned, axis=1, keepdims=True)
         linear, mlp = np.array([accuracies(x, words.codes, group) for x in words.patterns]).T
         result = xr.Dataset(
             {
@@ -105,6 +96,15 @@ class MlpProbe(Analysis):
         )
         if not self.planted:
             return result
+        # Two signs an item, as often one as the other, and their product as the label.
+        cell = item_groups(words.items, np.zeros(len(words.items)), groups=4, rng=rng)
+        dealt = item_groups(
+            words.items, np.zeros(len(words.items)), groups=self.item_folds, rng=rng
+        )
+        signs = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])[cell]
+        product = (signs.prod(1) > 0).astype(int)
+        turned = rng.normal(size=(2, words.patterns.shape[2]))
+        turned /= np.linalg.norm(turned, axis=1, keepdims=True)
         control = []
         for patterns in words.patterns:
             scale = patterns.std(0)
@@ -220,8 +220,6 @@ def kernel_ridge(
     mean = gram.mean(0)
     centred = gram - mean - mean[:, None] + mean.mean()
     moved = cross - mean - cross.mean(1, keepdims=True) + mean.mean()
-    # Where all patterns are the same, every score is the mean target.
-    centred[np.diag_indices_from(centred)] += penalty * np.trace(centred) / len(centred) or 1.0
     offset = targets.mean(0)
-    factor = cho_factor(centred, lower=True, overwrite_a=True, check_finite=False)
+    factor = penalised(centred, penalty)
     return moved @ cho_solve(factor, targets - offset, check_finite=False) + offset

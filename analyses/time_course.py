@@ -11,7 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from analyses.base import Analysis, AnalysisError, labels, one_value, register
+from analyses.base import (
+    Analysis,
+    AnalysisError,
+    check_recorded,
+    labels,
+    one_value,
+    register,
+)
 from analyses.probe import Probe
 from scanner import Subject
 
@@ -71,11 +78,7 @@ class TimeCourse(Analysis):
             If the volume has no such site, or not one vector a token, or the label has one value.
         """
         (subject,) = subjects
-        if self.site not in subject.volume:
-            raise AnalysisError(
-                f"{subject.name}: no site '{self.site}' in its volume; "
-                f"recorded are {', '.join(map(str, subject.volume.data_vars))}"
-            )
+        check_recorded(subject, self.site)
         values = subject.volume[self.site]
         why = self.misfit([str(dim) for dim in values.dims])
         if why:
