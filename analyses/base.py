@@ -70,6 +70,10 @@ class Analysis(ABC):
         """How many subjects it is given at once; None for all of a protocol."""
         return 1
 
+    def sides(self, names: np.ndarray) -> np.ndarray:
+        """What each category is told apart as, from 0; negative where it plays no part."""
+        return np.arange(len(names))
+
     @abstractmethod
     def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:
         """Analyse the subjects.

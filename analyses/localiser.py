@@ -71,6 +71,11 @@ class Localiser(Analysis):
         if self.splits < 1:
             raise ValueError("splits must be at least 1")
 
+    def sides(self, names: np.ndarray) -> np.ndarray:
+        """The two sides of the contrast."""
+        weight = _weights(self.contrast, names)
+        return np.where(weight == 0, -1, (weight > 0).astype(int))
+
     def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:
         """Localise.
 

@@ -221,5 +221,5 @@ def kernel_ridge(
     centred = gram - mean - mean[:, None] + mean.mean()
     moved = cross - mean - cross.mean(1, keepdims=True) + mean.mean()
     offset = targets.mean(0)
-    factor = penalised(centred, penalty)
+    factor = penalised(centred, penalty, patterns=len(centred))
     return moved @ cho_solve(factor, targets - offset, check_finite=False) + offset

@@ -16,12 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
-from scipy.linalg import cho_solve
 from scipy.stats import rankdata
 from sklearn.preprocessing import SplineTransformer
 
 from analyses.base import Analysis, AnalysisError, labels, one_value, register, vectors
-from analyses.probe import penalised, standardised
+from analyses.probe import ridge, standardised
 from analyses.splits import Fold, folds_of, item_groups
 from analyses.words import in_spreads, without_frames
 from scanner import Subject
@@ -207,8 +206,8 @@ def _read(
     for fold in folds:
         fitted, judged = standardised(patterns, fold)
         mean = values[fold.train].mean()
-        dual = cho_solve(penalised(fitted @ fitted.T, penalty), values[fold.train] - mean)
-        read[fold.test] = judged @ (fitted.T @ dual) + mean
+        (weights,) = ridge(fitted, (values[fold.train] - mean)[:, None], penalties=(penalty,))
+        read[fold.test] = judged @ weights[:, 0] + mean
     return read
 
 

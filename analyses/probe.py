@@ -208,12 +208,9 @@ def decode_path(
     scores = np.full((len(penalties), *targets.shape), np.nan)
     for fold in folds:
         fitted, judged = standardised(x, fold)
-        gram = fitted @ fitted.T
         offset = targets[fold.train].mean(0)
-        wanted = targets[fold.train] - offset
-        dual = [cho_solve(penalised(gram, one), wanted, check_finite=False) for one in penalties]
-        found = judged @ (fitted.T @ np.concatenate(dual, axis=1)) + np.tile(offset, len(dual))
-        scores[:, fold.test] = found.reshape(len(found), len(dual), -1).swapaxes(0, 1)
+        weights = ridge(fitted, targets[fold.train] - offset, penalties=penalties)
+        scores[:, fold.test] = judged @ weights + offset
     return scores
 
 
@@ -254,16 +251,44 @@ def smoother(x: np.ndarray, fold: Fold, *, penalty: float) -> np.ndarray:
     for `decode_path`.
     """
     fitted, judged = standardised(x, fold)
-    factor = penalised(fitted @ fitted.T, penalty)
+    factor = penalised(fitted @ fitted.T, penalty, patterns=len(fitted))
     return cho_solve(factor, fitted @ judged.T, check_finite=False).T
 
 
-def penalised(gram: np.ndarray, penalty: float) -> tuple[np.ndarray, bool]:
-    """The factor of a Gram matrix with a ridge, in units of the mean of its diagonal."""
-    # Without any varying unit the Gram matrix is zero, and every score is the mean target.
-    ridge = penalty * np.trace(gram) / len(gram) or 1.0
-    inner = gram + ridge * np.eye(len(gram))
-    return cho_factor(inner, lower=True, overwrite_a=True, check_finite=False)
+def ridge(fitted: np.ndarray, wanted: np.ndarray, *, penalties: Sequence[float]) -> np.ndarray:
+    """Weights of ridge regression with several penalties.
+
+    Solved in the space of patterns or in that of units, whichever is smaller (Hastie, Tibshirani &
+    Friedman 2009, 18.3).
+
+    Parameters
+    ----------
+    fitted : numpy.ndarray
+        pattern x unit, centred.
+    wanted : numpy.ndarray
+        pattern x target, centred.
+    penalties : sequence of float
+        In units of the mean squared length of a pattern.
+
+    Returns
+    -------
+    numpy.ndarray
+        penalty x unit x target.
+    """
+    patterns, units = fitted.shape
+    dual = patterns <= units
+    inner, right = (fitted @ fitted.T, wanted) if dual else (fitted.T @ fitted, fitted.T @ wanted)
+    factors = [penalised(inner, one, patterns=patterns) for one in penalties]
+    solved = np.array([cho_solve(factor, right, check_finite=False) for factor in factors])
+    return fitted.T @ solved if dual else solved
+
+
+def penalised(inner: np.ndarray, penalty: float, *, patterns: int) -> tuple[np.ndarray, bool]:
+    """The factor of X X' or X' X of so many patterns with a ridge, as `ridge` measures it."""
+    # Without any varying unit the matrix is zero, and every score is the mean target.
+    size = penalty * np.trace(inner) / patterns or 1.0
+    made = inner + size * np.eye(len(inner))
+    return cho_factor(made, lower=True, overwrite_a=True, check_finite=False)
 
 
 def standardised(x: np.ndarray, fold: Fold) -> tuple[np.ndarray, np.ndarray]:

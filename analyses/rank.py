@@ -21,7 +21,7 @@ from scipy.linalg import cho_solve
 
 from analyses.base import Analysis, Quantity, register
 from analyses.erasure import leace
-from analyses.probe import aucs, penalised, standardised
+from analyses.probe import aucs, penalised, ridge, standardised
 from analyses.splits import folds_of, permuted_within
 from analyses.words import Words, read_words
 from scanner import Subject
@@ -153,7 +153,7 @@ class Rank(Analysis):
             for fold in folds_of(group):
                 fitted, judged = standardised(patterns, fold)
                 wanted = targets[fold.train] - targets[fold.train].mean(0)
-                weights = fitted.T @ cho_solve(penalised(fitted @ fitted.T, self.penalty), wanted)
+                (weights,) = ridge(fitted, wanted, penalties=(self.penalty,))
                 scores = leace(fitted, targets[fold.train])(judged) @ weights
                 found = aucs(scores[:, None], words.codes[fold.test][:, None])
                 areas[layer] += found.mean() / self.item_folds
@@ -187,7 +187,7 @@ def nullspace_scores(
         removed (0 to `limit`) x test x labelling.
     """
     targets = wanted - wanted.mean(0)
-    factor = penalised(gram, penalty)
+    factor = penalised(gram, penalty, patterns=len(gram))
     first = cho_solve(factor, targets, check_finite=False)
     # What has been removed: the items' places along each direction, and the same solved for.
     train = np.zeros((limit, *targets.shape))

@@ -92,6 +92,20 @@ def gemma3():
     return Model.load(find_source("gemma3-270m"), device="cpu")
 
 
+@pytest.fixture(scope="session")
+def embedded_tokenizers():
+    """Those of both embedded subjects by name, as `tokenizers` reads them."""
+    from tokenizers import Tokenizer
+
+    from scanner import find_source
+
+    names = {"smollm2": "smollm2-135m-instruct", "gemma3": "gemma3-270m"}
+    return {
+        short: Tokenizer.from_file(str(find_source(name).folder / "tokenizer.json"))
+        for short, name in names.items()
+    }
+
+
 @pytest.fixture(scope="session", params=list(FAMILIES))
 def family(request) -> str:
     """Each family of toy models in turn."""

@@ -12,6 +12,7 @@ from typing import Any
 import plotly.graph_objects as go
 import xarray as xr
 
+from analyses import Analysis
 from analyses.base import groups
 from protocols.report import words
 from protocols.report.figures import (
@@ -160,7 +161,8 @@ TITLES = {
 WITHOUT = "_without_outliers"
 # Variables that are drawn into the figure of another.
 WITHIN = {
-    "critical", "shuffled", "highest", "low", "high", "reachable", "ceiling_low", "ceiling_high"
+    "critical", "p", "shuffled", "highest", "low", "high", "reachable", "ceiling_low",
+    "ceiling_high",
 }  # fmt: skip
 # Rows of a map that are numbers, in words.
 NAMED = {
@@ -274,23 +276,28 @@ def _described(
         for variable in map(str, measures.data_vars)
         if not measures[variable].dims
     ]
-    panels = []
-    for variable in map(str, measures.data_vars):
-        dims = frozenset(map(str, measures[variable].dims))
-        drawn = variable.endswith(WITHOUT) and dims == {"layer"}
-        if drawn or variable in {*analysis.measures, *WITHIN}:
-            continue
-        panel = PANELS.get(dims)
-        if panel is not None:
-            panels.append(panel(found, variable))
     return Described(
         name,
         kind,
         words.listed(subjects),
         summary_line(analysis),
         words.capital("; ".join(levels)),
-        panels,
+        panels(found, analysis),
     )
+
+
+def panels(found: Found, analysis: Analysis) -> list[Panel]:
+    """A figure of each variable, but those that a hypothesis or another figure shows."""
+    made = []
+    for variable in map(str, found.measures.data_vars):
+        dims = frozenset(map(str, found.measures[variable].dims))
+        drawn = variable.endswith(WITHOUT) and dims == {"layer"}
+        if drawn or variable in {*analysis.measures, *WITHIN}:
+            continue
+        panel = PANELS.get(dims)
+        if panel is not None:
+            made.append(panel(found, variable))
+    return made
 
 
 def _of_twins(found: Found, variable: str) -> str:

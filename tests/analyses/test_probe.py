@@ -68,9 +68,10 @@ def test_frames_of_their_own_give_categories_away_to_a_split_by_item_but_not_to_
     assert np.mean(ours) < 0.4  # frames of a category are as foreign to each other as any
 
 
-def test_scores_equal_those_of_scikit_learn() -> None:
+@pytest.mark.parametrize("units", [20, 100], ids=["fewer-than-patterns", "more"])
+def test_scores_equal_those_of_scikit_learn(units: int) -> None:
     rng = np.random.default_rng(0)
-    x, codes = 10 * rng.normal(size=(90, 20)) + 3, np.tile(np.arange(3), 30)
+    x, codes = 10 * rng.normal(size=(90, units)) + 3, np.tile(np.arange(3), 30)
     folds = [Fold(np.arange(60), np.arange(60, 90)), Fold(np.arange(30, 90), np.arange(30))]
     ours = decode(x, codes, folds, penalty=0.7)
     for train, test in folds:

@@ -9,6 +9,7 @@ import xarray as xr
 
 from analyses import REGISTRY, Analysis, AnalysisError
 from analyses.base import DIMENSIONS, label_of
+from protocols.report.described import Found, panels
 from scanner import Subject
 from verification.worlds import world
 
@@ -142,6 +143,17 @@ def test_the_order_of_stimuli_changes_nothing(name: str) -> None:
     mixed = subject.take(order)
     found, again = (made(name)(one, rng=np.random.default_rng(3)) for one in (subject, mixed))
     xr.testing.assert_allclose(found, again, rtol=1e-9, atol=1e-9)
+
+
+@every
+def test_a_report_draws_what_it_gives(name: str) -> None:
+    subject, analysis = subject_of(name, code="direction"), made(name)
+    found, twin = (analysis(subject, rng=np.random.default_rng(seed)) for seed in (3, 4))
+    drawn = panels(Found(found, [twin], ["one"], next(iter(analysis.measures), None)), analysis)
+    assert len({panel.name for panel in drawn}) == len(drawn)
+    for panel in drawn:
+        assert panel.figure.to_plotly_json()["data"]
+        assert not set("{}") & set(panel.reading)
 
 
 @every

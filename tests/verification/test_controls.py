@@ -8,6 +8,7 @@ import xarray as xr
 from numpy.testing import assert_array_equal
 
 from analyses.base import Analysis, dealt, read
+from analyses.localiser import Localiser
 from analyses.probe import decode
 from analyses.selectivity import Selectivity
 from analyses.splits import Fold
@@ -15,7 +16,7 @@ from scanner import Subject
 from tests.verification.test_gate import PROBE, Shift, case, shifted, verdict
 from verification import CONTROLS, Check, Verdict, judge
 from verification.controls.planted_units import PlantedUnits
-from verification.controls.surface_only import surfaces
+from verification.controls.surface_only import Reader, surfaces
 from verification.gate import _judged
 from verification.red_team.fault import PRESENCE
 from verification.statistics import strongest
@@ -133,6 +134,22 @@ def test_the_families_that_know_the_label_count_alone() -> None:
     assert {one.rpartition(" ")[0] for one in shares.split(", ")} <= {"length", "all"}
     ignorant = [one.value for name, one in effects.items() if name not in ("length", "all")]
     assert effect.value > max(ignorant) + 0.2
+
+
+@pytest.mark.parametrize(("contrast", "told"), [
+    ("category0 - category1", False), ("category0 - category2", True),
+    ("category0 + category2 - category1 - category3", False),
+    ("category0 + category1 - category2 - category3", True),
+])  # fmt: skip
+def test_of_a_contrast_the_surface_must_tell_its_sides_not_the_categories(contrast, told) -> None:
+    subject = world(np.random.default_rng(0), categories=4, items=12, layers=1)
+    long = np.isin(subject.volume["category"].to_numpy(), ["category2", "category3"])
+    subject = subject.relabel("n_chars", 4 + 6 * long)
+    localiser = Localiser("resid_post", contrast, splits=2)
+    given = case(subject, localiser, measure="localiser.response")
+    judged, measure, _, _ = _judged(given, 0)
+    read = Reader(surfaces(judged)["length"], measure).effect()
+    assert read == pytest.approx(0.5 if told else 0, abs=0.15)
 
 
 def test_a_number_is_read_between_the_values_that_training_has_seen() -> None:

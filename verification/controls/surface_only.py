@@ -79,10 +79,11 @@ class SurfaceOnly(Control):
 
 
 class Reader:
-    """How far above chance the label is read from a subject, whatever the measure is of.
+    """How far above chance a label is read from a subject, whatever the measure is of.
 
-    By a ridge probe whose test items are kept out of training, or a nonlinear one where the
-    analysis reads so; at the layer of the measure, or on average over all.
+    Of a contrast, which side of it. By a ridge probe whose test items are kept out of training, or
+    a nonlinear one where the analysis reads so; at the layer of the measure, or on average over
+    all.
 
     Parameters
     ----------
@@ -102,7 +103,9 @@ class Reader:
             raise AnalysisError("surface_only needs an analysis that reads a site")
         self._measure, self._halves = measure, measure.half_samples
         subject = measure.at_its_layer(subject)
-        self._x, self._codes, self._names = read(subject, site, label_of(measure.analysis))
+        self._x, codes, names = read(subject, site, label_of(measure.analysis))
+        self._codes = measure.analysis.sides(names)[codes]
+        self._count = len(np.unique(self._codes[self._codes >= 0]))
         self._items, self._frames = labels(subject, "item"), labels(subject, "frame")
 
     def __call__(self) -> Estimate:
@@ -117,6 +120,8 @@ class Reader:
         AnalysisError
             If a category has too few items.
         """
+        rows = np.arange(len(self._codes))[rows]
+        rows = rows[self._codes[rows] >= 0]
         codes, items, x = self._codes[rows], self._items[rows], self._x[:, rows]
         if self._measure.analysis.reads == "nonlinear":
             x, codes, items = word_means(x, items, self._frames[rows], codes)
@@ -126,8 +131,8 @@ class Reader:
             group = self._groups(items, codes, FOLDS)
             folds = folds_of(group)
             decoded = [decode(layer, codes, folds, penalty=1.0).argmax(1) for layer in x]
-            right = [recalls(codes, one, len(self._names)).mean() for one in decoded]
-        return float(np.mean(right)) - 1 / len(self._names)
+            right = [recalls(codes, one, self._count).mean() for one in decoded]
+        return float(np.mean(right)) - 1 / self._count
 
     def _groups(self, items: np.ndarray, codes: np.ndarray, count: int) -> np.ndarray:
         rng = stream(self._measure.seed, self._measure.hypothesis.id, "reader")

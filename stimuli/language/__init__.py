@@ -1,0 +1,1 @@
+"""The shipped set `language`: sentences, scrambled ones, and two kinds of nonwords."""
