@@ -87,7 +87,43 @@ def shared(rows: Sequence[Sequence[Sequence[int]]], *, filler: int, dtype: torch
     """
     trees = [_Tree() for _ in rows]
     columns = [tree.add(text) for tree, texts in zip(trees, rows, strict=True) for text in texts]
-    shape = len(rows), max(len(tree.tokens) for tree in trees)
+    return _of_trees(trees, columns, [len(texts) for texts in rows], filler=filler, dtype=dtype)
+
+
+def branched(
+    rows: Sequence[tuple[Sequence[int], Sequence[int]]], *, filler: int, dtype: torch.dtype
+) -> Batch:
+    """Rows in which one text goes on several times, as if it were several from there on.
+
+    Parameters
+    ----------
+    rows : sequence of (sequence of int, sequence of int)
+        The text of each row, and how many tokens each of its copies shares with those before it,
+        the most first.
+    filler, dtype
+        As of `shared`.
+    """
+    trees, columns = [], []
+    for text, begins in rows:
+        tree = _Tree()
+        tree.add(text[: begins[0]])
+        columns += [tree.add(text, alike=begin) for begin in begins]
+        trees.append(tree)
+    return _of_trees(
+        trees, columns, [len(begins) for _, begins in rows], filler=filler, dtype=dtype
+    )
+
+
+def _of_trees(
+    trees: Sequence["_Tree"],
+    columns: Sequence[np.ndarray],
+    counts: Sequence[int],
+    *,
+    filler: int,
+    dtype: torch.dtype,
+) -> Batch:
+    """A row of each tree; texts by their columns, so many in each row."""
+    shape = len(trees), max(len(tree.tokens) for tree in trees)
     tokens, positions = np.full(shape, filler), np.zeros(shape, int)
     # What fills a row sees itself, since a softmax over nothing is not a number.
     seen = np.tile(np.eye(shape[1], dtype=bool), (shape[0], 1, 1))
@@ -104,7 +140,7 @@ def shared(rows: Sequence[Sequence[Sequence[int]]], *, filler: int, dtype: torch
         torch.from_numpy(tokens),
         mask[:, None],
         torch.from_numpy(positions),
-        np.repeat(np.arange(len(rows)), [len(texts) for texts in rows]),
+        np.repeat(np.arange(len(trees)), counts),
         tuple(columns),
     )
 
@@ -120,9 +156,13 @@ class _Tree:
         self._last: Sequence[int] = ()
         self._columns = np.array([], dtype=int)
 
-    def add(self, text: Sequence[int]) -> np.ndarray:
-        """Add a text; gives the columns of its tokens."""
-        alike = common(self._last, text)
+    def add(self, text: Sequence[int], *, alike: int | None = None) -> np.ndarray:
+        """Add a text; gives the columns of its tokens.
+
+        Those that it shares with the text before are found, unless it is said how many they are.
+        """
+        if alike is None:
+            alike = common(self._last, text)
         own = np.arange(len(text) - alike) + len(self.tokens)
         self.tokens += text[alike:]
         self.depths += range(alike, len(text))

@@ -58,6 +58,39 @@ def visiting(
             )
 
 
+@contextmanager
+def starting(
+    network: nn.Module, structure: Structure, layer: int, stream: torch.Tensor
+) -> Iterator[None]:
+    """Have every forward pass of the body start at a block: those before it are not computed.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    structure : Structure
+    layer : int
+        The first block that is computed; the number of layers if none is.
+    stream : torch.Tensor
+        batch x position x unit: what enters that block.
+    """
+
+    def hand_on(*_args: Any, **_kwargs: Any) -> Any:
+        return (stream,) if structure.packed else stream
+
+    blocks = list(network.get_submodule(structure.blocks).children())[:layer]
+    # One of its own it has where a library moves weights between devices; else its class's counts.
+    own = [vars(block).get("forward") for block in blocks]
+    try:
+        for block in blocks:
+            block.forward = hand_on
+        yield
+    finally:
+        for block, forward in zip(blocks, own, strict=True):
+            del block.forward
+            if forward is not None:
+                block.forward = forward
+
+
 class _Hearing:
     """The hooks of one `visiting` and what they count."""
 

@@ -68,6 +68,8 @@ class Structure:
         Heads of queries that share a head of keys, where the model repeats keys; 1 elsewhere.
     sinks : int
         Columns of the softmax over keys that belong to no token.
+    packed : bool
+        Whether a block returns the stream first in a tuple, and not alone.
     """
 
     layers: int
@@ -79,6 +81,7 @@ class Structure:
     entry: str
     groups: int
     sinks: int
+    packed: bool
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -124,6 +127,7 @@ class Structure:
             self.entry,
             self.groups,
             self.sinks,
+            self.packed,
         )
 
 
@@ -166,6 +170,7 @@ def explore(network: nn.Module, base: nn.Module, layers: int, ids: torch.Tensor)
         entry,
         found[0].groups,
         found[0].sinks,
+        watched.events[f"{prefix}.0"].packed,
     )
     # One that was fitted, and not read off the model, is rounded in each block.
     spread = max(multipliers) - min(multipliers)
@@ -222,6 +227,7 @@ class _Event(NamedTuple):
     given: torch.Tensor | None
     returned: torch.Tensor | None
     others: tuple[torch.Tensor, ...]
+    packed: bool
 
     @property
     def leaf(self) -> bool:
@@ -279,6 +285,7 @@ def _watch(
                 next(iter(inputs.pop(path, [])), None),
                 None if first is None else first.clone(),
                 tensors,
+                isinstance(output, tuple),
             )
 
         return hook

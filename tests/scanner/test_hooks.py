@@ -33,7 +33,7 @@ SIDES = {"resid_pre": "input", "resid_post": "output"}
 CHAIN = Structure(
     3, "blocks",
     {Site(k, n): Port(f"blocks.{n}", SIDES[k]) for k in STREAM for n in range(3)},
-    dict.fromkeys(STREAM, (4,)), {}, 1.0, "embeddings", 1, 0,
+    dict.fromkeys(STREAM, (4,)), {}, 1.0, "embeddings", 1, 0, False,
 )  # fmt: skip
 
 

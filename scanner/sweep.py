@@ -1,0 +1,356 @@
+"""Many interventions on the same texts, at a fraction of the cost of as many forward passes.
+
+A text is read once as it is. An intervention then costs what it can change and no more: its pass
+starts at the first block that is edited, from the stream that was there, and the tokens before the
+first edited one are shared by all interventions on the text. Interventions share batches. What
+comes out is that of one full pass for each, to rounding.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from scanner.batches import ROW_TOKENS, Batch, branched, padded
+from scanner.device import batch_tokens
+from scanner.hooks import starting, visiting
+from scanner.interventions import Edit
+from scanner.model import Model
+from scanner.sites import OUTSIDE, PAIRED, Kind, Site, SiteError, sites_of
+
+# Bytes of the streams and logits of texts that are held at once.
+HELD = 2**29
+
+
+class Trial(NamedTuple):
+    """One text under one intervention.
+
+    Attributes
+    ----------
+    text : int
+    edits : tuple of Edit
+        Positions are those of the text; no rows. Where a value has a dimension of positions, it is
+        1 or as long as the text.
+    """
+
+    text: int
+    edits: tuple[Edit, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of some trials, in the order in which they were computed.
+
+    Attributes
+    ----------
+    trials : numpy.ndarray
+        Their numbers.
+    divergence : numpy.ndarray
+        trial: Kullback-Leibler divergence of the edited prediction of the next token from the
+        intact one, at the last token of the text, nats.
+    surprisal, intact_surprisal : numpy.ndarray
+        trial: mean surprisal of the text's tokens after the first, nats, edited and not.
+    logits, intact_logits : numpy.ndarray
+        trial x answer: of the tokens that were asked for, at the last token of the text.
+    """
+
+    trials: np.ndarray
+    divergence: np.ndarray
+    surprisal: np.ndarray
+    intact_surprisal: np.ndarray
+    logits: np.ndarray
+    intact_logits: np.ndarray
+
+
+def sweep(
+    model: Model,
+    ids: Sequence[Sequence[int]],
+    trials: Sequence[Trial],
+    *,
+    answers: Sequence[Sequence[int]] | None = None,
+    surprisal: bool = False,
+) -> Iterator[Outcome]:
+    """Intervene again and again.
+
+    Parameters
+    ----------
+    model : Model
+    ids : sequence of sequence of int
+        Token ids of each text, at least two.
+    trials : sequence of Trial
+    answers : sequence of sequence of int, optional
+        Of each text, as many token ids whose logits are wanted.
+    surprisal : bool
+        Whether surprisal is wanted, for which the vocabulary head runs at every token; NaN if not.
+
+    Yields
+    ------
+    Outcome
+        Of some trials; in all, of each once.
+
+    Raises
+    ------
+    SiteError
+        If an edit does not fit the model or its text, names rows, or a batch of them moves nothing.
+    """
+    for trial in trials:
+        _check(trial, ids)
+    shares = not model.sharing(max(ids, key=len))
+    asked = answers if answers is not None else [()] * len(ids)
+    of_text: dict[int, list[int]] = defaultdict(list)
+    for number, trial in enumerate(trials):
+        of_text[trial.text].append(number)
+    for texts in _chunks(model, ids, sorted(of_text, key=lambda text: (len(ids[text]), text))):
+        intact = _Intact(model, ids, texts, asked, surprisal=surprisal)
+        at: dict[tuple[int, bool], list[int]] = defaultdict(list)
+        for text in texts:
+            for number in of_text[text]:
+                weights = any(edit.kind in PAIRED for edit in trials[number].edits)
+                at[_first_block(trials[number], model.layers), weights].append(number)
+        for (layer, weights), numbers in sorted(at.items()):
+            share = shares and not weights
+            for parts in _rows(model, ids, trials, numbers, share=share, even=weights):
+                yield intact.run(layer, parts, trials)
+
+
+def _check(trial: Trial, ids: Sequence[Sequence[int]]) -> None:
+    length = len(ids[trial.text])
+    if length < 2:
+        raise SiteError(f"text {trial.text} has {length} tokens; a sweep needs 2")
+    for edit in trial.edits:
+        if edit.rows is not None:
+            raise SiteError(f"{edit}: an edit of a trial names no rows; it is of one text")
+        if edit.positions is not None and np.ndim(edit.positions[0]) > 0:
+            raise SiteError(f"{edit}: an edit of a trial has positions of one text, not of rows")
+        beyond = [one for one in _positions(edit, length) if one >= length]
+        if beyond:
+            raise SiteError(
+                f"{edit}: there are no positions {beyond}; text {trial.text} has {length} tokens"
+            )
+
+
+def _positions(edit: Edit, length: int) -> list[int]:
+    if edit.positions is None:
+        return list(range(edit.start, length))
+    positions: Any = edit.positions
+    return list(positions)
+
+
+def _first_block(trial: Trial, layers: int) -> int:
+    """The first block that has to be computed; `layers` if none has."""
+    firsts = [
+        (0 if edit.kind == "embeddings" else layers) if edit.kind in OUTSIDE
+        else min(edit.layers) if edit.layers else 0
+        for edit in trial.edits
+    ]  # fmt: skip
+    return min(firsts, default=layers)
+
+
+def _first_position(trial: Trial, length: int, *, share: bool) -> int:
+    """The first token that has to be computed anew: its own tokens begin here."""
+    if not share:
+        return 0
+    return min((min(_positions(edit, length)) for edit in trial.edits), default=length - 1)
+
+
+def _chunks(model: Model, ids: Sequence[Sequence[int]], texts: list[int]) -> Iterator[list[int]]:
+    """Texts of like length whose streams are held at once."""
+    size = torch.finfo(model.network.dtype).bits // 8
+    chunk: list[int] = []
+    for text in texts:
+        tokens = (len(chunk) + 1) * len(ids[text])
+        held = tokens * model.layers * model.width * size + 4 * (len(chunk) + 1) * model.vocabulary
+        if chunk and (held > HELD or tokens > batch_tokens(model.device)):
+            yield chunk
+            chunk = []
+        chunk.append(text)
+    yield chunk
+
+
+class _Part(NamedTuple):
+    """Trials of one text in one row, by where their own tokens begin, the latest first."""
+
+    text: int
+    numbers: list[int]
+    begins: list[int]
+
+
+def _rows(
+    model: Model, ids: Sequence[Sequence[int]], trials: Sequence[Trial], numbers: list[int], *,
+    share: bool, even: bool,
+) -> Iterator[list[_Part]]:  # fmt: skip
+    """Divide trials into rows, and rows into batches of like width, or `even` of the same."""
+    found: list[tuple[int, _Part]] = []
+    by_text: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for number in numbers:
+        text = trials[number].text
+        begin = _first_position(trials[number], len(ids[text]), share=share)
+        by_text[text].append((-begin, number))
+    for text, own in by_text.items():
+        length, width = len(ids[text]), 0
+        part = _Part(text, [], [])
+        for minus, number in sorted(own):
+            begin = -minus
+            more = length - begin if part.numbers else length
+            # Where nothing is shared, a row of its own is cheaper than a wider mask.
+            apart = part.numbers and not part.begins[0]
+            if apart or (part.numbers and width + more > max(ROW_TOKENS, length)):
+                found.append((width, part))
+                part, width, more = _Part(text, [], []), 0, length
+            part.numbers.append(number)
+            part.begins.append(begin)
+            width += more
+        found.append((width, part))
+    batch: list[_Part] = []
+    narrowest = 0
+    for width, part in sorted(found, key=lambda one: one[0]):
+        full = (len(batch) + 1) * width > batch_tokens(model.device)
+        # What fills rows up is computed, too.
+        if batch and (full or width > (1 if even else 2) * narrowest):
+            yield batch
+            batch = []
+        narrowest = narrowest if batch else width
+        batch.append(part)
+    yield batch
+
+
+class _Intact:
+    """What texts are as they are: the stream that enters each block, and what is predicted."""
+
+    def __init__(
+        self,
+        model: Model,
+        ids: Sequence[Sequence[int]],
+        texts: list[int],
+        answers: Sequence[Sequence[int]],
+        *,
+        surprisal: bool,
+    ) -> None:
+        self.model, self.ids, self.answers = model, ids, answers
+        self.surprisal = surprisal
+        self.row = {text: row for row, text in enumerate(texts)}
+        # What enters each block, and what leaves the last: row x column x unit.
+        self.streams: list[torch.Tensor] = []
+        batch = padded([ids[text] for text in texts], filler=model.filler).to(model.device)
+        last = Site("resid_post", model.layers - 1)
+        sites = [*sites_of("resid_pre", model.layers), last]
+        with visiting(
+            model.network, model.found, sites, lambda _, stream: self.streams.append(stream.clone())
+        ):
+            self.logits, self.surprises = self.predicted(batch, texts)
+
+    def predicted(self, batch: Batch, texts: Sequence[int]) -> tuple[torch.Tensor, np.ndarray]:
+        """Logits at the last token of each text (text x vocabulary), and their surprisals."""
+        ends = np.unique([columns[-1] for columns in batch.columns])
+        columns = None if self.surprisal else torch.from_numpy(ends).to(self.model.device)
+        with torch.inference_mode():
+            logits = self.model.forward(batch, head=True, columns=columns)
+        assert logits is not None
+        place = {int(end): number for number, end in enumerate(ends)}
+        last, surprises = [], np.full(len(texts), np.nan)
+        for number, (text, row, own) in enumerate(
+            zip(texts, batch.rows, batch.columns, strict=True)
+        ):
+            end = int(own[-1])
+            last.append(logits[row, end if self.surprisal else place[end]])
+            if self.surprisal:
+                following = torch.tensor(self.ids[text][1:], device=logits.device)
+                found = cross_entropy(logits[row, own[:-1]].float(), following)
+                surprises[number] = float(found)
+        return torch.stack(last).float(), surprises
+
+    def stream(self, layer: int, batch: Batch, texts: Sequence[int]) -> torch.Tensor:
+        """What enters a block in rows of branches, each of one text: row x column x unit."""
+        rows = torch.tensor([self.row[text] for text in texts], device=self.model.device)
+        if batch.positions is None:
+            return self.streams[layer][rows, : batch.ids.shape[1]]
+        return self.streams[layer][rows[:, None], batch.positions]
+
+    def run(self, layer: int, parts: Sequence[_Part], trials: Sequence[Trial]) -> Outcome:
+        """Trials that start at the same block."""
+        model = self.model
+        numbers = [number for part in parts for number in part.numbers]
+        texts = [trials[number].text for number in numbers]
+        if all(part.begins == [0] for part in parts):
+            batch = padded([self.ids[text] for text in texts], filler=model.filler)
+        else:
+            rows = [(self.ids[part.text], part.begins) for part in parts]
+            batch = branched(rows, filler=model.filler, dtype=model.network.dtype)
+        stream = self.stream(layer, batch.to(model.device), [part.text for part in parts])
+        edits = _merged(
+            batch, [trials[number].edits for number in numbers], model.found.sizes,
+            model.network.dtype,
+        )  # fmt: skip
+        with starting(model.network, model.found, layer, stream), model.intervene(edits):
+            logits, surprises = self.predicted(batch.to(model.device), texts)
+        rows_of_text = [self.row[text] for text in texts]
+        before = self.logits[rows_of_text]
+        known, found = before.log_softmax(-1), logits.log_softmax(-1)
+        return Outcome(
+            np.array(numbers),
+            torch.sum(known.exp() * (known - found), dim=-1).cpu().numpy(),
+            surprises,
+            self.surprises[rows_of_text],
+            *(_answered(some, texts, self.answers) for some in (logits, before)),
+        )
+
+
+def _answered(
+    logits: torch.Tensor, texts: Sequence[int], answers: Sequence[Sequence[int]]
+) -> np.ndarray:
+    """Logits of the tokens asked for, text x answer."""
+    asked = torch.tensor([list(answers[text]) for text in texts], device=logits.device).long()
+    return logits.gather(1, asked).cpu().numpy()
+
+
+def _merged(
+    batch: Batch,
+    edits: Sequence[Sequence[Edit]],
+    sizes: Mapping[Kind, tuple[int, ...]],
+    dtype: torch.dtype,
+) -> list[Edit]:
+    """Edits of texts as edits of a batch: those that differ by text, place and value are one.
+
+    What is at one site costs a pass over its activations for each edit.
+    """
+    alike: dict[tuple[Any, ...], list[tuple[int, Edit]]] = defaultdict(list)
+    for text, own in enumerate(edits):
+        seen: Counter[tuple[Any, ...]] = Counter()
+        for edit in own:
+            key = (edit.kind, edit.action, edit.layers, edit.heads, edit.units, edit.must_move)
+            # Of two alike of the same text the second comes after the first. What attention weights
+            # are set to is as wide as the text, so they stay alone.
+            alone = text if edit.kind in PAIRED else -1
+            alike[*key, alone, seen[key]].append((text, edit))
+            seen[key] += 1
+    return [_as_one(batch, group, sizes, dtype) for group in alike.values()]
+
+
+def _as_one(
+    batch: Batch,
+    group: Sequence[tuple[int, Edit]],
+    sizes: Mapping[Kind, tuple[int, ...]],
+    dtype: torch.dtype,
+) -> Edit:
+    """Edits of several texts that differ by place and value alone."""
+    columns: dict[int, list[int]] = defaultdict(list)
+    places = []
+    for text, edit in group:
+        own = batch.columns[text]
+        places.append(own[_positions(edit, len(own))])
+        columns[int(batch.rows[text])] += places[-1].tolist()
+    (_, first) = group[0]
+    merged = replace(first, rows=list(columns), positions=list(columns.values()), start=0)
+    if first.value is None or first.kind in PAIRED:
+        return merged
+    value = torch.zeros(*batch.ids.shape, *sizes[first.kind], dtype=dtype)
+    for (text, edit), place in zip(group, places, strict=True):
+        own = torch.as_tensor(edit.value, dtype=dtype).cpu()
+        if own.ndim == value.ndim:
+            own = own[0] if own.shape[1] == 1 else own[0, _positions(edit, own.shape[1])]
+        value[batch.rows[text], place] = own
+    return replace(merged, value=value)

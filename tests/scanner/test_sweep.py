@@ -1,0 +1,201 @@
+"""A sweep gives what one full pass for each intervention gives, in every family."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from scanner import Edit, SiteError
+from scanner.hooks import starting
+from scanner.sweep import Outcome, Trial, sweep
+
+LENGTHS = (9, 12, 9, 2)
+
+
+@pytest.fixture(scope="module")
+def model(family, tiny_model):
+    return tiny_model(family)
+
+
+@pytest.fixture(scope="module")
+def llama(tiny_model):
+    return tiny_model("llama")
+
+
+def texts(model):
+    return [model.prompt(length, seed=seed) for seed, length in enumerate(LENGTHS)]
+
+
+def values(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def together(model, ids, trials, **settings) -> Outcome:
+    """All outcomes in the order of the trials."""
+    found = list(sweep(model, ids, trials, **settings))
+    order = np.argsort(np.concatenate([one.trials for one in found]))
+    names = list(vars(found[0]))
+    made = {name: np.concatenate([getattr(one, name) for one in found])[order] for name in names}
+    assert made["trials"].tolist() == list(range(len(trials)))
+    return Outcome(**made)
+
+
+@torch.no_grad()
+def one_by_one(model, ids, trials, answers) -> Outcome:
+    """A full pass for each trial, and one for its text as it is."""
+    rows = []
+    for number, (text, edits) in enumerate(trials):
+        batch, known = model.batch([ids[text]]), torch.tensor(ids[text][1:])
+        intact = model.forward(batch, head=True)[0].float()
+        with model.intervene([replace(edit, rows=[0]) for edit in edits]):
+            edited = model.forward(batch, head=True)[0].float()
+        before, after = (logits[-1].log_softmax(-1) for logits in (intact, edited))
+        rows.append((
+            number, torch.sum(before.exp() * (before - after)),
+            *(torch.nn.functional.cross_entropy(logits[:-1], known) for logits in (edited, intact)),
+            edited[-1, answers[text]].numpy(), intact[-1, answers[text]].numpy(),
+        ))  # fmt: skip
+    return Outcome(*(np.array(column) for column in zip(*rows, strict=True)))
+
+
+def assert_same(found: Outcome, expected: Outcome) -> None:
+    for name, wanted in vars(expected).items():
+        np.testing.assert_allclose(getattr(found, name), wanted, rtol=1e-4, atol=2e-5, err_msg=name)
+
+
+def trials_of(model, *, layers=(0, 1, 2)) -> list[Trial]:
+    """Every action, at sites inside blocks and outside, of all tokens and of some."""
+    width, has = model.width, set(model.structure.kinds)
+    wanted = [
+        Edit("resid_post", "skip", layers=[1]),
+        Edit("attn_out_post", "skip", layers=[2]),
+        Edit("mlp_out_post", "skip", layers=[0]),
+        Edit("resid_post", "add", layers=[2], positions=[1], value=values(width)),
+        Edit("resid_pre", "add", layers=[1], positions=[0, 1], value=values(1, 1, width)),
+        Edit("resid_post", "replace", layers=[0], start=1, value=values(width, seed=1)),
+        Edit("mlp_act", "ablate", layers=[1], units=[0, 3, 5], must_move=False),
+        Edit("z", "scale", layers=[1], heads=[1], value=-0.5),
+        Edit("value", "add", layers=[2], positions=[1], value=0.3),
+        Edit("attn_probs", "ablate", layers=[1], heads=[0], positions=[1]),
+        Edit("embeddings", "add", positions=[1], value=values(width, seed=2)),
+        Edit("final_norm", "scale", value=0.5),
+    ]
+    single = [(edit,) for edit in wanted if edit.kind in has]
+    both = [tuple(edit for edit in wanted[3:6] if edit.kind in has)]
+    return [Trial(text, edits) for text in range(len(LENGTHS)) for edits in (*single, *both, ())]
+
+
+def test_a_sweep_is_a_full_pass_for_each_intervention(model) -> None:
+    ids, trials = texts(model), trials_of(model)
+    answers = [[3, 5], [0, 399], [7, 7], [1, 2]]
+    found = together(model, ids, trials, answers=answers, surprisal=True)
+    assert_same(found, one_by_one(model, ids, trials, answers))
+    without = together(model, ids, trials, answers=answers)
+    np.testing.assert_allclose(without.divergence, found.divergence, rtol=1e-4, atol=2e-5)
+    assert np.isnan(without.surprisal).all()
+
+
+def test_no_intervention_changes_nothing(model) -> None:
+    found = together(model, texts(model), [Trial(t, ()) for t in range(4)], surprisal=True)
+    assert np.abs(found.divergence).max() < 1e-6
+    np.testing.assert_allclose(found.surprisal, found.intact_surprisal, rtol=1e-6)
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_the_whole_stream_of_another_text_gives_its_prediction(model, layer) -> None:
+    """Text 2 into text 0, which are as long: what follows cannot know the difference."""
+    ids = texts(model)
+    kind = "resid_post"
+    with torch.no_grad():
+        heard = model.activations(model.batch([ids[2]]), [kind])
+    stream = next(a for site, a in heard.items() if site.layer == layer)
+    answers = [list(range(10))] * 4
+    trials = [Trial(0, (Edit(kind, "replace", layers=[layer], value=stream),)), Trial(2, ())]
+    found = together(model, ids, trials, answers=answers)
+    np.testing.assert_allclose(found.logits[0], found.intact_logits[1], rtol=1e-4, atol=1e-5)
+    assert found.divergence[0] > 1e-4
+
+
+def test_many_positions_share_what_comes_before_them(llama, monkeypatch) -> None:
+    """A row holds several trials of a text, and blocks before the edited one do not run."""
+    ids = [llama.prompt(12)]
+    trials = [
+        Trial(0, (Edit("resid_post", "add", layers=[1], positions=[at], value=values(32)),))
+        for at in range(12)
+    ]
+    assert not llama.sharing(ids[0])  # has passes of its own, once
+    computed: list[int] = []
+    forward = type(llama.base.layers[0]).forward
+
+    def counted(block, states, *args, **kwargs):
+        computed.append(states.shape[1])
+        return forward(block, states, *args, **kwargs)
+
+    monkeypatch.setattr(type(llama.base.layers[0]), "forward", counted)
+    found = together(llama, ids, trials)
+    # All of the text once, then blocks 1 and 2 on the text and on what each trial changes of it.
+    assert sum(computed) == 3 * 12 + 2 * (11 + sum(range(1, 13)))
+    expected = one_by_one(llama, ids, trials, [[]])
+    np.testing.assert_allclose(found.divergence, expected.divergence, rtol=1e-4, atol=1e-6)
+
+
+def test_of_several_texts_and_layers_each_trial_gets_its_own(llama) -> None:
+    ids = texts(llama)
+    add = Edit("resid_post", "add", layers=[0], value=values(32))
+    trials = [
+        Trial(text, (replace(add, layers=[layer], positions=[at], value=values(32, seed=seed)),))
+        for seed, (text, layer, at) in enumerate(np.ndindex(3, 3, 9))
+    ]
+    order = np.random.default_rng(0).permutation(len(trials))
+    mixed = together(llama, ids, [trials[one] for one in order])
+    expected = one_by_one(llama, ids, [trials[one] for one in order], [[]] * 4)
+    np.testing.assert_allclose(mixed.divergence, expected.divergence, rtol=1e-4, atol=2e-6)
+
+
+def test_twice_the_same_edit_of_a_text_is_done_twice(llama) -> None:
+    ids = texts(llama)
+    add = Edit("resid_post", "add", layers=[1], positions=[1], value=values(32))
+    scale = replace(add, action="scale", value=2.0)
+    trials = [Trial(0, (add, add)), Trial(0, (replace(add, value=2 * values(32)),)),
+              Trial(0, (scale, add)), Trial(0, (add,))]  # fmt: skip
+    found = together(llama, ids, trials)
+    expected = one_by_one(llama, ids, trials, [[]] * 4)
+    np.testing.assert_allclose(found.divergence, expected.divergence, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found.divergence[0], found.divergence[1], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (Edit("resid_post", "skip", rows=[0]), "names no rows"),
+        (Edit("resid_post", "ablate", positions=[[1]]), "positions of one text"),
+        (Edit("resid_post", "ablate", positions=[9]), r"no positions \[9\]; text 0 has 9 tokens"),
+        (Edit("resid_post", "add", value=0.0), "changed nothing"),
+        (Edit("mlp_act", "ablate", units=[10**6]), "there are no units"),
+        (Edit("router", "ablate"), "no 'router'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_refused(llama, edit, message) -> None:
+    with pytest.raises(SiteError, match=message):
+        list(sweep(llama, texts(llama), [Trial(0, (edit,))]))
+    assert not any("forward" in vars(block) for block in llama.base.layers)
+
+
+def test_a_text_of_one_token_is_refused(llama) -> None:
+    with pytest.raises(SiteError, match="text 0 has 1 tokens; a sweep needs 2"):
+        list(sweep(llama, [[5]], [Trial(0, ())]))
+
+
+def test_the_blocks_are_as_they_were_after_an_exception(llama) -> None:
+    batch = llama.batch([llama.prompt(5)])
+    with torch.no_grad():
+        before = llama.forward(batch, head=True)
+        stream = torch.zeros(1, 5, llama.width)
+        with (
+            pytest.raises(RuntimeError, match="stop"),
+            starting(llama.network, llama.found, 2, stream),
+        ):
+            assert not torch.equal(llama.forward(batch, head=True), before)
+            raise RuntimeError("stop")
+        assert torch.equal(llama.forward(batch, head=True), before)
