@@ -6,7 +6,7 @@ must give the same divergences before they are timed.
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,7 @@ import torch
 from benchmarks.analyses import REPEATS, Race
 from benchmarks.scanner import machine, table
 from scanner import Edit, Model, find_source
-from scanner.hooks import visiting
-from scanner.sites import sites_of
+from scanner.sites import Kind, Site, sites_of
 from scanner.sweep import Trial, sweep
 
 PAGE = Path(__file__).parent / "causal.md"
@@ -26,7 +25,11 @@ COUNTRIES = (
     "France", "Italy", "Spain", "Germany", "Japan", "China", "Russia", "Egypt",
     "Greece", "Turkey", "Poland", "Sweden", "Norway", "Canada", "Brazil", "India",
 )  # fmt: skip
-FRAME = "As everybody knows, the capital of {} is the city of"
+KINDS: tuple[Kind, ...] = ("resid_post", "attn_out_post", "mlp_out_post")
+# What is timed of the loop.
+SOME = slice(None, None, 10)
+Hook = Callable[..., Any]
+FRAME = "When she was at school she learned that the capital of {} is the city of"
 
 
 class Sweeps:
@@ -41,26 +44,12 @@ class Sweeps:
         # A text's corrupted twin is the next one.
         self.donors = model.batch([*self.ids[1:], self.ids[0]])
         with torch.inference_mode():
-            self.streams = torch.stack(list(self._heard()))
+            self.given = dict(model.activations(self.donors, KINDS))
             self.intact = self._predicted()
-
-    def _heard(self) -> Iterator[torch.Tensor]:
-        """The stream of the donors after each block."""
-        heard: list[torch.Tensor] = []
-        sites = sites_of("resid_post", self.model.layers)
-        with visiting(
-            self.model.network, self.model.found, sites, lambda _, x: heard.append(x.clone())
-        ):
-            self.model.forward(self.donors)
-        yield from heard
 
     def _predicted(self) -> torch.Tensor:
         logits = self.model.network(self.batch.ids, use_cache=False).logits
         return logits[:, -1].log_softmax(-1)
-
-    @property
-    def places(self) -> list[tuple[int, int]]:
-        return list(np.ndindex(self.model.layers, len(self.ids[0])))
 
     def ours(self, trials: list[Trial]) -> np.ndarray:
         made = np.empty(len(trials))
@@ -76,48 +65,51 @@ class Sweeps:
             for layer in range(self.model.layers)
         ]
 
-    def patches(self) -> list[Trial]:
-        """The donor's stream after each block, at each token."""
-        streams = self.streams.numpy()
+    def patches(self, sites: Sequence[Site], positions: Sequence[int]) -> list[Trial]:
+        """What the donor had at each site and token."""
+        given = {site: self.given[site].numpy() for site in sites}
         return [
-            Trial(text, (Edit("resid_post", "replace", layers=[layer], positions=[at],
-                              value=streams[layer, text, at]),))
-            for text in range(len(self.ids))
-            for layer, at in self.places
+            Trial(text, (Edit(site.kind, "replace", layers=[site.layer], positions=[at],
+                              value=given[site][text, at], must_move=False),))
+            for text in range(len(self.ids)) for site in sites for at in positions
         ]  # fmt: skip
 
     @torch.inference_mode()
-    def loop(self, hooks: list[tuple[int, Callable[..., Any]]]) -> np.ndarray:
-        """A full forward of all texts for each hook, text x hook."""
-        blocks = self.model.network.get_submodule(self.model.found.blocks)
+    def loop(self, hooks: Sequence[tuple[Site, Hook]]) -> np.ndarray:
+        """A full forward of all texts for each hook, and one without: text x hook."""
+        intact = self._predicted()
         found = []
-        for layer, hook in hooks:
-            with _placed(blocks[layer], hook):
+        for site, hook in hooks:
+            module = self.model.network.get_submodule(self.model.found.port(site).path)
+            with _placed(module, hook):
                 edited = self._predicted()
-            found.append(torch.sum(self.intact.exp() * (self.intact - edited), dim=-1))
+            found.append(torch.sum(intact.exp() * (intact - edited), dim=-1))
         return torch.stack(found, dim=1).numpy()
 
-    def lesion_hooks(self) -> list[tuple[int, Callable[..., Any]]]:
+    def lesion_hooks(self) -> list[tuple[Site, Hook]]:
         def skip(_module: Any, args: tuple[Any, ...], _output: Any) -> Any:
             return args[0]
 
-        return [(layer, skip) for layer in range(self.model.layers)]
+        return [(site, skip) for site in sites_of("resid_post", self.model.layers)]
 
-    def patch_hooks(self) -> list[tuple[int, Callable[..., Any]]]:
-        def patch(layer: int, at: int) -> Callable[..., Any]:
-            def hook(_module: Any, _args: Any, output: torch.Tensor) -> torch.Tensor:
-                changed = output.clone()
-                changed[:, at] = self.streams[layer, :, at]
-                return changed
+    def patch_hooks(
+        self, sites: Sequence[Site], positions: Sequence[int]
+    ) -> list[tuple[Site, Hook]]:
+        def patch(site: Site, at: int) -> Hook:
+            def hook(_module: Any, _args: Any, output: Any) -> Any:
+                first = output[0] if isinstance(output, tuple) else output
+                changed = first.clone()
+                changed[:, at] = self.given[site][:, at]
+                return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
             return hook
 
-        return [(layer, patch(layer, at)) for layer, at in self.places]
+        return [(site, patch(site, at)) for site in sites for at in positions]
 
 
 @contextmanager
-def _placed(block: torch.nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
-    handle = block.register_forward_hook(hook)
+def _placed(module: torch.nn.Module, hook: Hook) -> Iterator[None]:
+    handle = module.register_forward_hook(hook)
     try:
         yield
     finally:
@@ -126,18 +118,27 @@ def _placed(block: torch.nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
 
 def races(model: Model) -> list[Race]:
     sweeps = Sweeps(model)
-    size = f"{len(sweeps.ids)} texts of {len(sweeps.ids[0])} tokens, {model.layers} blocks"
-    lesions, patches = sweeps.lesions(), sweeps.patches()
-    some = slice(None, None, 10)
-    part = len(sweeps.patch_hooks()) / len(sweeps.patch_hooks()[some])
-    return [
+    length = len(sweeps.ids[0])
+    size = f"{len(sweeps.ids)} texts of {length} tokens, {model.layers} blocks"
+    lesions = sweeps.lesions()
+    made = [
         Race(f"each block left out, {size}", "a full forward of all texts for each block",
-             lambda: sweeps.ours(lesions), lambda: sweeps.loop(sweeps.lesion_hooks()), 1e-3),
-        Race(f"the stream patched at each block and token, {size}",
-             "a full forward of all texts for each block and token",
-             lambda: sweeps.ours(patches), lambda: sweeps.loop(sweeps.patch_hooks()[some]), 1e-3,
-             part, lambda answer: answer[:, some]),
+             lambda: sweeps.ours(lesions), lambda: sweeps.loop(sweeps.lesion_hooks()), 1e-3)
     ]  # fmt: skip
+    stream = sites_of("resid_post", model.layers)
+    parts = [site for kind in KINDS for site in sites_of(kind, model.layers)]
+    for what, sites, positions in (
+        ("stream, attention and MLP patched at the last token", parts, [length - 1]),
+        ("the stream patched at each token", stream, range(length)),
+    ):
+        trials, hooks = sweeps.patches(sites, positions), sweeps.patch_hooks(sites, positions)
+        made.append(
+            Race(f"{what}, {size}", "a full forward of all texts for each place",
+                 lambda trials=trials: sweeps.ours(trials),
+                 lambda hooks=hooks: sweeps.loop(hooks[SOME]), 1e-3,
+                 len(hooks) / len(hooks[SOME]), lambda answer: answer[:, SOME])
+        )  # fmt: skip
+    return made
 
 
 def main() -> None:

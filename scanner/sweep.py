@@ -6,7 +6,7 @@ first edited one are shared by all interventions on the text. Interventions shar
 comes out is that of one full pass for each, to rounding.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -24,6 +24,8 @@ from scanner.sites import OUTSIDE, PAIRED, Kind, Site, SiteError, sites_of
 
 # Bytes of the streams and logits of texts that are held at once.
 HELD = 2**29
+# Logits of a batch of trials.
+LOGITS = 2**26
 
 
 class Trial(NamedTuple):
@@ -106,14 +108,19 @@ def sweep(
         of_text[trial.text].append(number)
     for texts in _chunks(model, ids, sorted(of_text, key=lambda text: (len(ids[text]), text))):
         intact = _Intact(model, ids, texts, asked, surprisal=surprisal)
-        at: dict[tuple[int, bool], list[int]] = defaultdict(list)
+        at: dict[tuple[int, bool], list[list[_Own]]] = defaultdict(list)
         for text in texts:
-            for number in of_text[text]:
-                weights = any(edit.kind in PAIRED for edit in trials[number].edits)
-                at[_first_block(trials[number], model.layers), weights].append(number)
-        for (layer, weights), numbers in sorted(at.items()):
-            share = shares and not weights
-            for parts in _rows(model, ids, trials, numbers, share=share, even=weights):
+            length = len(ids[text])
+            own = [
+                _own(number, trials[number], length, model.layers, share=shares)
+                for number in of_text[text]
+            ]
+            for weights in (False, True):
+                some = [one for one in own if one.weights == weights]
+                for layer, group in _groups(some, length, model.layers):
+                    at[layer, weights].append(group)
+        for (layer, weights), groups in sorted(at.items()):
+            for parts in _rows(model, ids, trials, groups, even=weights, surprisal=surprisal):
                 yield intact.run(layer, parts, trials)
 
 
@@ -140,21 +147,79 @@ def _positions(edit: Edit, length: int) -> list[int]:
     return list(positions)
 
 
-def _first_block(trial: Trial, layers: int) -> int:
-    """The first block that has to be computed; `layers` if none has."""
+class _Own(NamedTuple):
+    """What a trial has to compute of its own.
+
+    Attributes
+    ----------
+    number : int
+    block : int
+        The first block; the number of layers if none.
+    begin : int
+        The first token.
+    weights : bool
+        Whether attention weights are edited, whose size is that of the text.
+    """
+
+    number: int
+    block: int
+    begin: int
+    weights: bool
+
+
+def _own(number: int, trial: Trial, length: int, layers: int, *, share: bool) -> _Own:
+    weights = any(edit.kind in PAIRED for edit in trial.edits)
     firsts = [
         (0 if edit.kind == "embeddings" else layers) if edit.kind in OUTSIDE
-        else min(edit.layers) if edit.layers else 0
+        else min(edit.layers) + _behind(edit, trial, layers) if edit.layers else 0
         for edit in trial.edits
     ]  # fmt: skip
-    return min(firsts, default=layers)
+    begin = 0
+    if share and not weights:
+        begins = (min(_positions(edit, length)) for edit in trial.edits)
+        begin = min(begins, default=length - 1)
+    return _Own(number, min(firsts, default=layers), begin, weights)
 
 
-def _first_position(trial: Trial, length: int, *, share: bool) -> int:
-    """The first token that has to be computed anew: its own tokens begin here."""
-    if not share:
-        return 0
-    return min((min(_positions(edit, length)) for edit in trial.edits), default=length - 1)
+def _behind(edit: Edit, trial: Trial, layers: int) -> bool:
+    """Whether an edit of what leaves a block may be one of what enters the next.
+
+    Leaving the block out is that, too, but for other edits that come before it.
+    """
+    if edit.kind != "resid_post" or edit.layers is None or len(edit.layers) > 1:
+        return False
+    return len(trial.edits) == 1 if edit.action == "skip" else edit.layers[0] + 1 < layers
+
+
+def _groups(own: Sequence[_Own], length: int, layers: int) -> Iterator[tuple[int, list[_Own]]]:
+    """Divide the trials of a text into those that start together, at the least cost.
+
+    A group computes what its trials share, from where the first of them starts. That is cheaper for
+    each alone if they share little, and for all at once if they share much.
+
+    Yields
+    ------
+    block, group : int, list of _Own
+    """
+    at: dict[int, list[_Own]] = defaultdict(list)
+    for one in own:
+        at[one.block].append(one)
+    starts = sorted(at)
+    # The least cost of all from a start on, and where the first group of them ends.
+    best: list[tuple[float, int]] = [(0.0, len(starts))] * (len(starts) + 1)
+    for first in reversed(range(len(starts))):
+        depth, tokens, common, found = layers - starts[first] + 1, 0, 0, []
+        for end in range(first + 1, len(starts) + 1):
+            group = at[starts[end - 1]]
+            tokens += sum(length - one.begin for one in group)
+            common = max(common, *(one.begin for one in group))
+            found.append(((tokens + common) * depth + best[end][0], end))
+        best[first] = min(found)
+    first = 0
+    while first < len(starts):
+        end = best[first][1]
+        yield starts[first], [one for start in starts[first:end] for one in at[start]]
+        first = end
 
 
 def _chunks(model: Model, ids: Sequence[Sequence[int]], texts: list[int]) -> Iterator[list[int]]:
@@ -180,35 +245,36 @@ class _Part(NamedTuple):
 
 
 def _rows(
-    model: Model, ids: Sequence[Sequence[int]], trials: Sequence[Trial], numbers: list[int], *,
-    share: bool, even: bool,
+    model: Model, ids: Sequence[Sequence[int]], trials: Sequence[Trial],
+    groups: Sequence[Sequence[_Own]], *, even: bool, surprisal: bool,
 ) -> Iterator[list[_Part]]:  # fmt: skip
     """Divide trials into rows, and rows into batches of like width, or `even` of the same."""
+    most = LOGITS // model.vocabulary
+    tokens = batch_tokens(model.device)
+    if surprisal:
+        tokens = min(tokens, most)
     found: list[tuple[int, _Part]] = []
-    by_text: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    for number in numbers:
-        text = trials[number].text
-        begin = _first_position(trials[number], len(ids[text]), share=share)
-        by_text[text].append((-begin, number))
-    for text, own in by_text.items():
+    for group in groups:
+        text = trials[group[0].number].text
         length, width = len(ids[text]), 0
         part = _Part(text, [], [])
-        for minus, number in sorted(own):
-            begin = -minus
-            more = length - begin if part.numbers else length
+        for one in sorted(group, key=lambda one: (-one.begin, one.number)):
+            more = length - one.begin if part.numbers else length
             # Where nothing is shared, a row of its own is cheaper than a wider mask.
             apart = part.numbers and not part.begins[0]
-            if apart or (part.numbers and width + more > max(ROW_TOKENS, length)):
+            wide = width + more > max(ROW_TOKENS, length) or len(part.numbers) == most
+            if part.numbers and (apart or wide):
                 found.append((width, part))
                 part, width, more = _Part(text, [], []), 0, length
-            part.numbers.append(number)
-            part.begins.append(begin)
+            part.numbers.append(one.number)
+            part.begins.append(one.begin)
             width += more
         found.append((width, part))
     batch: list[_Part] = []
     narrowest = 0
     for width, part in sorted(found, key=lambda one: one[0]):
-        full = (len(batch) + 1) * width > batch_tokens(model.device)
+        heads = sum(len(one.numbers) for one in (*batch, part))
+        full = (len(batch) + 1) * width > tokens or heads > most
         # What fills rows up is computed, too.
         if batch and (full or width > (1 if even else 2) * narrowest):
             yield batch
@@ -245,23 +311,21 @@ class _Intact:
 
     def predicted(self, batch: Batch, texts: Sequence[int]) -> tuple[torch.Tensor, np.ndarray]:
         """Logits at the last token of each text (text x vocabulary), and their surprisals."""
-        ends = np.unique([columns[-1] for columns in batch.columns])
-        columns = None if self.surprisal else torch.from_numpy(ends).to(self.model.device)
+        ends = np.array([columns[-1] for columns in batch.columns])
+        wanted, place = np.unique(ends, return_inverse=True)
+        columns = None if self.surprisal else torch.from_numpy(wanted).to(self.model.device)
         with torch.inference_mode():
             logits = self.model.forward(batch, head=True, columns=columns)
         assert logits is not None
-        place = {int(end): number for number, end in enumerate(ends)}
-        last, surprises = [], np.full(len(texts), np.nan)
-        for number, (text, row, own) in enumerate(
-            zip(texts, batch.rows, batch.columns, strict=True)
-        ):
-            end = int(own[-1])
-            last.append(logits[row, end if self.surprisal else place[end]])
-            if self.surprisal:
+        surprises = np.full(len(texts), np.nan)
+        if self.surprisal:
+            for number, (text, row, own) in enumerate(
+                zip(texts, batch.rows, batch.columns, strict=True)
+            ):
                 following = torch.tensor(self.ids[text][1:], device=logits.device)
                 found = cross_entropy(logits[row, own[:-1]].float(), following)
                 surprises[number] = float(found)
-        return torch.stack(last).float(), surprises
+        return logits[batch.rows, ends if self.surprisal else place].float(), surprises
 
     def stream(self, layer: int, batch: Batch, texts: Sequence[int]) -> torch.Tensor:
         """What enters a block in rows of branches, each of one text: row x column x unit."""
@@ -281,22 +345,65 @@ class _Intact:
             rows = [(self.ids[part.text], part.begins) for part in parts]
             batch = branched(rows, filler=model.filler, dtype=model.network.dtype)
         stream = self.stream(layer, batch.to(model.device), [part.text for part in parts])
-        edits = _merged(
-            batch, [trials[number].edits for number in numbers], model.found.sizes,
-            model.network.dtype,
-        )  # fmt: skip
+        entering = [
+            self._entering(trials[number], layer, stream[row], columns)
+            for number, row, columns in zip(numbers, batch.rows, batch.columns, strict=True)
+        ]
+        edits = _merged(batch, entering, model.found.sizes, model.network.dtype)
         with starting(model.network, model.found, layer, stream), model.intervene(edits):
             logits, surprises = self.predicted(batch.to(model.device), texts)
-        rows_of_text = [self.row[text] for text in texts]
-        before = self.logits[rows_of_text]
-        known, found = before.log_softmax(-1), logits.log_softmax(-1)
+        rows_of_text = np.array([self.row[text] for text in texts])
+        divergence = np.empty(len(texts))
+        for row in np.unique(rows_of_text):
+            of_text = np.flatnonzero(rows_of_text == row)
+            divergence[of_text] = _divergence(self.logits[row], logits[of_text])
         return Outcome(
             np.array(numbers),
-            torch.sum(known.exp() * (known - found), dim=-1).cpu().numpy(),
+            divergence,
             surprises,
             self.surprises[rows_of_text],
-            *(_answered(some, texts, self.answers) for some in (logits, before)),
+            _answered(logits, texts, self.answers),
+            _answered(self.logits[rows_of_text], texts, self.answers),
         )
+
+    def _entering(
+        self, trial: Trial, layer: int, stream: torch.Tensor, columns: np.ndarray
+    ) -> list[Edit]:
+        """The edits of a trial, those of what leaves the block before as ones of what enters this.
+
+        Where that block was left out, its own entry is written into the stream, column x unit.
+        """
+        before, made = [], []
+        for edit in trial.edits:
+            behind = _behind(edit, trial, self.model.layers) and edit.layers == (layer - 1,)
+            if behind and edit.action == "skip":
+                own = _positions(edit, len(columns))
+                given = self.streams[layer - 1][self.row[trial.text], own]
+                if edit.must_move and torch.equal(given, stream[columns[own]]):
+                    raise SiteError(f"{edit}: its block adds nothing, so no effect can be told")
+                stream[columns[own]] = given
+            elif behind:
+                before.append(replace(edit, kind="resid_pre", layers=(layer,)))
+            else:
+                made.append(edit)
+        return before + made
+
+
+def _divergence(intact: torch.Tensor, edited: torch.Tensor) -> np.ndarray:
+    """Kullback-Leibler divergence of edited predictions from an intact one, from their logits.
+
+    log E exp(x - E x) of the differences x, under the intact prediction: small ones are not what
+    rounding leaves of large ones.
+    """
+    log_known = intact.log_softmax(-1)
+    known = log_known.exp()
+    change = edited - intact
+    change -= (change @ known)[:, None]
+    found = torch.log1p(torch.expm1(change) @ known).clamp_min(0).double().cpu()
+    # Where a change is too large to be exponentiated.
+    for row in torch.nonzero(~torch.isfinite(found)).flatten().tolist():
+        found[row] = torch.logsumexp(log_known + change[row], dim=-1).item()
+    return found.numpy()
 
 
 def _answered(
@@ -319,15 +426,14 @@ def _merged(
     """
     alike: dict[tuple[Any, ...], list[tuple[int, Edit]]] = defaultdict(list)
     for text, own in enumerate(edits):
-        seen: Counter[tuple[Any, ...]] = Counter()
-        for edit in own:
-            key = (edit.kind, edit.action, edit.layers, edit.heads, edit.units, edit.must_move)
-            # Of two alike of the same text the second comes after the first. What attention weights
-            # are set to is as wide as the text, so they stay alone.
+        for step, edit in enumerate(own):
+            # What attention weights are set to is as wide as the text, so these stay alone.
             alone = text if edit.kind in PAIRED else -1
-            alike[*key, alone, seen[key]].append((text, edit))
-            seen[key] += 1
-    return [_as_one(batch, group, sizes, dtype) for group in alike.values()]
+            what = (edit.kind, edit.action, edit.layers, edit.heads, edit.units, edit.must_move)
+            alike[step, alone, *what].append((text, edit))
+    # Those of one text come one after the other.
+    steps = sorted(alike, key=lambda key: key[0])
+    return [_as_one(batch, alike[key], sizes, dtype) for key in steps]
 
 
 def _as_one(
