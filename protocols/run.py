@@ -175,6 +175,7 @@ class Run:
             top=scan.top_logits,
             chat=None if scan.chat is None else Chat(scan.chat.system),
             truncate=scan.truncate,
+            lesions=tuple(scan.lesions),
         )
 
     @contextmanager
@@ -248,7 +249,7 @@ class Run:
         loaded: dict[str, Model] = {}
         for planned in self.plan:
             recording = planned.recording
-            with step(f"recording {recording.subject}", len(recording.stimuli), "stimuli") as done:
+            with step(f"recording {recording.subject}", recording.steps, "stimuli") as done:
                 there = recording.path(self.folders.volumes).exists()
                 path = record_volume(
                     recording,

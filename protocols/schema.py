@@ -25,11 +25,12 @@ from pydantic import (
 from analyses import REGISTRY, Analysis
 from analyses.base import label_of
 from analyses.contrast import weights
+from analyses.lesion import Lesion
 from protocols.marked_yaml import MarkedYaml, Place, ProtocolError, read
 from scanner.aliases import resolve
 from scanner.provenance import digest
 from scanner.reading import TOKEN_LABELS, Tokens, TokensName
-from scanner.sites import MEANINGS, OUTSIDE, PAIRED, Kind, SiteError
+from scanner.sites import MEANINGS, OUTSIDE, PAIRED, PARTS, Kind, Part, SiteError
 from stimuli import StimulusError, StimulusSet, load
 from verification import CONTROLS, REQUIRED, Hypothesis
 
@@ -84,6 +85,9 @@ class ScanSpec(_Part):
     chat : ChatSpec or None
     truncate : bool
         Cut texts that are longer than the model's context.
+    lesions : list of str
+        ``block``, ``attention``, ``mlp``: left out, one of a layer at a time, while texts are read
+        to their end.
     """
 
     sites: Annotated[list[Kind], Field(min_length=1)]
@@ -94,6 +98,7 @@ class ScanSpec(_Part):
     top_logits: Annotated[int, Field(ge=1)] | None = None
     chat: ChatSpec | None = None
     truncate: bool = False
+    lesions: list[Part] = []
 
     @field_validator("tokens", mode="before")
     @classmethod
@@ -292,6 +297,8 @@ def _check_scan(source: MarkedYaml, scan: ScanSpec) -> None:
             ("scan", "top_logits"),
             "no logits are scanned; add 'logits' to `sites`, or leave it out",
         )
+    if len(set(scan.lesions)) < len(scan.lesions):
+        raise source.error(("scan", "lesions"), "each part once")
     weights = next((kind for kind in scan.sites if kind in PAIRED), None)
     if weights is not None and scan.tokens in ("target_mean", "mean"):
         raise source.error(
@@ -310,9 +317,14 @@ def dims(kind: Kind, tokens: Tokens) -> tuple[str, ...]:
 
 
 def _check_read(source: MarkedYaml, protocol: Protocol, analyses: dict[str, Analysis]) -> None:
-    """That the site of each analysis is scanned, and in a way that it can read."""
+    """That what each analysis reads is scanned, and in a way that it can read."""
     scan = protocol.scan
     for name, analysis in analyses.items():
+        if isinstance(analysis, Lesion) and not scan.lesions:
+            raise source.error(
+                ("analyses", name, "lesion"),
+                f"no lesions are scanned; add `lesions: [{', '.join(PARTS)}]` to `scan`",
+            )
         site = getattr(analysis, "site", None)
         if site is None:
             continue

@@ -12,6 +12,7 @@ import zarr
 from zarr.core.common import JSON
 
 from scanner.batches import unique_tokens
+from scanner.lesions import MEANINGS as LESIONED
 from scanner.model import Model
 from scanner.plan import Recording
 from scanner.provenance import now
@@ -20,6 +21,8 @@ from scanner.shards import create
 from scanner.sites import MEANINGS, OUTSIDE, PAIRED, Kind, sites_of
 
 UNITS = {"attn_probs": "probability"}
+# Of what is no activation, whatever these are stored as.
+DTYPES = {"logits_token": "int32", **dict.fromkeys(LESIONED, "float32")}
 
 
 class Variable(NamedTuple):
@@ -61,6 +64,9 @@ def variables(recording: Recording, model: Model, reading: Reading) -> dict[str,
         found[kind] = variable
         if kind == "logits" and recording.top is not None:
             found["logits_token"] = variable
+    if recording.lesions:
+        shape = len(reading.kept), model.layers, len(recording.lesions)
+        found |= dict.fromkeys(LESIONED, Variable(shape, ("stimulus", "layer", "part"), True))
     return found
 
 
@@ -112,7 +118,7 @@ def lay_down(
     partial.parent.mkdir(parents=True, exist_ok=True)
     found = variables(recording, model, reading)
     staging = partial.with_suffix(".begun")
-    labels = _coordinates(model, reading, found).assign_attrs(attributes)
+    labels = _coordinates(recording, reading, found).assign_attrs(attributes)
     labels.to_zarr(staging, mode="w", zarr_format=3, consolidated=False)
     group = zarr.open_group(staging, mode="r+")
     for name, variable in found.items():
@@ -122,7 +128,7 @@ def lay_down(
             shape=variable.shape,
             layered=variable.layered,
             dims=variable.dims,
-            dtype="int32" if name == "logits_token" else recording.store,
+            dtype=DTYPES.get(name, recording.store),
         )
         array.update_attributes(_description(name, model))
     if partial.exists():  # what another device or version had begun
@@ -130,7 +136,7 @@ def lay_down(
     os.replace(staging, partial)
 
 
-def _coordinates(model: Model, reading: Reading, found: dict[str, Variable]) -> xr.Dataset:
+def _coordinates(recording: Recording, reading: Reading, found: dict[str, Variable]) -> xr.Dataset:
     """Labels of stimuli, and what the rows of ragged arrays are."""
     labels = {
         str(name): (
@@ -150,6 +156,8 @@ def _coordinates(model: Model, reading: Reading, found: dict[str, Variable]) -> 
             coords[dim] = np.arange(dims[dim])
     if "position" in dims:
         coords["position"] = np.array(reading.tokens)
+    if "part" in dims:
+        coords["part"] = np.array(recording.lesions, dtype=np.dtypes.StringDType())
     stimuli = np.arange(len(reading.kept))
     if "token" in dims:
         coords["token_stimulus"] = ("token", np.repeat(stimuli, reading.token_counts))
@@ -168,6 +176,8 @@ def _description(name: str, model: Model) -> dict[str, JSON]:
     """What the attributes of a variable say: where it was heard and what its numbers are."""
     if name == "logits_token":
         return {"meaning": "token ids of the highest logits, the highest first"}
+    if name in LESIONED:
+        return {"meaning": LESIONED[name], "units": "nats"}
     kind: Kind = name  # pyright: ignore[reportAssignmentType]  # names of variables are kinds
     first = model.structure.port(sites_of(kind, model.layers)[0])
     blocks = model.structure.blocks

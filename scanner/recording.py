@@ -13,17 +13,19 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import torch
 import zarr
 
+from scanner import lesions
 from scanner.empty_volume import lay_down, variables
 from scanner.model import Model
 from scanner.passes import Passes, out_of_memory
 from scanner.plan import Recording
 from scanner.provenance import code_version, digest, environment
 from scanner.reading import Reading, read
-from scanner.sites import PAIRED, Site, SiteError, sites_of
-from scanner.streaming import NotFiniteError, Stream
+from scanner.sites import PAIRED, Kind, Site, SiteError, sites_of
+from scanner.streaming import NotFiniteError, Rows, Stream
 from scanner.volume import (
     VolumeError,
     digest_file,
@@ -81,10 +83,11 @@ def record(
             _seal(path)
         verify_volume(path)
         _check_content(path, recording)
-        advance(len(recording.stimuli))
+        advance(recording.steps)
         return path
     model = load()
-    for kind in recording.sites:
+    needed: list[Kind] = [lesions.SITES[part] for part in recording.lesions]
+    for kind in (*recording.sites, *needed):
         for site in sites_of(kind, model.layers):
             model.structure.port(site)
     if recording.tokens in ("target_mean", "mean") and set(recording.sites) & set(PAIRED):
@@ -95,17 +98,32 @@ def record(
     reading = read(
         model, recording.stimuli, recording.tokens, chat=recording.chat, truncate=recording.truncate
     )
+    whole = _whole(recording, model) if recording.lesions else None
     with model.listening(recording.sites), torch.inference_mode():
         sharing = _sharing(model, recording, reading)
         passes = Passes(recording, model, reading, share=not sharing)
         partial = path.with_suffix(".zarr.partial")
-        making = _making(model, reading, passes, sharing)
+        making = _making(model, reading, whole, passes, sharing)
         if not _resumable(partial, making):
             lay_down(
                 partial, recording, model, reading, {**making, "protocol_sha256": protocol_sha256}
             )
-        _fill(partial, recording, passes, model, reading, advance)
+        _fill(partial, recording, passes, model, reading, whole, advance)
     return _finish(partial, path)
+
+
+def _whole(recording: Recording, model: Model) -> Reading:
+    """Texts to their end: those that activations are read from end with what is kept of them."""
+    chat, truncate = recording.chat, recording.truncate
+    whole = read(model, recording.stimuli, "last", chat=chat, truncate=truncate)
+    short = next((one for one, ids in enumerate(whole.ids) if len(ids) < 2), None)
+    if short is not None:
+        text = recording.stimuli.table["text"].to_numpy()[short]
+        raise SiteError(
+            f"stimulus {short} ('{text}') is one token, and what a lesion does is told by how the "
+            "others are predicted; lengthen it, or leave `lesions` out"
+        )
+    return whole
 
 
 def _sharing(model: Model, recording: Recording, reading: Reading) -> str:
@@ -134,7 +152,9 @@ def _resumable(partial: Path, making: dict[str, object]) -> bool:
     return False
 
 
-def _making(model: Model, reading: Reading, passes: Passes, sharing: str) -> dict[str, object]:
+def _making(
+    model: Model, reading: Reading, whole: Reading | None, passes: Passes, sharing: str
+) -> dict[str, object]:
     """What the last bits of a recording depend on, beside its content key."""
     return {
         "device": model.device,
@@ -143,7 +163,7 @@ def _making(model: Model, reading: Reading, passes: Passes, sharing: str) -> dic
         "batch": passes.tokens,
         "threads": torch.get_num_threads(),
         # Some chat templates tell the date.
-        "tokens_sha256": digest(reading.ids),
+        "tokens_sha256": digest(reading.ids if whole is None else [reading.ids, whole.ids]),
         "code_version": code_version(),
         "environment": json.dumps(dict(environment())),
     }
@@ -155,6 +175,7 @@ def _fill(
     passes: Passes,
     model: Model,
     reading: Reading,
+    whole: Reading | None,
     advance: Callable[[int], None],
 ) -> None:
     """Record the batches that are not there yet."""
@@ -165,7 +186,10 @@ def _fill(
     def name(stimulus: int) -> str:
         return f"stimulus {stimulus} ('{texts[stimulus]}')"
 
-    advance(sum(len(row) for number in there for row in passes.batches[number]))
+    # Lesions are batches after those of activations.
+    cut = [] if whole is None else lesions.batches(whole.ids)
+    rows_of = [*passes.batches, *([rows] for rows in cut)]
+    advance(sum(len(row) for number in there for row in rows_of[number]))
     names = variables(recording, model, reading)
     try:
         with closing(Stream(partial, journal, recording.subject, names, name)) as stream:
@@ -175,9 +199,26 @@ def _fill(
                 passes.run(rows, stream)
                 stream.done(number)
                 advance(sum(map(len, rows)))
+            for number, stimuli in enumerate(cut, len(passes.batches)):
+                if number in there:
+                    continue
+                assert whole is not None
+                _lesion(recording, model, whole, stimuli, stream)
+                stream.done(number)
+                advance(len(stimuli))
             stream.finish()
     except NotFiniteError as error:
         raise NotFiniteError(error.where, [_culprit(error.stimuli, model, reading)], name) from None
+
+
+def _lesion(
+    recording: Recording, model: Model, reading: Reading, stimuli: np.ndarray, stream: Stream
+) -> None:
+    ids = [reading.ids[one] for one in stimuli]
+    rows = Rows(stimuli, stimuli)
+    for name, values in lesions.lesioned(model, ids, recording.lesions).items():
+        for layer in range(model.layers):
+            stream.put(name, layer, rows, torch.from_numpy(values[:, layer].copy()))
 
 
 def _culprit(stimuli: list[int], model: Model, reading: Reading) -> int:

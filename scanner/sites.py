@@ -61,6 +61,9 @@ MEANINGS: dict[Kind, Meaning] = {
 OUTSIDE: tuple[Kind, ...] = ("embeddings", "final_norm", "logits")
 # A row of these is a query with one key; their values are kept for keys up to the query.
 PAIRED: tuple[Kind, ...] = ("attn_scores", "attn_probs")
+# What of a layer can be left out.
+Part = Literal["block", "attention", "mlp"]
+PARTS: tuple[Part, ...] = get_args(Part)
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,15 @@ neuron     a component of what enters the last projection of an MLP
 expert     of a mixture
 vocabulary a token of the vocabulary, by its id
 rank       a place among the highest logits, the highest first
+part       what is left out of a layer by a lesion: block, attention or MLP
 seed       the seed of an untrained twin
 category   a value of the label that an analysis reads
 item       a word; the unit that splits and resampling respect
 draw       a resample, a split or a permutation
 ========== =========================================================================
 
-A volume holds one variable for each kind of site. Its first dimension is what a row is: stimulus,
-token or pair. Analyses name dimensions with these words only.
+A volume holds one variable for each kind of site, and what lesions did. Its first dimension is what
+a row is: stimulus, token or pair. Analyses name dimensions with these words only.
 """
 
 import json
@@ -40,7 +41,7 @@ from scanner.shards import VolumeError, damaged
 
 DIMENSIONS = (
     "stimulus", "token", "pair", "position", "layer", "head", "kv_head", "head_unit", "unit",
-    "neuron", "expert", "vocabulary", "rank",
+    "neuron", "expert", "vocabulary", "rank", "part",
 )  # fmt: skip
 ROWS = ("stimulus", "token", "pair")
 PROVENANCE = (

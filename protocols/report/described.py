@@ -53,6 +53,12 @@ READING = {
     "significant": "The share of units whose t is significant, familywise over the units of a "
     "layer: not to find one by luck.",
     "discovered": "The share of units that is found if a share of alpha of them may be false.",
+    "divergence": "How far the prediction after the text is from the intact one when a part of the "
+    "layer adds nothing, in nats; with an interval over items.",
+    "surprisal": "By how much the text itself is harder to predict then, in nats a token.",
+    "block_by_category": "The divergence with the whole block left out.",
+    "attention_by_category": "The divergence with the attention left out.",
+    "mlp_by_category": "The divergence with the MLP left out.",
     "t": "The t of every unit at layer {layer}, in its order, and of untrained twins. Dashed: "
     "what the largest of all units reaches by luck.",
     "response_by_category": "How the chosen units respond to each category, in other items: from "
@@ -148,6 +154,11 @@ TITLES = {
     "svcca": "SVCCA",
     "pwcca": "PWCCA",
     "moran": "Moran's I",
+    "divergence": "divergence by what is left out",
+    "surprisal": "surprisal by what is left out",
+    "block_by_category": "block left out",
+    "attention_by_category": "attention left out",
+    "mlp_by_category": "MLP left out",
     "linear": "linear probe",
     "mlp": "nonlinear probe",
     "control": "gap for a planted product",
@@ -160,10 +171,8 @@ TITLES = {
 }
 WITHOUT = "_without_outliers"
 # Variables that are drawn into the figure of another.
-WITHIN = {
-    "critical", "p", "shuffled", "highest", "low", "high", "reachable", "ceiling_low",
-    "ceiling_high",
-}  # fmt: skip
+WITHIN = {"critical", "p", "shuffled", "highest", "low", "high", "reachable"}
+BOUNDS = ("_low", "_high")
 # Rows of a map that are numbers, in words.
 NAMED = {
     "contrast": str,
@@ -292,7 +301,7 @@ def panels(found: Found, analysis: Analysis) -> list[Panel]:
     for variable in map(str, found.measures.data_vars):
         dims = frozenset(map(str, found.measures[variable].dims))
         drawn = variable.endswith(WITHOUT) and dims == {"layer"}
-        if drawn or variable in {*analysis.measures, *WITHIN}:
+        if drawn or variable in {*analysis.measures, *WITHIN} or variable.endswith(BOUNDS):
             continue
         panel = PANELS.get(dims)
         if panel is not None:
@@ -388,6 +397,21 @@ def _models(found: Found, variable: str) -> Panel:
     return Panel("similarity to models", READING[variable], figure)
 
 
+def _parts(found: Found, variable: str) -> Panel:
+    """Parts along layers, with their intervals."""
+    measures = found.measures
+    low, high = (measures[variable + bound] for bound in BOUNDS)
+    reading = READING[variable]
+    if found.twins:
+        means = xr.concat([twin[variable].mean("layer") for twin in found.twins], "twin")
+        of_parts = [
+            f"{words.number(float(means.sel(part=part).mean()))} ({part})"
+            for part in measures["part"].to_numpy()
+        ]
+        reading += f" Untrained twins, on average over layers: {words.listed(of_parts)}."
+    return Panel(_title(variable), reading, intervals(measures[variable], low, high, []))
+
+
 def _plane(found: Found, variable: str) -> Panel:
     figure = plane(found.measures[variable])
     return Panel(f"items by {TITLES[variable]}", READING[variable], figure)
@@ -429,6 +453,7 @@ PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"layer", "item", "axis"}): _plane,
     frozenset({"layer", "place"}): _places,
     frozenset({"layer", "model"}): _models,
+    frozenset({"layer", "part"}): _parts,
     frozenset({"depth", "model"}): _models,
     frozenset({"layer", "other_layer"}): _layers,
     frozenset({"layer", "category", "other_category"}): _categories,

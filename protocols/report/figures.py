@@ -294,21 +294,21 @@ def intervals(
     high: xr.DataArray,
     reachable: Sequence[xr.DataArray],
 ) -> go.Figure:
-    """Several models along layers or depths, each with its interval.
+    """Several models, or parts, along layers or depths, each with its interval.
 
     Parameters
     ----------
     values, low, high : xarray.DataArray
-        place, model.
+        place, and what is drawn as a line each.
     reachable : sequence of xarray.DataArray
         Each place: what a model can reach.
     """
     figure = go.Figure()
-    dim = str(values.dims[0])
+    dim, lines = map(str, values.dims)
     places = values[dim].to_numpy().tolist()
-    for place, name in enumerate(map(str, values["model"].to_numpy())):
+    for place, name in enumerate(map(str, values[lines].to_numpy())):
         colour = MODELS[place % len(MODELS)]
-        one, bottom, top = (each.isel(model=place).to_numpy() for each in (values, low, high))
+        one, bottom, top = (each.isel({lines: place}).to_numpy() for each in (values, low, high))
         figure.add_scatter(
             x=[*places, *places[::-1]],
             y=[_json_number(value) for value in (*top, *bottom[::-1])],

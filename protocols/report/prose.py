@@ -282,7 +282,18 @@ def _participation(name: str, settings: Mapping[str, Any]) -> str:
     )
 
 
+def _lesion(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"What a part of a layer is needed for (analysis '{name}'; Lad et al. 2024; Gromov et al. "
+        "2024) was the divergence of the prediction after a text from the intact one when that "
+        "part was left out, and the rise of the surprisal of the text's tokens; means over the "
+        "frames of an item, then over items, with Student's intervals at "
+        f"{percent(settings['level'])}, and by {settings['label']}."
+    )
+
+
 _PROSE = {
+    "lesion": _lesion,
     "probe": _probe,
     "selectivity": _selectivity,
     "contrast": _contrast,

@@ -35,7 +35,12 @@ SITES = {"topography": "z"}
 
 
 def made(name: str) -> Analysis:
-    return REGISTRY[name](site=SITES.get(name, "resid_post"), **SETTINGS.get(name, {}))
+    site = {"site": SITES.get(name, "resid_post")} if reads_site(name) else {}
+    return REGISTRY[name](**site, **SETTINGS.get(name, {}))
+
+
+def reads_site(name: str) -> bool:
+    return "site" in (field.name for field in dataclasses.fields(REGISTRY[name]))
 
 
 def subject_of(name: str, **settings: Any) -> Subject:
@@ -43,6 +48,8 @@ def subject_of(name: str, **settings: Any) -> Subject:
     subject = world(np.random.default_rng(0), **settings)
     if name == "time_course":
         return in_tokens(subject)
+    if name == "lesion":
+        return lesioned(subject)
     if name not in SITES:
         return subject
     x = subject.volume["resid_post"]
@@ -69,6 +76,19 @@ def in_tokens(subject: Subject) -> Subject:
     )
 
 
+def lesioned(subject: Subject) -> Subject:
+    """The same with what two lesions did: two of the units, in the place of it."""
+    x = subject.volume["resid_post"].to_numpy()[:, :, :2]
+    dims = ("stimulus", "layer", "part")
+    return subject.replace_volume(
+        subject.volume.assign(
+            lesion_divergence=(dims, x**2), lesion_surprisal=(dims, x)
+        ).assign_coords(part=["block", "mlp"])
+    )
+
+
+# Analyses that read a site.
+every_site = pytest.mark.parametrize("name", sorted(name for name in REGISTRY if reads_site(name)))
 every = pytest.mark.parametrize("name", sorted(REGISTRY))
 every_reader = pytest.mark.parametrize(
     "name", sorted(name for name in REGISTRY if hasattr(made(name), "label"))
@@ -99,6 +119,7 @@ def test_the_files_of_analyses_are_found() -> None:
         "rank",
         "dimensionality",
         "participation",
+        "lesion",
     }
     assert known <= set(REGISTRY)
 
@@ -156,7 +177,7 @@ def test_a_report_draws_what_it_gives(name: str) -> None:
         assert not set("{}") & set(panel.reading)
 
 
-@every
+@every_site
 def test_an_unknown_site_is_named(name: str) -> None:
     subject, other = subject_of(name), "q" if name in SITES else "mlp_act"
     known = SITES.get(name, "resid_post")
@@ -170,6 +191,8 @@ def test_an_unknown_label_is_named(name: str) -> None:
     rng = np.random.default_rng(0)
     with pytest.raises(AnalysisError, match="no label 'valence'; they have text, item"):
         dataclasses.replace(made(name), label="valence")(subject, rng=rng)
+    if name == "lesion":
+        return  # which describes one category as well as two
     label = label_of(made(name))
     one = subject.volume[label].to_numpy()[0]
     same = subject.relabel(label, np.full(subject.volume.sizes["stimulus"], one))

@@ -126,6 +126,17 @@ def test_a_contrast_is_of_categories_that_the_stimuli_have(tmp_path: Path) -> No
             "rsa: {distance: cosine, ",
             "distance: expected 'crossnobis' or 'euclidean' or",
         ),
+        (
+            "  twins: 1",
+            "  lesions: [blok]",
+            "scan.lesions.0: expected 'block', 'attention' or 'mlp'",
+        ),
+        ("  twins: 1", "  lesions: [mlp, mlp]", "line 6: scan.lesions: each part once"),
+        (
+            "probe: {site: resid_post, label: category, item_folds: 2}",
+            "lesion: {label: category}",
+            r"line 9: analyses.decode.lesion: no lesions are scanned; add `lesions: .block, att",
+        ),
         ("{site: resid_post", "{site: resid_pre", "'resid_pre' is not among the scanned sites"),
         (
             "decode.balanced_accuracy",

@@ -1,0 +1,68 @@
+"""What a model loses with a part of it: each block, attention or MLP left out, one at a time.
+
+Of every stimulus: how far the prediction of what follows it is from the intact one, and how much
+harder its own tokens are to predict (Lad et al. 2024; Gromov et al. 2024).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from scanner.interventions import Edit
+from scanner.model import Model
+from scanner.sites import Kind, Part
+from scanner.sweep import Trial, sweep
+
+# What each adds to the stream, or, of a block, what it hands on.
+SITES: dict[Part, Kind] = {
+    "block": "resid_post", "attention": "attn_out_post", "mlp": "mlp_out_post"
+}  # fmt: skip
+# Variables of a volume, and what they are.
+MEANINGS = {
+    "lesion_divergence": "Kullback-Leibler divergence of the prediction at the text's last token "
+    "from the intact one, with a part left out",
+    "lesion_surprisal": "by how much the mean surprisal of the text's tokens rises with a part "
+    "left out",
+}
+# Stimuli that are written at once.
+STIMULI = 64
+
+
+def batches(ids: Sequence[Sequence[int]]) -> list[np.ndarray]:
+    """Stimuli of like length together; they follow from the stimuli alone."""
+    order = np.array(sorted(range(len(ids)), key=lambda one: (len(ids[one]), one)))
+    return np.array_split(order, -(-len(order) // STIMULI))
+
+
+def lesioned(
+    model: Model, ids: Sequence[Sequence[int]], parts: Sequence[Part]
+) -> dict[str, np.ndarray]:
+    """Leave parts out.
+
+    Parameters
+    ----------
+    model : Model
+    ids : sequence of sequence of int
+        Token ids of each text, at least two.
+    parts : sequence of str
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        By the names of `MEANINGS`, text x layer x part, nats.
+
+    Raises
+    ------
+    SiteError
+        If the model lacks a part, or one adds nothing.
+    """
+    shape = len(ids), model.layers, len(parts)
+    trials = [
+        Trial(text, (Edit(SITES[parts[part]], "skip", layers=[layer]),))
+        for text, layer, part in np.ndindex(shape)
+    ]
+    made = {name: np.empty(len(trials), dtype=np.float32) for name in MEANINGS}
+    for found in sweep(model, ids, trials, surprisal=True):
+        made["lesion_divergence"][found.trials] = found.divergence
+        made["lesion_surprisal"][found.trials] = found.surprisal - found.intact_surprisal
+    return {name: values.reshape(shape) for name, values in made.items()}

@@ -1,0 +1,92 @@
+"""What lesions did is averaged over frames, then over items, with their interval."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy import stats
+
+from analyses import AnalysisError
+from analyses.lesion import Lesion
+from scanner import Subject
+from verification.worlds import world
+
+LAYERS, PARTS = 4, ("block", "attention")
+
+
+def lesioned(harm: np.ndarray, *, items: int = 10, seed: int = 0) -> tuple[Subject, np.ndarray]:
+    """Two categories; harm (layer x part) is done to the first alone, around it noise by item."""
+    rng = np.random.default_rng(seed)
+    subject = world(rng, categories=2, items=items, layers=LAYERS, frames=3)
+    first = subject.volume["category"].to_numpy().astype(str) == "category0"
+    _, which = np.unique(subject.volume["item"].to_numpy().astype(str), return_inverse=True)
+    noise = rng.normal(size=(which.max() + 1, LAYERS, len(PARTS)))[which]
+    values = 1 + 0.1 * noise + first[:, None, None] * harm
+    dims = ("stimulus", "layer", "part")
+    volume = subject.volume.assign(
+        lesion_divergence=(dims, values), lesion_surprisal=(dims, values / 2)
+    )
+    return subject.replace_volume(volume.assign_coords(part=list(PARTS))), values
+
+
+def analysed(subject: Subject, **settings: object) -> xr.Dataset:
+    return Lesion(**settings)(subject, rng=np.random.default_rng(0))
+
+
+def test_harm_to_one_category_at_one_layer_is_found_there_alone() -> None:
+    harm = np.zeros((LAYERS, 2))
+    harm[2, 1] = 3.0
+    found = analysed(lesioned(harm)[0])
+    contrast = found["attention_by_category"].sel(category="category0") - found[
+        "attention_by_category"
+    ].sel(category="category1")
+    np.testing.assert_allclose(contrast, [0, 0, 3, 0], atol=0.15)
+    np.testing.assert_allclose(found["block_by_category"], 1, atol=0.15)
+    assert int(found["divergence"].sel(part="attention").argmax("layer")) == 2
+
+
+def test_intervals_are_those_of_scipy_over_items_and_not_over_stimuli() -> None:
+    subject, values = lesioned(np.zeros((LAYERS, 2)))
+    found = analysed(subject, level=0.9)
+    items = subject.volume["item"].to_numpy().astype(str)
+    means = np.array([values[items == item].mean(0) for item in np.unique(items)])
+    low, high = stats.t.interval(0.9, len(means) - 1, means.mean(0), stats.sem(means))
+    np.testing.assert_allclose(found["divergence"], means.mean(0))
+    np.testing.assert_allclose(found["divergence_low"], low)
+    np.testing.assert_allclose(found["divergence_high"], high)
+    np.testing.assert_allclose(found["surprisal"], means.mean(0) / 2)
+
+
+def test_an_item_counts_once_however_many_frames_it_stands_in() -> None:
+    subject, _ = lesioned(np.zeros((LAYERS, 2)))
+    items = subject.volume["item"].to_numpy().astype(str)
+    frames = subject.volume["frame"].to_numpy().astype(str)
+    kept = np.flatnonzero((items != items[0]) | (frames == frames[0]))
+    part = subject.take(kept)
+    # The noise is of the item, so fewer frames of one change nothing.
+    np.testing.assert_allclose(analysed(part)["divergence"], analysed(subject)["divergence"])
+
+
+def test_where_nothing_is_lost_intervals_hold_nothing_as_often_as_they_say() -> None:
+    missed = []
+    for seed in range(200):
+        found = analysed(lesioned(np.zeros((LAYERS, 2)), seed=seed)[0])
+        at = found.isel(layer=0, part=0)
+        missed.append(not float(at["divergence_low"]) <= 1 <= float(at["divergence_high"]))
+    assert 0.01 < np.mean(missed) < 0.10  # 5 %, give or take what 200 can tell
+
+
+def test_what_cannot_be_averaged_is_refused() -> None:
+    subject, _ = lesioned(np.zeros((LAYERS, 2)))
+    with pytest.raises(AnalysisError, match="no 'lesion_divergence'.*scan with `lesions:"):
+        analysed(world(np.random.default_rng(0)))
+    items = subject.volume["item"].to_numpy().astype(str)
+    category = subject.volume["category"].to_numpy().astype(str)
+    one = np.flatnonzero((category == "category1") | (items == items[category == "category0"][0]))
+    with pytest.raises(AnalysisError, match="'category0' has one item; an average needs 2"):
+        analysed(subject.take(one))
+    broken = subject.volume.copy(deep=True)
+    broken["lesion_surprisal"][3, 1, 0] = np.nan
+    with pytest.raises(AnalysisError, match="'lesion_surprisal' is not finite"):
+        analysed(subject.replace_volume(broken))
+    with pytest.raises(ValueError, match="level of 1 is no share"):
+        Lesion(level=1)
