@@ -2,10 +2,18 @@
 
 ``make bench`` runs it and writes ``benchmarks/causal.md``. The loop is what most scripts do: a hook
 on a block, a forward of all texts at once, the next block. Both sides run on the same texts and
-must give the same divergences before they are timed.
+must give the same divergences before they are timed. With ``--peers PYTHON``, the Python of an
+environment of theirs, the loops of other tools are timed as well (``benchmarks/causal_peers.py``).
 """
 
+import argparse
+import itertools
+import json
+import statistics
+import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +58,10 @@ class Sweeps:
     def _predicted(self) -> torch.Tensor:
         logits = self.model.network(self.batch.ids, use_cache=False).logits
         return logits[:, -1].log_softmax(-1)
+
+    @property
+    def size(self) -> str:
+        return f"{len(self.ids)} texts of {len(self.ids[0])} tokens, {self.model.layers} blocks"
 
     def ours(self, trials: list[Trial]) -> np.ndarray:
         made = np.empty(len(trials))
@@ -116,10 +128,47 @@ def _placed(module: torch.nn.Module, hook: Hook) -> Iterator[None]:
         handle.remove()
 
 
-def races(model: Model) -> list[Race]:
-    sweeps = Sweeps(model)
+def peer_rows(sweeps: Sweeps, python: str) -> Iterator[list[str]]:
+    """The stream patched at the last token after each block, by other tools.
+
+    Raises
+    ------
+    AssertionError
+        If their answers differ from ours.
+    """
+    model, script = sweeps.model, Path(__file__).with_name("causal_peers.py")
+    stream = sites_of("resid_post", model.layers)
+    trials = sweeps.patches(stream, [len(sweeps.ids[0]) - 1])
+    ours, seconds = sweeps.ours(trials), []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        sweeps.ours(trials)
+        seconds.append(time.perf_counter() - start)
+    for peer in ("transformer-lens", "nnsight"):
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as texts:
+            json.dump(
+                {"ids": sweeps.batch.ids.tolist(), "donors": sweeps.donors.ids.tolist()}, texts
+            )
+            texts.flush()
+            command = [python, script, peer, model.source.folder, texts.name]
+            said = subprocess.run(
+                [*map(str, command), "--repeats", str(REPEATS)],
+                check=True, stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+        found = json.loads(said.stdout.splitlines()[-1])
+        apart = float(np.abs(ours - np.array(found["divergence"]).T).max())
+        assert apart <= 1e-3, f"{peer}: answers differ by {apart:g}"
+        mine = statistics.median(seconds)
+        yield [
+            f"the stream patched at the last token, {sweeps.size}",
+            f"{found['package']} {found['version']}, all texts for each block", f"{apart:.1e}",
+            f"{mine:.3f} s", f"{found['seconds']:.3f} s", f"{found['seconds'] / mine:.1f} x",
+        ]  # fmt: skip
+
+
+def races(sweeps: Sweeps, *, everywhere: bool) -> list[Race]:
+    model, size = sweeps.model, sweeps.size
     length = len(sweeps.ids[0])
-    size = f"{len(sweeps.ids)} texts of {length} tokens, {model.layers} blocks"
     lesions = sweeps.lesions()
     made = [
         Race(f"each block left out, {size}", "a full forward of all texts for each block",
@@ -127,10 +176,12 @@ def races(model: Model) -> list[Race]:
     ]  # fmt: skip
     stream = sites_of("resid_post", model.layers)
     parts = [site for kind in KINDS for site in sites_of(kind, model.layers)]
-    for what, sites, positions in (
-        ("stream, attention and MLP patched at the last token", parts, [length - 1]),
-        ("the stream patched at each token", stream, range(length)),
-    ):
+    wanted: list[tuple[str, list[Site], Sequence[int]]] = [
+        ("stream, attention and MLP patched at the last token", parts, [length - 1])
+    ]
+    if everywhere:
+        wanted.append(("the stream patched at each token", stream, range(length)))
+    for what, sites, positions in wanted:
         trials, hooks = sweeps.patches(sites, positions), sweeps.patch_hooks(sites, positions)
         made.append(
             Race(f"{what}, {size}", "a full forward of all texts for each place",
@@ -143,11 +194,17 @@ def races(model: Model) -> list[Race]:
 
 def main() -> None:
     """Run all races and write the page."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--peers", metavar="PYTHON")
+    peers = parser.parse_args().peers
     torch.set_num_threads(1)
     rows = []
     for name in ("smollm2-135m-instruct", "gemma3-270m"):
-        for race in races(Model.load(find_source(name), device="cpu")):
-            rows.append([name, *race.run()])
+        sweeps, first = Sweeps(Model.load(find_source(name), device="cpu")), not rows
+        found = (race.run() for race in races(sweeps, everywhere=first))
+        theirs = peer_rows(sweeps, peers) if peers and first else ()
+        for row in itertools.chain(theirs, found):
+            rows.append([name, *row])
             print(*rows[-1], sep=" | ", file=sys.stderr, flush=True)
     columns = ["model", "what", "against", "answers differ by", "ours", "usual", "faster"]
     PAGE.write_text(
