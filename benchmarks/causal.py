@@ -26,7 +26,7 @@ from benchmarks.analyses import REPEATS, Race
 from benchmarks.scanner import machine, table
 from scanner import Edit, Model, find_source
 from scanner.sites import Kind, Site, sites_of
-from scanner.sweep import Trial, sweep
+from scanner.sweeps import Trial, sweep
 
 PAGE = Path(__file__).parent / "causal.md"
 COUNTRIES = (
@@ -180,7 +180,7 @@ def races(sweeps: Sweeps, *, everywhere: bool) -> list[Race]:
         ("stream, attention and MLP patched at the last token", parts, [length - 1])
     ]
     if everywhere:
-        wanted.append(("the stream patched at each token", stream, range(length)))
+        wanted.append(("the stream patched at every second token", stream, range(0, length, 2)))
     for what, sites, positions in wanted:
         trials, hooks = sweeps.patches(sites, positions), sweeps.patch_hooks(sites, positions)
         made.append(

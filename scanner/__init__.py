@@ -2,7 +2,8 @@
 
 `find_source` finds a subject, `Model.load` puts it on a device, `record` streams its activations to
 disk, `open_volume` reads them back, and a `Subject` is what analyses are given. `Model.intervene`
-acts on the live model with `Edit`; `resolve` understands the names of other tools.
+acts on the live model with `Edit`, `sweep` again and again; `resolve` understands the names of
+other tools.
 """
 
 from scanner.aliases import Place, resolve
@@ -13,6 +14,7 @@ from scanner.recording import Recording, record
 from scanner.sites import Site, SiteError
 from scanner.sources import Anatomy, Source, SourceError, anatomy, find_source
 from scanner.subject import Subject
+from scanner.sweeps import Outcome, Trial, sweep
 from scanner.volume import VolumeError, check_volume, open_volume, verify_volume
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "Chat",
     "Edit",
     "Model",
+    "Outcome",
     "Place",
     "Recording",
     "Site",
@@ -27,6 +30,7 @@ __all__ = [
     "Source",
     "SourceError",
     "Subject",
+    "Trial",
     "VolumeError",
     "anatomy",
     "check_volume",
@@ -34,5 +38,6 @@ __all__ = [
     "open_volume",
     "record",
     "resolve",
+    "sweep",
     "verify_volume",
 ]

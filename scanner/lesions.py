@@ -11,7 +11,7 @@ import numpy as np
 from scanner.interventions import Edit
 from scanner.model import Model
 from scanner.sites import Kind, Part
-from scanner.sweep import Trial, sweep
+from scanner.sweeps import Trial, sweep
 
 # What each adds to the stream, or, of a block, what it hands on.
 SITES: dict[Part, Kind] = {

@@ -8,7 +8,7 @@ import torch
 
 from scanner import Edit, SiteError
 from scanner.hooks import starting
-from scanner.sweep import Outcome, Trial, sweep
+from scanner.sweeps import Outcome, Trial, sweep
 
 LENGTHS = (9, 12, 9, 2)
 
@@ -226,3 +226,50 @@ def test_the_blocks_are_as_they_were_after_an_exception(llama) -> None:
             assert not torch.equal(llama.forward(batch, head=True), before)
             raise RuntimeError("stop")
         assert torch.equal(llama.forward(batch, head=True), before)
+
+
+@pytest.mark.parametrize("name", ["smollm2", "gemma3"])
+def test_of_a_real_model_a_sweep_is_a_full_pass_for_each_intervention(name, request) -> None:
+    model = request.getfixturevalue(name)
+    ids = [
+        model.tokenizer(text)["input_ids"]
+        for text in ("The capital of France is the city of", "Two and two make four, and six make")
+    ]
+    middle, last = model.layers // 2, model.layers - 1
+    size = float(model.surprisal)  # a few nats: an addition that is neither nothing nor all
+    trials = [
+        Trial(text, (edit,))
+        for text in range(len(ids))
+        for layer in (0, middle, last)
+        for edit in (
+            Edit("resid_post", "skip", layers=[layer]),
+            Edit("attn_out_post", "skip", layers=[layer]),
+            Edit("mlp_out_post", "skip", layers=[layer], positions=[len(ids[text]) - 1]),
+            Edit("resid_post", "add", layers=[layer], positions=[3], value=size),
+            Edit("z", "ablate", layers=[layer], heads=[1], start=1),
+        )
+    ]
+    answers = [list(range(1000, 1100))] * len(ids)
+    found = together(model, ids, trials, answers=answers, surprisal=True)
+    expected = one_by_one(model, ids, trials, answers)
+    for part, whole in zip(vars(found).values(), vars(expected).values(), strict=True):
+        np.testing.assert_allclose(part, whole, rtol=2e-3, atol=2e-3)
+
+
+@torch.no_grad()
+def test_a_block_that_adds_nothing_is_refused_and_one_that_repeats_is_known(tiny_model) -> None:
+    """Blocks of zeros make the stream pass unchanged: to leave another out gives embeddings."""
+    model = tiny_model("llama", seed=3)
+    for block in model.base.layers[1:]:
+        block.self_attn.o_proj.weight.zero_()
+        block.mlp.down_proj.weight.zero_()
+    ids = [model.prompt(7)]
+    with pytest.raises(SiteError, match="skip resid_post.2: its block adds nothing"):
+        list(sweep(model, ids, [Trial(0, (Edit("resid_post", "skip", layers=[2]),))]))
+    answers = [list(range(model.vocabulary))]
+    found = together(
+        model, ids, [Trial(0, (Edit("resid_post", "skip", layers=[0]),))], answers=answers
+    )
+    embedded = model.base.norm(model.base.embed_tokens(torch.tensor(ids)))
+    expected = model.network.lm_head(embedded)[0, -1]
+    np.testing.assert_allclose(found.logits[0], expected, rtol=1e-5, atol=1e-6)
