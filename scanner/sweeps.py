@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from scanner.batches import ROW_TOKENS, Batch, branched, padded
 from scanner.device import batch_tokens
 from scanner.hooks import starting, visiting
-from scanner.interventions import Edit
+from scanner.interventions import Edit, check_edit
 from scanner.model import Model
 from scanner.sites import OUTSIDE, PAIRED, Kind, Site, SiteError, sites_of
 
@@ -100,7 +100,7 @@ def sweep(
         If an edit does not fit the model or its text, names rows, or a batch of them moves nothing.
     """
     for trial in trials:
-        _check(trial, ids)
+        _check(model, trial, ids)
     shares = not model.sharing(max(ids, key=len))
     asked = answers if answers is not None else [()] * len(ids)
     of_text: dict[int, list[int]] = defaultdict(list)
@@ -124,7 +124,7 @@ def sweep(
                 yield intact.run(layer, parts, trials)
 
 
-def _check(trial: Trial, ids: Sequence[Sequence[int]]) -> None:
+def _check(model: Model, trial: Trial, ids: Sequence[Sequence[int]]) -> None:
     length = len(ids[trial.text])
     if length < 2:
         raise SiteError(f"text {trial.text} has {length} tokens; a sweep needs 2")
@@ -138,6 +138,9 @@ def _check(trial: Trial, ids: Sequence[Sequence[int]]) -> None:
             raise SiteError(
                 f"{edit}: there are no positions {beyond}; text {trial.text} has {length} tokens"
             )
+        if not _positions(edit, length):
+            raise SiteError(f"{edit}: starts behind text {trial.text}, which has {length} tokens")
+        check_edit(edit, model.structure, model.proof.unwritable)
 
 
 def _positions(edit: Edit, length: int) -> list[int]:
@@ -233,7 +236,8 @@ def _chunks(model: Model, ids: Sequence[Sequence[int]], texts: list[int]) -> Ite
             yield chunk
             chunk = []
         chunk.append(text)
-    yield chunk
+    if chunk:
+        yield chunk
 
 
 class _Part(NamedTuple):

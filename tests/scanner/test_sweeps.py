@@ -200,6 +200,8 @@ def test_edits_of_a_text_are_done_one_after_the_other(llama) -> None:
         (Edit("resid_post", "add", value=0.0), "changed nothing"),
         (Edit("resid_post", "add", layers=[0], value=0.0), "changed nothing"),
         (Edit("mlp_act", "ablate", units=[10**6]), "there are no units"),
+        (Edit("resid_post", "skip", layers=[3]), "no site resid_post.3: the model's layers are"),
+        (Edit("resid_post", "ablate", start=9), "starts behind text 0, which has 9 tokens"),
         (Edit("router", "ablate"), "no 'router'"),
     ],
 )  # fmt: skip
@@ -207,6 +209,10 @@ def test_what_cannot_be_done_is_refused(llama, edit, message) -> None:
     with pytest.raises(SiteError, match=message):
         list(sweep(llama, texts(llama), [Trial(0, (edit,))]))
     assert not any("forward" in vars(block) for block in llama.base.layers)
+
+
+def test_without_trials_nothing_is_computed(llama) -> None:
+    assert list(sweep(llama, texts(llama), [])) == []
 
 
 def test_a_text_of_one_token_is_refused(llama) -> None:
