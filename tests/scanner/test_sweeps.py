@@ -117,13 +117,28 @@ def test_the_whole_stream_of_another_text_gives_its_prediction(model, layer) -> 
     assert found.divergence[0] > 1e-4
 
 
-def test_many_positions_share_what_comes_before_them(llama, monkeypatch) -> None:
-    """A row holds several trials of a text, and blocks before the edited one do not run."""
-    ids = [llama.prompt(12)]
-    trials = [
-        Trial(0, (Edit("resid_post", "add", layers=[1], positions=[at], value=values(32)),))
-        for at in range(12)
-    ]
+@pytest.mark.parametrize(
+    ("edits", "columns"),
+    [
+        # The stream at each token, after block 1: the last block runs on the text and on what each
+        # trial changes of it.
+        (
+            [Edit("resid_post", "add", layers=[1], positions=[at], value=values(32))
+             for at in range(12)],
+            11 + sum(range(1, 13)),
+        ),
+        # The last token in each block: the text is computed once for all, not once for each.
+        ([Edit("mlp_act", "ablate", layers=[layer], positions=[11]) for layer in range(3)],
+         3 * (11 + 3)),
+        # Each block left out: those before it do not run, nor does it.
+        ([Edit("resid_post", "skip", layers=[layer]) for layer in range(3)], 12 * (2 + 1)),
+    ],
+    ids=["tokens", "blocks", "lesions"],
+)  # fmt: skip
+def test_nothing_is_computed_that_an_intervention_leaves_as_it_is(
+    llama, monkeypatch, edits, columns
+) -> None:
+    ids, answers = [llama.prompt(12)], [list(range(20))]
     assert not llama.sharing(ids[0])  # has passes of its own, once
     computed: list[int] = []
     forward = type(llama.base.layers[0]).forward
@@ -133,32 +148,9 @@ def test_many_positions_share_what_comes_before_them(llama, monkeypatch) -> None
         return forward(block, states, *args, **kwargs)
 
     monkeypatch.setattr(type(llama.base.layers[0]), "forward", counted)
-    answers = [list(range(20))]
+    trials = [Trial(0, (edit,)) for edit in edits]
     found = together(llama, ids, trials, answers=answers)
-    # All of the text once, then the last block on the text and on what each trial changes of it.
-    assert sum(computed) == 3 * 12 + 11 + sum(range(1, 13))
-    expected = one_by_one(llama, ids, trials, answers)
-    np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-5, atol=1e-6)
-
-
-def test_trials_that_share_most_of_a_text_start_together(llama, monkeypatch) -> None:
-    """Of the last token alone: the text is computed once for all blocks, not once for each."""
-    ids = [llama.prompt(12)]
-    trials = [
-        Trial(0, (Edit("mlp_act", "ablate", layers=[layer], positions=[11]),)) for layer in range(3)
-    ]
-    assert not llama.sharing(ids[0])
-    computed: list[int] = []
-    forward = type(llama.base.layers[0]).forward
-
-    def counted(block, states, *args, **kwargs):
-        computed.append(states.shape[1])
-        return forward(block, states, *args, **kwargs)
-
-    monkeypatch.setattr(type(llama.base.layers[0]), "forward", counted)
-    answers = [list(range(20))]
-    found = together(llama, ids, trials, answers=answers)
-    assert sum(computed) == 3 * 12 + 3 * (11 + 3)
+    assert sum(computed) == 3 * 12 + columns  # the text as it is, and the trials
     expected = one_by_one(llama, ids, trials, answers)
     np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-5, atol=1e-6)
 

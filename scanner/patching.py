@@ -1,0 +1,154 @@
+"""Which activations carry the difference between two texts: those of one are set into the other.
+
+Activation patching (Vig et al. 2020; Meng et al. 2022; Zhang & Nanda 2024). Two texts of as many
+tokens differ in what decides between two answers. Clean activations set into the corrupt text show
+what suffices to restore the answer (denoising), corrupt ones in the clean text what is needed for
+it (noising); the two need not agree.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from scanner.interventions import Edit
+from scanner.model import Model
+from scanner.sites import OUTSIDE, PAIRED, Kind, Site, SiteError
+from scanner.sweeps import Trial, sweep
+
+Into = Literal["corrupt", "clean"]
+# Pairs whose donors are held at once.
+PAIRS = 16
+
+
+class Pair(NamedTuple):
+    """Two texts and what decides between them.
+
+    Attributes
+    ----------
+    clean, corrupt : sequence of int
+        Token ids, as many.
+    answers : tuple of int
+        The token that is right after the clean text, and the one that is after the corrupt one.
+    places : sequence of int
+        Positions that are patched, one at a time.
+    """
+
+    clean: Sequence[int]
+    corrupt: Sequence[int]
+    answers: tuple[int, int]
+    places: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Patched:
+    """Differences of the logits of two answers, the right one of the clean text less the other.
+
+    Attributes
+    ----------
+    difference : numpy.ndarray
+        pair x kind x layer x place, with that activation of the other text.
+    base, donor : numpy.ndarray
+        pair: of the text that was patched, and of the one that gave.
+    """
+
+    difference: np.ndarray
+    base: np.ndarray
+    donor: np.ndarray
+
+    def share(self) -> np.ndarray:
+        """How much of the way from one text to the other a patch goes, kind x layer x place.
+
+        A ratio of sums over pairs: the mean of ratios is that of the pairs that differ least. More
+        than 1 and less than 0 are possible; 0 is no effect.
+
+        Raises
+        ------
+        ValueError
+            If the texts of all pairs together do not differ in their answers.
+        """
+        whole = float(np.sum(self.donor - self.base))
+        if whole == 0:
+            raise ValueError("the texts do not differ in their answers, so nothing can be restored")
+        return np.sum(self.difference - self.base[:, None, None, None], axis=0) / whole
+
+
+def patched(
+    model: Model, pairs: Sequence[Pair], kinds: Sequence[Kind], *, into: Into = "corrupt"
+) -> Patched:
+    """Patch every kind of site, layer and place of every pair.
+
+    Parameters
+    ----------
+    model : Model
+    pairs : sequence of Pair
+        With as many places each.
+    kinds : sequence of str
+        Kinds of site inside blocks, but for attention weights.
+    into : {'corrupt', 'clean'}
+        Which text is patched; the other gives.
+
+    Raises
+    ------
+    SiteError
+        If the texts of a pair are not of one length, a place is none of theirs, or the model lacks
+        a kind.
+    """
+    for number, pair in enumerate(pairs):
+        _check(number, pair, len(pairs[0].places))
+    for kind in kinds:
+        if kind in OUTSIDE or kind in PAIRED:
+            raise SiteError(f"'{kind}' cannot be patched: it is no vector of a token in a block")
+    shape = len(kinds), model.layers, len(pairs[0].places)
+    made = np.empty((len(pairs), *shape))
+    base, donor = np.empty(len(pairs)), np.empty(len(pairs))
+    for start in range(0, len(pairs), PAIRS):
+        some = slice(start, start + PAIRS)
+        made[some], base[some], donor[some] = _some(model, pairs[some], kinds, shape, into)
+    return Patched(made, base, donor)
+
+
+def _check(number: int, pair: Pair, places: int) -> None:
+    if len(pair.clean) != len(pair.corrupt):
+        raise SiteError(
+            f"pair {number}: its texts have {len(pair.clean)} and {len(pair.corrupt)} tokens; "
+            "positions can be told apart only where they are as many"
+        )
+    if len(pair.places) != places or not places:
+        raise SiteError(f"pair {number}: {len(pair.places)} places, where the first has {places}")
+    beyond = [place for place in pair.places if not 0 <= place < len(pair.clean)]
+    if beyond:
+        raise SiteError(f"pair {number}: no positions {beyond} among {len(pair.clean)} tokens")
+
+
+def _some(
+    model: Model,
+    pairs: Sequence[Pair],
+    kinds: Sequence[Kind],
+    shape: tuple[int, int, int],
+    into: Into,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    takers = [pair.corrupt if into == "corrupt" else pair.clean for pair in pairs]
+    givers = [pair.clean if into == "corrupt" else pair.corrupt for pair in pairs]
+    given = {
+        site: activation.float().cpu().numpy()
+        for site, activation in model.activations(model.batch(givers), kinds).items()
+    }
+    trials = [Trial(text, ()) for text in range(2 * len(pairs))]
+    for number, pair in enumerate(pairs):
+        for kind, layer, place in np.ndindex(shape):
+            at = pair.places[place]
+            value = given[Site(kinds[kind], layer)][number, at]
+            # Where texts are alike there is nothing to move.
+            edit = Edit(
+                kinds[kind], "replace", layers=[layer], positions=[at], value=value,
+                must_move=False,
+            )  # fmt: skip
+            trials.append(Trial(number, (edit,)))
+    answers = [pair.answers for pair in pairs] * 2
+    differences = np.empty(len(trials))
+    for found in sweep(model, [*takers, *givers], trials, answers=answers):
+        differences[found.trials] = found.logits[:, 0] - found.logits[:, 1]
+    base, donor = differences[: 2 * len(pairs)].reshape(2, -1)
+    return differences[2 * len(pairs) :].reshape(len(pairs), *shape), base, donor
