@@ -249,7 +249,8 @@ class Run:
         loaded: dict[str, Model] = {}
         for planned in self.plan:
             recording = planned.recording
-            with step(f"recording {recording.subject}", recording.steps, "stimuli") as done:
+            unit = "readings" if recording.lesions else "stimuli"
+            with step(f"recording {recording.subject}", recording.steps, unit) as done:
                 there = recording.path(self.folders.volumes).exists()
                 path = record_volume(
                     recording,
