@@ -77,24 +77,23 @@ class Lesion(Analysis):
             raise AnalysisError(f"'{names[few[0]]}' has one item; an average needs 2")
         # item x stimulus: the mean over the frames of an item.
         mean = (which == np.arange(len(first))[:, None]) / np.bincount(which)[:, None]
-        found, coords = {}, {}
+        of_items = {}
         for name, recorded in RECORDED.items():
             values = subject.volume[recorded].to_numpy().astype(float)
             if not np.isfinite(values).all():
                 raise AnalysisError(f"{subject.name}: '{recorded}' is not finite")
-            of_items = np.einsum("is,slp->ilp", mean, values)
-            found |= self._with_interval(name, of_items)
-            if name == "divergence":
-                coords = {one: subject.volume[recorded][one] for one in ("layer", "part")}
-                found |= _by_category(of_items, of_category, coords["part"].to_numpy())
+            of_items[name] = np.einsum("is,slp->ilp", mean, values)
+        parts = subject.volume["part"].to_numpy().astype(object).astype(str)
         return xr.Dataset(
-            found,
-            coords={
-                "layer": coords["layer"].to_numpy(),
-                "part": coords["part"].to_numpy().astype(object).astype(str),
-                "category": names,
+            {
+                **self._with_interval("divergence", of_items["divergence"]),
+                **_by_category(of_items["divergence"], of_category, parts),
+                **self._with_interval("surprisal", of_items["surprisal"]),
             },
-        )
+            coords={
+                "layer": subject.volume["layer"].to_numpy(), "part": parts, "category": names,
+            },
+        )  # fmt: skip
 
     def _with_interval(
         self, name: str, values: np.ndarray
@@ -118,5 +117,5 @@ def _by_category(
     means = np.array([values[codes == code].mean(0) for code in range(codes.max() + 1)])
     return {
         f"{part}_by_category": (("layer", "category"), means[:, :, place].T)
-        for place, part in enumerate(map(str, parts))
+        for place, part in enumerate(parts)
     }

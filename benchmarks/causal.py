@@ -53,7 +53,6 @@ class Sweeps:
         self.donors = model.batch([*self.ids[1:], self.ids[0]])
         with torch.inference_mode():
             self.given = dict(model.activations(self.donors, KINDS))
-            self.intact = self._predicted()
 
     def _predicted(self) -> torch.Tensor:
         logits = self.model.network(self.batch.ids, use_cache=False).logits

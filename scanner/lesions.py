@@ -30,8 +30,8 @@ STIMULI = 64
 
 def batches(ids: Sequence[Sequence[int]]) -> list[np.ndarray]:
     """Stimuli of like length together; they follow from the stimuli alone."""
-    order = np.array(sorted(range(len(ids)), key=lambda one: (len(ids[one]), one)))
-    return np.array_split(order, -(-len(order) // STIMULI))
+    order = np.array(sorted(range(len(ids)), key=lambda one: (len(ids[one]), one)), dtype=int)
+    return np.array_split(order, -(-len(order) // STIMULI)) if len(order) else []
 
 
 def lesioned(

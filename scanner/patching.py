@@ -129,8 +129,8 @@ def _some(
     shape: tuple[int, int, int],
     into: Into,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    takers = [pair.corrupt if into == "corrupt" else pair.clean for pair in pairs]
-    givers = [pair.clean if into == "corrupt" else pair.corrupt for pair in pairs]
+    clean, corrupt = [pair.clean for pair in pairs], [pair.corrupt for pair in pairs]
+    takers, givers = (corrupt, clean) if into == "corrupt" else (clean, corrupt)
     given = {
         site: activation.float().cpu().numpy()
         for site, activation in model.activations(model.batch(givers), kinds).items()

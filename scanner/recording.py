@@ -9,7 +9,7 @@ again, and a recording that was interrupted ends with the same bytes as one that
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -187,36 +187,35 @@ def _fill(
         return f"stimulus {stimulus} ('{texts[stimulus]}')"
 
     # Lesions are batches after those of activations.
-    cut = [] if whole is None else lesions.batches(whole.ids)
-    rows_of = [*passes.batches, *([rows] for rows in cut)]
+    cut = [] if whole is None else whole.ids
+    rows_of = [*passes.batches, *([stimuli] for stimuli in lesions.batches(cut))]
     advance(sum(len(row) for number in there for row in rows_of[number]))
     names = variables(recording, model, reading)
     try:
         with closing(Stream(partial, journal, recording.subject, names, name)) as stream:
-            for number, rows in enumerate(passes.batches):
+            for number, rows in enumerate(rows_of):
                 if number in there:
                     continue
-                passes.run(rows, stream)
+                if number < len(passes.batches):
+                    passes.run(rows, stream)
+                else:
+                    _lesion(recording, model, rows[0], cut, stream)
                 stream.done(number)
                 advance(sum(map(len, rows)))
-            for number, stimuli in enumerate(cut, len(passes.batches)):
-                if number in there:
-                    continue
-                assert whole is not None
-                _lesion(recording, model, whole, stimuli, stream)
-                stream.done(number)
-                advance(len(stimuli))
             stream.finish()
     except NotFiniteError as error:
         raise NotFiniteError(error.where, [_culprit(error.stimuli, model, reading)], name) from None
 
 
 def _lesion(
-    recording: Recording, model: Model, reading: Reading, stimuli: np.ndarray, stream: Stream
+    recording: Recording,
+    model: Model,
+    stimuli: np.ndarray,
+    ids: Sequence[Sequence[int]],
+    stream: Stream,
 ) -> None:
-    ids = [reading.ids[one] for one in stimuli]
-    rows = Rows(stimuli, stimuli)
-    for name, values in lesions.lesioned(model, ids, recording.lesions).items():
+    rows, read = Rows(stimuli, stimuli), [ids[one] for one in stimuli]
+    for name, values in lesions.lesioned(model, read, recording.lesions).items():
         for layer in range(model.layers):
             stream.put(name, layer, rows, torch.from_numpy(values[:, layer].copy()))
 

@@ -12,7 +12,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -117,17 +117,11 @@ class Structure:
 
     def without(self, refused: Mapping[Kind, str]) -> "Structure":
         """The same structure with some kinds refused."""
-        return Structure(
-            self.layers,
-            self.blocks,
-            {site: port for site, port in self.ports.items() if site.kind not in refused},
-            {kind: size for kind, size in self.sizes.items() if kind not in refused},
-            {**self.refused, **refused},
-            self.multiplier,
-            self.entry,
-            self.groups,
-            self.sinks,
-            self.packed,
+        return replace(
+            self,
+            ports={site: port for site, port in self.ports.items() if site.kind not in refused},
+            sizes={kind: size for kind, size in self.sizes.items() if kind not in refused},
+            refused={**self.refused, **refused},
         )
 
 

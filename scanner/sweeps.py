@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from scanner.batches import ROW_TOKENS, Batch, branched, padded
+from scanner.batches import ROW_TOKENS, Batch, branched, padded, together
 from scanner.device import batch_tokens
 from scanner.hooks import starting, visiting
 from scanner.interventions import Edit, check_edit
@@ -101,12 +101,14 @@ def sweep(
     """
     for trial in trials:
         _check(model, trial, ids)
+    if not trials:
+        return
     shares = not model.sharing(max(ids, key=len))
     asked = answers if answers is not None else [()] * len(ids)
     of_text: dict[int, list[int]] = defaultdict(list)
     for number, trial in enumerate(trials):
         of_text[trial.text].append(number)
-    for texts in _chunks(model, ids, sorted(of_text, key=lambda text: (len(ids[text]), text))):
+    for texts in _chunks(model, ids, sorted(of_text)):
         intact = _Intact(model, ids, texts, asked, surprisal=surprisal)
         at: dict[tuple[int, bool], list[list[_Own]]] = defaultdict(list)
         for text in texts:
@@ -228,16 +230,11 @@ def _groups(own: Sequence[_Own], length: int, layers: int) -> Iterator[tuple[int
 def _chunks(model: Model, ids: Sequence[Sequence[int]], texts: list[int]) -> Iterator[list[int]]:
     """Texts of like length whose streams are held at once."""
     size = torch.finfo(model.network.dtype).bits // 8
-    chunk: list[int] = []
-    for text in texts:
-        tokens = (len(chunk) + 1) * len(ids[text])
-        held = tokens * model.layers * model.width * size + 4 * (len(chunk) + 1) * model.vocabulary
-        if chunk and (held > HELD or tokens > batch_tokens(model.device)):
-            yield chunk
-            chunk = []
-        chunk.append(text)
-    if chunk:
-        yield chunk
+    # Of a token, as if each had logits that are kept.
+    held = model.layers * model.width * size + 4 * model.vocabulary
+    tokens = min(batch_tokens(model.device), HELD // held)
+    for rows in together([ids[text] for text in texts], share=False, tokens=tokens):
+        yield [texts[one] for row in rows for one in row]
 
 
 class _Part(NamedTuple):
@@ -348,14 +345,15 @@ class _Intact:
         else:
             rows = [(self.ids[part.text], part.begins) for part in parts]
             batch = branched(rows, filler=model.filler, dtype=model.network.dtype)
-        stream = self.stream(layer, batch.to(model.device), [part.text for part in parts])
+        batch = batch.to(model.device)
+        stream = self.stream(layer, batch, [part.text for part in parts])
         entering = [
             self._entering(trials[number], layer, stream[row], columns)
             for number, row, columns in zip(numbers, batch.rows, batch.columns, strict=True)
         ]
         edits = _merged(batch, entering, model.found.sizes, model.network.dtype)
         with starting(model.network, model.found, layer, stream), model.intervene(edits):
-            logits, surprises = self.predicted(batch.to(model.device), texts)
+            logits, surprises = self.predicted(batch, texts)
         rows_of_text = np.array([self.row[text] for text in texts])
         divergence = np.empty(len(texts))
         for row in np.unique(rows_of_text):

@@ -30,14 +30,18 @@ def n_tokens(tokenizer: Tokenizer, word: str) -> int:
     return len(tokenizer.encode(f" {word}", add_special_tokens=False).tokens)
 
 
+def known_words() -> list[str]:
+    """The most frequent words that are written with letters alone."""
+    return [word for word in top_n_list("en", VOCABULARY) if word.isascii() and word.isalpha()]
+
+
 def fragments(tokenizers: list[Tokenizer]) -> dict[int, list[str]]:
     """Beginnings of words that are one token in every tokenizer and no word, by their length.
 
     Of one letter any consonant, and of two the pairs that are written least, since all are tokens
     and none begins one word alone.
     """
-    known = [word for word in top_n_list("en", VOCABULARY) if word.isascii() and word.isalpha()]
-    beginnings = {word[:end] for word in known for end in range(3, len(word) - 1)}
+    beginnings = {word[:end] for word in known_words() for end in range(3, len(word) - 1)}
     found = defaultdict(list)
     for text in sorted(beginnings):
         if zipf_frequency(text, "en") < RARE and all(n_tokens(t, text) == 1 for t in tokenizers):
@@ -53,11 +57,10 @@ def fragments(tokenizers: list[Tokenizer]) -> dict[int, list[str]]:
 def pseudowords(lengths: set[int], rng: random.Random) -> dict[int, list[str]]:
     """Strings with the letter triples of English words that are no words, by their length."""
     follows: dict[str, Counter[str]] = defaultdict(Counter)
-    for word in top_n_list("en", VOCABULARY):
-        if word.isascii() and word.isalpha():
-            marked = f"^^{word}$"
-            for start in range(len(marked) - 2):
-                follows[marked[start : start + 2]][marked[start + 2]] += 1
+    for word in known_words():
+        marked = f"^^{word}$"
+        for start in range(len(marked) - 2):
+            follows[marked[start : start + 2]][marked[start + 2]] += 1
     found: dict[int, dict[str, None]] = {length: {} for length in lengths}
     for _ in range(DRAWS):
         made = "^^"

@@ -21,9 +21,9 @@ def pair(model, *, differs: int = 3, length: int = LENGTH, seed: int = 0, places
     return Pair(clean, corrupt, (5 + seed, 9), places)
 
 
-@pytest.fixture(scope="module")
-def llama(tiny_model):
-    return tiny_model("llama")
+@pytest.fixture
+def llama(proved):
+    return proved("llama")
 
 
 @pytest.mark.having("attn_out_post", "mlp_out_post")

@@ -13,14 +13,14 @@ from scanner.sweeps import Outcome, Trial, sweep
 LENGTHS = (9, 12, 9, 2)
 
 
-@pytest.fixture(scope="module")
-def model(family, tiny_model):
-    return tiny_model(family)
+@pytest.fixture
+def model(family, proved):
+    return proved(family)
 
 
-@pytest.fixture(scope="module")
-def llama(tiny_model):
-    return tiny_model("llama")
+@pytest.fixture
+def llama(proved):
+    return proved("llama")
 
 
 def texts(model):
