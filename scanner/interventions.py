@@ -65,6 +65,14 @@ class Edit:
         Heads (of keys, at ``k`` and ``value``); all by default.
     units : sequence of int, optional
         Along the last dimension: units, neurons, experts, vocabulary, or keys; all by default.
+    along : nested sequence or array, optional
+        Directions, ``unit`` or ``direction x unit``: ``ablate`` and ``scale`` change only what lies
+        along them, from `center` on. Of four dimensions it has those of each row and position.
+    readout : nested sequence or array, optional
+        Laid out as `along`: how much of each direction an activation has. By default the least
+        squares' answer; another one makes the projection oblique, as concept erasure does.
+    center : sequence or array, optional
+        ``unit``, or of each row and position: where a direction counts from; 0 by default.
     must_move : bool
         Whether it is an error if nothing changes. False for a control that writes back what was
         read, and where a unit may be silent: then look at `Applied.moved`.
@@ -85,6 +93,9 @@ class Edit:
     start: int = 0
     heads: Sequence[int] | None = None
     units: Sequence[int] | None = None
+    along: Value | None = None
+    readout: Value | None = None
+    center: Value | None = None
     must_move: bool = True
 
     def __post_init__(self) -> None:
@@ -104,8 +115,15 @@ class Edit:
         needs = self.action in ("replace", "add", "scale")
         if needs != (self.value is not None):
             raise ValueError(f"{self}: '{self.action}' {'needs a' if needs else 'takes no'} value")
-        if self.value is not None:
-            self._keep("value", _checked(self, self.value))
+        if self.along is None and not (self.readout is None and self.center is None):
+            raise ValueError(f"{self}: readout and center need directions, `along`")
+        if self.along is not None and self.action not in ("ablate", "scale"):
+            raise ValueError(f"{self}: '{self.action}' takes no directions; ablate and scale do")
+        if self.along is not None and (self.units is not None or self.kind in PAIRED):
+            raise ValueError(f"{self}: a direction has all units of a token; name no `units`")
+        for name in ("value", "along", "readout", "center"):
+            if getattr(self, name) is not None:
+                self._keep(name, _checked(self, name, getattr(self, name)))
 
     def _keep(self, name: str, made: object) -> None:
         object.__setattr__(self, name, made)
@@ -125,21 +143,25 @@ class Edit:
     def plain(self) -> dict[str, Any]:
         """All of it in plain values; an array is told by shape, type and sha256 of its bytes."""
         made = {one.name: getattr(self, one.name) for one in fields(self)}
-        if isinstance(self.value, torch.Tensor):
-            value = self.value.detach().cpu().contiguous()
-            bytes_ = value.reshape(-1).view(torch.uint8).numpy().tobytes()
-            made["value"] = {
-                "shape": tuple(value.shape),
-                "dtype": str(value.dtype).removeprefix("torch."),
-                "sha256": hashlib.sha256(bytes_).hexdigest(),
-            }
-        return made
+        return {name: _told(one) if isinstance(one, torch.Tensor) else one
+                for name, one in made.items()}  # fmt: skip
 
     def sites(self, layers: int) -> list[Site]:
         """The sites that it changes, in a model of that many layers."""
         if self.layers is None:
             return sites_of(self.kind, layers)
         return [Site(self.kind, layer) for layer in self.layers]
+
+
+def _told(value: torch.Tensor) -> dict[str, object]:
+    """A tensor by its shape, type and the sha256 of its bytes."""
+    value = value.detach().cpu().contiguous()
+    bytes_ = value.reshape(-1).view(torch.uint8).numpy().tobytes()
+    return {
+        "shape": tuple(value.shape),
+        "dtype": str(value.dtype).removeprefix("torch."),
+        "sha256": hashlib.sha256(bytes_).hexdigest(),
+    }
 
 
 class Applied:
@@ -376,12 +398,19 @@ def _tokens(edit: Edit, now: _Pass, *, rows: int, columns: int) -> torch.Tensor:
 
 def _made(edit: Edit, activation: torch.Tensor, given: torch.Tensor | None) -> torch.Tensor:
     """What the edit makes of an activation, if it changes all of it."""
+    if edit.along is not None:
+        return _made_along(edit, activation)
     if edit.action in ("ablate", "skip"):
         return torch.zeros_like(activation) if given is None else given
-    value: Any = edit.value
-    if isinstance(value, torch.Tensor) and value.is_inference():
-        value = value.clone()  # autograd takes no tensor that was made in inference mode
-    value = torch.as_tensor(value, dtype=activation.dtype, device=activation.device)
+    value = _valued(edit, activation)
+    if edit.action == "replace":
+        return value.expand_as(activation)
+    return activation * value if edit.action == "scale" else activation + value
+
+
+def _valued(edit: Edit, activation: torch.Tensor) -> torch.Tensor:
+    """The value of an edit, which broadcasts against the activation."""
+    value = _like(edit.value, activation)
     shape, size = tuple(value.shape), tuple(activation.shape)
     # A row's values without their positions would be taken for a position's without its rows.
     whole = value.ndim in (*range(activation.ndim - 1), activation.ndim)
@@ -391,9 +420,52 @@ def _made(edit: Edit, activation: torch.Tensor, given: torch.Tensor | None) -> t
             f"all {activation.ndim} dimensions, 1 where they share it, or the last "
             f"{activation.ndim - 2}"
         )
-    if edit.action == "replace":
-        return value.expand_as(activation)
-    return activation * value if edit.action == "scale" else activation + value
+    return value
+
+
+def _made_along(edit: Edit, activation: torch.Tensor) -> torch.Tensor:
+    """The activation with what it has along some directions scaled, or taken away."""
+    along = _directions(edit, "along", activation)
+    # In float64: the inverse of nearly parallel directions loses digits.
+    readout = (
+        torch.linalg.pinv(along.double()).mT.to(along.dtype)
+        if edit.readout is None
+        else _directions(edit, "readout", activation)
+    )
+    if readout.shape != along.shape:
+        raise SiteError(
+            f"{edit}: readout of shape {tuple(readout.shape)} for directions {tuple(along.shape)}"
+        )
+    center = 0 if edit.center is None else _like(edit.center, activation)
+    has = torch.einsum("...ku,...u->...k", readout, activation - center)
+    less = 1 if edit.action == "ablate" else 1 - _amount(edit, activation)
+    return activation - torch.einsum("...k,...ku->...u", has, along) * less
+
+
+def _amount(edit: Edit, activation: torch.Tensor) -> torch.Tensor:
+    """By how much directions are scaled: a number, or one of each row and position."""
+    value = _like(edit.value, activation)
+    if value.ndim not in (0, 3) or value.shape[-1:] not in ((), (1,)):
+        raise SiteError(f"{edit}: directions are scaled by a number, not {tuple(value.shape)}")
+    return value
+
+
+def _directions(edit: Edit, name: str, activation: torch.Tensor) -> torch.Tensor:
+    """(row x position x) direction x unit."""
+    made = _like(getattr(edit, name), activation)
+    made = made[None] if made.ndim == 1 else made
+    if made.ndim not in (2, activation.ndim + 1) or made.shape[-1] != activation.shape[-1]:
+        raise SiteError(
+            f"{edit}: {name} of shape {tuple(made.shape)} is no direction x unit; a unit vector "
+            f"has {activation.shape[-1]} components here"
+        )
+    return made
+
+
+def _like(value: Any, activation: torch.Tensor) -> torch.Tensor:
+    if isinstance(value, torch.Tensor) and value.is_inference():
+        value = value.clone()  # autograd takes no tensor that was made in inference mode
+    return torch.as_tensor(value, dtype=activation.dtype, device=activation.device)
 
 
 def _moved(
@@ -444,16 +516,16 @@ def _positions(edit: Edit) -> tuple[int, ...] | tuple[tuple[int, ...] | None, ..
     return tuple(_indices(edit, "positions", row) for row in given)
 
 
-def _checked(edit: Edit, value: Value) -> Value:
+def _checked(edit: Edit, name: str, value: Value) -> Value:
     """A value whose numbers are finite: a number, nested tuples, or a tensor."""
     if isinstance(value, np.ndarray):
         value = torch.from_numpy(value.copy())  # torch warns of an array that may not be written
     try:
         made = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{edit}: its value is no array of numbers: {error}") from None
+        raise ValueError(f"{edit}: its {name} is no array of numbers: {error}") from None
     if not bool(torch.isfinite(made).all()):
-        raise ValueError(f"{edit}: its value is not finite")
+        raise ValueError(f"{edit}: its {name} is not finite")
     return value if isinstance(value, torch.Tensor) else _tuples(value)
 
 

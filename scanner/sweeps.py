@@ -58,6 +58,8 @@ class Outcome:
         trial: mean surprisal of the text's tokens after the first, nats, edited and not.
     logits, intact_logits : numpy.ndarray
         trial x answer: of the tokens that were asked for, at the last token of the text.
+    activations : mapping of Site to numpy.ndarray
+        Of the sites that were asked for: trial, and the dimensions of the kind.
     """
 
     trials: np.ndarray
@@ -66,6 +68,7 @@ class Outcome:
     intact_surprisal: np.ndarray
     logits: np.ndarray
     intact_logits: np.ndarray
+    activations: Mapping[Site, np.ndarray]
 
 
 def sweep(
@@ -75,6 +78,8 @@ def sweep(
     *,
     answers: Sequence[Sequence[int]] | None = None,
     surprisal: bool = False,
+    reads: Sequence[Site] = (),
+    places: Sequence[int] | None = None,
 ) -> Iterator[Outcome]:
     """Intervene again and again.
 
@@ -88,6 +93,10 @@ def sweep(
         Of each text, as many token ids whose logits are wanted.
     surprisal : bool
         Whether surprisal is wanted, for which the vocabulary head runs at every token; NaN if not.
+    reads : sequence of Site
+        Sites inside blocks whose activations are wanted. Passes start no later than there.
+    places : sequence of int, optional
+        Of each text, the position at which they are read; its last token by default.
 
     Yields
     ------
@@ -97,10 +106,13 @@ def sweep(
     Raises
     ------
     SiteError
-        If an edit does not fit the model or its text, names rows, or a batch of them moves nothing.
+        If an edit does not fit the model or its text, names rows, or a batch of them moves nothing;
+        or if what is to be read lies outside blocks or texts.
     """
     for trial in trials:
         _check(model, trial, ids)
+    wanted = _Wanted(tuple(reads), [len(one) - 1 for one in ids] if places is None else places)
+    wanted.check(model, ids)
     if not trials:
         return
     shares = not model.sharing(max(ids, key=len))
@@ -109,12 +121,12 @@ def sweep(
     for number, trial in enumerate(trials):
         of_text[trial.text].append(number)
     for texts in _chunks(model, ids, sorted(of_text)):
-        intact = _Intact(model, ids, texts, asked, surprisal=surprisal)
+        intact = _Intact(model, ids, texts, asked, wanted, surprisal=surprisal)
         at: dict[tuple[int, bool], list[list[_Own]]] = defaultdict(list)
         for text in texts:
             length = len(ids[text])
             own = [
-                _own(number, trials[number], length, model.layers, share=shares)
+                _own(number, trials[number], length, model.layers, share=shares).by(wanted.first)
                 for number in of_text[text]
             ]
             for weights in (False, True):
@@ -124,6 +136,27 @@ def sweep(
         for (layer, weights), groups in sorted(at.items()):
             for parts in _rows(model, ids, trials, groups, even=weights, surprisal=surprisal):
                 yield intact.run(layer, parts, trials)
+
+
+class _Wanted(NamedTuple):
+    """Sites whose activations are wanted, and where in each text."""
+
+    sites: tuple[Site, ...]
+    places: Sequence[int]
+
+    @property
+    def first(self) -> int | None:
+        """The first block that must run."""
+        return min((site.layer for site in self.sites if site.layer is not None), default=None)
+
+    def check(self, model: Model, ids: Sequence[Sequence[int]]) -> None:
+        for site in self.sites:
+            if site.layer is None or site.kind in PAIRED:
+                raise SiteError(f"{site} is no vector of a token in a block, and is not read here")
+            model.structure.port(site)
+        for text, place in enumerate(self.places):
+            if self.sites and not 0 <= place < len(ids[text]):
+                raise SiteError(f"text {text} has {len(ids[text])} tokens; none is at {place}")
 
 
 def _check(model: Model, trial: Trial, ids: Sequence[Sequence[int]]) -> None:
@@ -170,6 +203,10 @@ class _Own(NamedTuple):
     block: int
     begin: int
     weights: bool
+
+    def by(self, block: int | None) -> "_Own":
+        """The same, started no later than a block."""
+        return self if block is None else self._replace(block=min(self.block, block))
 
 
 def _own(number: int, trial: Trial, length: int, layers: int, *, share: bool) -> _Own:
@@ -294,10 +331,11 @@ class _Intact:
         ids: Sequence[Sequence[int]],
         texts: list[int],
         answers: Sequence[Sequence[int]],
+        wanted: _Wanted,
         *,
         surprisal: bool,
     ) -> None:
-        self.model, self.ids, self.answers = model, ids, answers
+        self.model, self.ids, self.answers, self.wanted = model, ids, answers, wanted
         self.surprisal = surprisal
         self.row = {text: row for row, text in enumerate(texts)}
         # What enters each block, and what leaves the last: row x column x unit.
@@ -352,7 +390,20 @@ class _Intact:
             for number, row, columns in zip(numbers, batch.rows, batch.columns, strict=True)
         ]
         edits = _merged(batch, entering, model.found.sizes, model.network.dtype)
-        with starting(model.network, model.found, layer, stream), model.intervene(edits):
+        rows = torch.from_numpy(batch.rows).to(model.device)
+        at = [batch.columns[one][self.wanted.places[text]] for one, text in enumerate(texts)]
+        columns = torch.tensor(at, device=model.device)
+        heard: dict[Site, np.ndarray] = {}
+
+        def hear(site: Site, activation: torch.Tensor) -> None:
+            heard[site] = activation[rows, columns].float().cpu().numpy()
+
+        # Heard by those who come last: what edits have left.
+        with (
+            starting(model.network, model.found, layer, stream),
+            model.intervene(edits),
+            visiting(model.network, model.found, self.wanted.sites, hear),
+        ):
             logits, surprises = self.predicted(batch, texts)
         rows_of_text = np.array([self.row[text] for text in texts])
         divergence = np.empty(len(texts))
@@ -366,6 +417,7 @@ class _Intact:
             self.surprises[rows_of_text],
             _answered(logits, texts, self.answers),
             _answered(self.logits[rows_of_text], texts, self.answers),
+            heard,
         )
 
     def _entering(
@@ -432,7 +484,8 @@ def _merged(
             # What attention weights are set to is as wide as the text, so these stay alone.
             alone = text if edit.kind in PAIRED else -1
             what = (edit.kind, edit.action, edit.layers, edit.heads, edit.units, edit.must_move)
-            alike[step, alone, *what].append((text, edit))
+            size = () if edit.along is None else np.shape(edit.along)
+            alike[step, alone, *what, size, edit.center is None].append((text, edit))
     # Those of one text come one after the other.
     steps = sorted(alike, key=lambda key: key[0])
     return [_as_one(batch, alike[key], sizes, dtype) for key in steps]
@@ -453,6 +506,8 @@ def _as_one(
         columns[int(batch.rows[text])] += places[-1].tolist()
     (_, first) = group[0]
     merged = replace(first, rows=list(columns), positions=list(columns.values()), start=0)
+    if first.along is not None:
+        return replace(merged, **_as_one_along(batch, group, places))
     if first.value is None or first.kind in PAIRED:
         return merged
     value = torch.zeros(*batch.ids.shape, *sizes[first.kind], dtype=dtype)
@@ -462,3 +517,29 @@ def _as_one(
             own = own[0] if own.shape[1] == 1 else own[0, _positions(edit, own.shape[1])]
         value[batch.rows[text], place] = own
     return replace(merged, value=value)
+
+
+def _as_one_along(
+    batch: Batch, group: Sequence[tuple[int, Edit]], places: Sequence[np.ndarray]
+) -> dict[str, torch.Tensor]:
+    """What edits along directions do at each row and column: their fields, but for the first two.
+
+    Many texts share directions, so these are kept once and looked up.
+    """
+    number: dict[Any, int] = {}
+    tables: dict[str, list[torch.Tensor]] = defaultdict(list)
+    which = torch.zeros(batch.ids.shape, dtype=torch.long)
+    for (text, edit), place in zip(group, places, strict=True):
+        key = id(edit.along), id(edit.readout), id(edit.center), edit.value
+        if key not in number:
+            number[key] = len(number)
+            along = torch.atleast_2d(torch.as_tensor(edit.along))
+            readout = torch.linalg.pinv(along.double()).mT if edit.readout is None else edit.readout
+            tables["along"].append(along)
+            tables["readout"].append(torch.atleast_2d(torch.as_tensor(readout, dtype=along.dtype)))
+            if edit.center is not None:
+                tables["center"].append(torch.as_tensor(edit.center))
+            if edit.value is not None:
+                tables["value"].append(torch.as_tensor(edit.value).reshape(1))
+        which[batch.rows[text], place] = number[key]
+    return {name: torch.stack(table)[which] for name, table in tables.items()}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from scanner import Edit, SiteError
+from scanner import Edit, Site, SiteError
 from scanner.hooks import starting
 from scanner.sweeps import Outcome, Trial, sweep
 
@@ -35,10 +35,14 @@ def together(model, ids, trials, **settings) -> Outcome:
     """All outcomes in the order of the trials."""
     found = list(sweep(model, ids, trials, **settings))
     order = np.argsort(np.concatenate([one.trials for one in found]))
-    names = list(vars(found[0]))
+    names = [name for name in vars(found[0]) if name != "activations"]
     made = {name: np.concatenate([getattr(one, name) for one in found])[order] for name in names}
     assert made["trials"].tolist() == list(range(len(trials)))
-    return Outcome(**made)
+    heard = {
+        site: np.concatenate([one.activations[site] for one in found])[order]
+        for site in found[0].activations
+    }
+    return Outcome(**made, activations=heard)
 
 
 @torch.no_grad()
@@ -56,12 +60,16 @@ def one_by_one(model, ids, trials, answers) -> Outcome:
             *(torch.nn.functional.cross_entropy(logits[:-1], known) for logits in (edited, intact)),
             edited[-1, answers[text]].numpy(), intact[-1, answers[text]].numpy(),
         ))  # fmt: skip
-    return Outcome(*(np.array(column) for column in zip(*rows, strict=True)))
+    return Outcome(*(np.array(column) for column in zip(*rows, strict=True)), activations={})
 
 
-def assert_same(found: Outcome, expected: Outcome) -> None:
+def assert_same(
+    found: Outcome, expected: Outcome, *, rtol: float = 1e-4, atol: float = 1e-5
+) -> None:
     for name, wanted in vars(expected).items():
-        np.testing.assert_allclose(getattr(found, name), wanted, rtol=1e-4, atol=1e-5, err_msg=name)
+        if name == "activations":
+            continue
+        np.testing.assert_allclose(getattr(found, name), wanted, rtol=rtol, atol=atol, err_msg=name)
 
 
 def trials_of(model, *, layers=(0, 1, 2)) -> list[Trial]:
@@ -80,7 +88,13 @@ def trials_of(model, *, layers=(0, 1, 2)) -> list[Trial]:
         Edit("attn_probs", "ablate", layers=[1], heads=[0], positions=[1]),
         Edit("embeddings", "add", positions=[1], value=values(width, seed=2)),
         Edit("final_norm", "scale", value=0.5),
-    ]
+        Edit("resid_post", "ablate", layers=[1], along=values(width, seed=3)),
+        Edit("resid_post", "ablate", layers=[1], along=values(width, seed=4), positions=[1]),
+        Edit("resid_post", "ablate", layers=[1], start=1, along=values(2, width, seed=5),
+             readout=values(2, width, seed=6), center=values(width, seed=7)),
+        Edit("resid_post", "scale", layers=[2], value=3.0, along=values(width, seed=8)),
+        Edit("mlp_out_post", "scale", layers=[1], value=-1.0, along=values(2, width, seed=9)),
+    ]  # fmt: skip
     single = [(edit,) for edit in wanted if edit.kind in has]
     both = [tuple(edit for edit in wanted[3:6] if edit.kind in has)]
     return [Trial(text, edits) for text in range(len(LENGTHS)) for edits in (*single, *both, ())]
@@ -94,6 +108,34 @@ def test_a_sweep_is_a_full_pass_for_each_intervention(model) -> None:
     without = together(model, ids, trials, answers=answers)
     np.testing.assert_allclose(without.divergence, found.divergence, rtol=1e-4, atol=2e-5)
     assert np.isnan(without.surprisal).all()
+
+
+def test_activations_are_those_of_a_full_pass_at_their_places(model) -> None:
+    """After every edit, at sites before, at and behind it."""
+    ids, places = texts(model), [3, 11, 0, 1]
+    wanted = [Site("resid_post", layer) for layer in (0, 1, 2)] + [Site("mlp_act", 2)]
+    wanted = [site for site in wanted if site.kind in model.structure.kinds]
+    trials = [trial for trial in trials_of(model) if trial.edits[:1] != () or trial.text == 0]
+    found = together(model, ids, trials, reads=wanted, places=places)
+    kinds = list(dict.fromkeys(site.kind for site in wanted))
+    for number, (text, edits) in enumerate(trials):
+        with torch.no_grad(), model.intervene([replace(edit, rows=[0]) for edit in edits]):
+            heard = model.activations(model.batch([ids[text]]), kinds)
+        for site in wanted:
+            np.testing.assert_allclose(
+                found.activations[site][number], heard[site][0, places[text]].float(),
+                rtol=1e-4, atol=1e-5, err_msg=f"{trials[number]} {site}",
+            )  # fmt: skip
+
+
+def test_what_cannot_be_read_is_refused(llama) -> None:
+    ids, trials = texts(llama), [Trial(0, ())]
+    with pytest.raises(SiteError, match="logits is no vector of a token in a block"):
+        next(sweep(llama, ids, trials, reads=[Site("logits")]))
+    with pytest.raises(SiteError, match="text 3 has 2 tokens; none is at 2"):
+        next(sweep(llama, ids, trials, reads=[Site("resid_post", 1)], places=[0, 0, 0, 2]))
+    with pytest.raises(SiteError, match="resid_post.3"):
+        next(sweep(llama, ids, trials, reads=[Site("resid_post", 3)]))
 
 
 def test_no_intervention_changes_nothing(model) -> None:
@@ -250,8 +292,7 @@ def test_of_a_real_model_a_sweep_is_a_full_pass_for_each_intervention(name, requ
     answers = [list(range(1000, 1100))] * len(ids)
     found = together(model, ids, trials, answers=answers, surprisal=True)
     expected = one_by_one(model, ids, trials, answers)
-    for part, whole in zip(vars(found).values(), vars(expected).values(), strict=True):
-        np.testing.assert_allclose(part, whole, rtol=2e-3, atol=2e-3)
+    assert_same(found, expected, rtol=2e-3, atol=2e-3)
 
 
 @torch.no_grad()
