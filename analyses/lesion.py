@@ -7,45 +7,65 @@ every text, so what is lost in one category says something beside what is lost i
 Where we differ: no text is generated, since a free run goes its own way after one other token.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import xarray as xr
 from scipy.stats import t as student
 
-from analyses.base import Analysis, AnalysisError, Quantity, labels, register
-from scanner import Subject
+from analyses.acting import Acting
+from analyses.base import AnalysisError, labels, register
+from scanner import Live, Subject, lesioned
+from scanner.sites import PARTS, Part
 
-# What was recorded, by what it is called here.
-RECORDED = {"divergence": "lesion_divergence", "surprisal": "lesion_surprisal"}
+# Stimuli of a run.
+STIMULI = 64
 
 
 @register
 @dataclass(frozen=True)
-class Lesion(Analysis):
-    """Average what lesions did, over the frames of an item and then over items.
+class Lesion(Acting):
+    """Leave parts out, and average what is lost over the frames of an item and then over items.
 
     It describes, and has no measures that a hypothesis may name: shuffled labels and the surface of
     the words are no controls for what a model needs.
 
     Attributes
     ----------
+    parts : tuple of str
+        What is left out, one of a layer at a time: ``block``, ``attention``, ``mlp``.
     label : str
         The column of the stimulus table that has the categories.
     level : float
         Confidence of the intervals, two-sided, of each layer and part by itself.
     """
 
+    parts: tuple[Part, ...] = PARTS
     label: str = "category"
     level: float = 0.95
 
-    measures: ClassVar[Mapping[str, Quantity]] = {}
-
     def __post_init__(self) -> None:
+        if not self.parts or len(set(self.parts)) < len(self.parts):
+            raise ValueError(f"parts: {', '.join(PARTS)}, each once")
         if not 0 < self.level < 1:
             raise ValueError(f"a level of {self.level:g} is no share between 0 and 1")
+
+    def runs(self, live: Live, subject: Subject) -> list[range]:
+        count = len(live.ids)
+        return [range(first, min(first + STIMULI, count)) for first in range(0, count, STIMULI)]
+
+    def act(
+        self, live: Live, subject: Subject, run: range, *, rng: np.random.Generator
+    ) -> xr.Dataset:
+        found = lesioned(live.model, [live.ids[one] for one in run], self.parts)
+        return xr.Dataset(
+            {name: (("stimulus", "layer", "part"), values) for name, values in found.items()},
+            coords={
+                "stimulus": np.array(run),
+                "layer": np.arange(live.model.layers),
+                "part": list(self.parts),
+            },
+        )
 
     def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:
         """Average.
@@ -61,14 +81,9 @@ class Lesion(Analysis):
         Raises
         ------
         AnalysisError
-            If no lesions were recorded, a category has a single item, or a value is not finite.
+            If a category has a single item.
         """
         (subject,) = subjects
-        missing = [name for name in RECORDED.values() if name not in subject.volume]
-        if missing:
-            raise AnalysisError(
-                f"{subject.name}: no '{missing[0]}' in its volume; scan with `lesions: [block]`"
-            )
         names, codes = np.unique(labels(subject, self.label), return_inverse=True)
         _, first, which = np.unique(labels(subject, "item"), return_index=True, return_inverse=True)
         of_category = codes[first]
@@ -77,12 +92,10 @@ class Lesion(Analysis):
             raise AnalysisError(f"'{names[few[0]]}' has one item; an average needs 2")
         # item x stimulus: the mean over the frames of an item.
         mean = (which == np.arange(len(first))[:, None]) / np.bincount(which)[:, None]
-        of_items = {}
-        for name, recorded in RECORDED.items():
-            values = subject.volume[recorded].to_numpy().astype(float)
-            if not np.isfinite(values).all():
-                raise AnalysisError(f"{subject.name}: '{recorded}' is not finite")
-            of_items[name] = np.einsum("is,slp->ilp", mean, values)
+        of_items = {
+            name: np.einsum("is,slp->ilp", mean, subject.volume[name].to_numpy().astype(float))
+            for name in ("divergence", "surprisal")
+        }
         parts = subject.volume["part"].to_numpy().astype(object).astype(str)
         return xr.Dataset(
             {

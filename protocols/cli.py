@@ -28,7 +28,7 @@ from protocols.verify import VerifyError
 from protocols.verify import rerun as record_anew
 from protocols.verify import verify as verify_study
 from scanner import Model, SiteError, SourceError, VolumeError, anatomy, find_source
-from scanner.plan import Recording, estimate
+from scanner.plan import estimate
 from scanner.provenance import version
 from scanner.sites import KINDS, MEANINGS, PAIRED, sites_of
 from scanner.sources import EMBEDDED
@@ -328,16 +328,11 @@ def _show_plan(run: Run) -> None:
         table.add_row(
             recording.subject,
             str(len(recording.stimuli)),
-            f"{', '.join(recording.sites)} ({recording.content['tokens']}){_cut(recording)}: "
-            f"{size.layers} layers",
+            f"{', '.join(recording.sites)} ({recording.content['tokens']}): {size.layers} layers",
             f"{cost.bytes / 1e6:.1f}",
             "is there" if there else f"{max(1, round(seconds))} s",
         )
     Console().print(table)
-
-
-def _cut(recording: Recording) -> str:
-    return f", lesions of {', '.join(recording.lesions)}" if recording.lesions else ""
 
 
 def _show_verdicts(run: Run) -> None:

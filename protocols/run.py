@@ -3,7 +3,8 @@
 1. the protocol is read and checked (`schema.load_study`)
 2. `register`: hypotheses are frozen in the ledger
 3. `plan`: stimuli are built, subjects are found and their sizes read
-4. `record`: each subject and its twins, into volumes that all studies share
+4. `record`: each subject and its twins, into volumes that all studies share; what analyses do to
+   them, beside them
 5. `analyse`: each analysis on each recording
 6. `judge`: the gate reruns the analyses in the controls of each hypothesis
 7. `report`: verdicts, figures and provenance in one page
@@ -12,10 +13,10 @@
 
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,17 @@ from filelock import FileLock, Timeout
 from joblib import cpu_count
 from threadpoolctl import threadpool_limits
 
+from analyses import Analysis
+from analyses.acting import Acting
 from analyses.base import groups
 from protocols.preregistration import Registered
 from protocols.progress import noted, step
 from protocols.report import render
 from protocols.schema import Study, SubjectSpec
 from scanner import (
+    Acts,
     Chat,
+    Live,
     Model,
     Recording,
     Source,
@@ -38,6 +43,7 @@ from scanner import (
     anatomy,
     find_source,
     open_volume,
+    record_effects,
     verify_volume,
 )
 from scanner import record as record_volume
@@ -121,6 +127,8 @@ class Recorded:
     path : str
         Relative to the folder of results.
     sha256 : str
+    analysis : str or None
+        Of what was done to a subject, the analysis that did it, as the protocol names it.
     """
 
     model: str
@@ -128,6 +136,7 @@ class Recorded:
     seed: int | None
     path: str
     sha256: str
+    analysis: str | None = None
 
 
 class RunError(ValueError):
@@ -175,7 +184,6 @@ class Run:
             top=scan.top_logits,
             chat=None if scan.chat is None else Chat(scan.chat.system),
             truncate=scan.truncate,
-            lesions=tuple(scan.lesions),
         )
 
     @contextmanager
@@ -219,7 +227,7 @@ class Run:
             if registration.sha256 not in drawer:
                 raise RunError(f"'{name}' is not registered; run `scan register` on this protocol")
             filed[name] = drawer[registration.sha256]
-        volumes = [planned.recording.path(self.folders.volumes).name for planned in self.plan]
+        volumes = [path.name for _, _, path in self._paths()]
         recorded = [one for one in volumes if ledger.find("recording", volume=one) is not None]
         return Registered(self.study, filed, ledger.head, recorded)
 
@@ -249,18 +257,54 @@ class Run:
         loaded: dict[str, Model] = {}
         for planned in self.plan:
             recording = planned.recording
-            unit = "readings" if recording.lesions else "stimuli"
-            with step(f"recording {recording.subject}", recording.steps, unit) as done:
+            load = cache(lambda planned=planned: _load(planned, loaded))
+            with step(f"recording {recording.subject}", len(recording.stimuli), "stimuli") as done:
                 there = recording.path(self.folders.volumes).exists()
                 path = record_volume(
                     recording,
                     self.folders.volumes,
-                    lambda planned=planned: _load(planned, loaded),
+                    load,
                     protocol_sha256=self.study.sha256,
                     advance=done,
                 )
             if not there:
                 ledger.recorded(path.name, digest_file(path).read_text().strip())
+            for name, acts in self.acts(planned):
+                self._act(name, acts, load, ledger)
+
+    def acts(self, planned: Planned) -> Iterator[tuple[str, Acts]]:
+        """What analyses are going to do to a subject, by their names in the protocol."""
+        for name, analysis in self.study.analyses.items():
+            if isinstance(analysis, Acting):
+                (kind,) = self.study.protocol.analyses[name]
+                seed = self.study.protocol.seed
+                yield name, Acts(planned.recording, kind, asdict(analysis), seed)
+
+    def _act(self, name: str, acts: Acts, load: Callable[[], Model], ledger: Ledger) -> None:
+        """Do what an analysis does to a subject, unless it was done."""
+        analysis, volumes = self.study.analyses[name], self.folders.volumes
+        assert isinstance(analysis, Acting)
+        path, recording = acts.path(volumes), acts.recording
+        there = path.exists()
+        with noted(f"preparing {name} of {recording.subject}"):
+            live = None if there else Live(load(), recording)
+            subject = Subject(recording.subject, open_volume(recording.path(volumes)), {})
+            runs = [] if live is None else analysis.runs(live, subject)
+
+        def act(run: Any) -> xr.Dataset:
+            assert live is not None
+            return analysis.act(live, subject, run, rng=stream(acts.seed, acts.analysis))
+
+        # Of small matrices, as in `analyse`; torch has threads of its own.
+        with (
+            step(f"{name} of {recording.subject}", len(runs) or 1, "runs") as done,
+            threadpool_limits(limits=1, user_api="blas"),
+        ):
+            record_effects(
+                acts, volumes, runs, act, protocol_sha256=self.study.sha256, advance=done
+            )
+        if not there:
+            ledger.recorded(path.name, digest_file(path).read_text().strip())
 
     def recorded(self) -> list[Recorded]:
         """The finished recordings of the plan.
@@ -271,11 +315,11 @@ class Run:
             If one is missing.
         """
         found = []
-        for planned in self.plan:
-            path = planned.recording.path(self.folders.volumes)
+        for planned, name, path in self._paths():
             if not digest_file(path).is_file():
+                what = f"{name} of " if name else ""
                 raise RunError(
-                    f"{planned.recording.subject} has not been recorded; "
+                    f"{what}{planned.recording.subject} has not been recorded; "
                     f"run `scan record` on this protocol"
                 )
             found.append(
@@ -285,13 +329,21 @@ class Run:
                     planned.recording.seed,
                     path.relative_to(self.folders.root).as_posix(),
                     digest_file(path).read_text().strip(),
+                    name,
                 )
             )
         return found
 
+    def _paths(self) -> Iterator[tuple[Planned, str | None, Path]]:
+        """Each volume of the plan, and the analysis whose acts it holds."""
+        for planned in self.plan:
+            yield planned, None, planned.recording.path(self.folders.volumes)
+            for name, acts in self.acts(planned):
+                yield planned, name, acts.path(self.folders.volumes)
+
     @property
     def _sites(self) -> set[str]:
-        """The sites that analyses read."""
+        """The sites that analyses read, or read before they act."""
         read = (getattr(analysis, "site", None) for analysis in self.study.analyses.values())
         return {site for site in read if site is not None}
 
@@ -310,12 +362,12 @@ class Run:
     def analyse(self) -> None:
         """Run each analysis on the recordings that it takes at once, and save the measures."""
         protocol, recorded = self.study.protocol, self.recorded()
-        subjects = list(subjects_from(recorded, self.folders.root, self._sites).values())
+        opened = subjects_from(recorded, self.folders.root, self._sites)
         seeds: list[int | None] = [None, *range(protocol.scan.twins)]
         tasks = [
             (name, analysis, [one if seed is None else one.twin(seed) for one in group])
             for name, analysis in self.study.analyses.items()
-            for group in groups(analysis, subjects)
+            for group in groups(analysis, list(opened[_acting(name, analysis)].values()))
             for seed in seeds
         ]
         written = []
@@ -369,15 +421,18 @@ class Run:
         for registration in self.registrations():
             hypothesis = registration.hypothesis
             model = self.study.subject_of(hypothesis)
-            used = [one for one in recorded if one.model == model]
-            analysis = self.study.analyses[hypothesis.measure.partition(".")[0]]
-            site = getattr(analysis, "site", None)
+            name = hypothesis.measure.partition(".")[0]
+            analysis = self.study.analyses[name]
+            acting = _acting(name, analysis)
+            used = [one for one in recorded if one.model == model and one.analysis == acting]
+            site = None if acting else getattr(analysis, "site", None)
+            subject = subjects[acting][model]
             cases.append(
                 Case(
                     hypothesis,
                     analysis,
                     # The gate loads what it reads hundreds of times: one site, not the volume.
-                    subjects[model] if site is None else subjects[model].keep(site),
+                    subject if site is None else subject.keep(site),
                     registration.sha256,
                     ledger.exploratory(
                         registration.sha256, [(Path(one.path).name, one.sha256) for one in used]
@@ -455,16 +510,18 @@ class Run:
             "stimuli_sha256": self.study.stimuli.digest,
             "code_version": code_version(),
             "environment": dict(environment()),
-            "recordings": [asdict(one) for one in recorded],
+            "recordings": [_plainly(one) for one in recorded if one.analysis is None],
+            "effects": [asdict(one) for one in recorded if one.analysis is not None],
         }
 
 
 def subjects_from(
     recorded: list[Recorded], root: Path, sites: Collection[str]
-) -> dict[str, Subject]:
+) -> dict[str | None, dict[str, Subject]]:
     """Open recordings and join each subject with its twins, by the protocol's names for them.
 
-    The sites, which analyses are going to read, are held to be finite.
+    By the analysis whose effects they hold, too; those of activations have none. The sites that
+    analyses are going to read, and all effects, are held to be finite.
     """
     opened = []
     with step("checking recordings", len(recorded), "volumes") as done:
@@ -472,23 +529,31 @@ def subjects_from(
             path = root / one.path
             verify_volume(path)
             volume = open_volume(path)
-            for site in sorted(sites):
+            read = volume.data_vars if one.analysis else sites
+            for site in sorted(map(str, read)):
                 check_finite(volume[site], f"volume {path}: {site}")
             opened.append((one, volume))
             done(1)
-    return {
-        one.model: Subject(
-            one.subject,
-            volume,
-            {
+    found: dict[str | None, dict[str, Subject]] = {None: {}}
+    for one, volume in opened:
+        if one.seed is None:
+            twins = {
                 twin.seed: twin_volume
                 for twin, twin_volume in opened
-                if twin.model == one.model and twin.seed is not None
-            },
-        )
-        for one, volume in opened
-        if one.seed is None
-    }
+                if (twin.model, twin.analysis) == (one.model, one.analysis)
+                and twin.seed is not None
+            }
+            found.setdefault(one.analysis, {})[one.model] = Subject(one.subject, volume, twins)
+    return found
+
+
+def _acting(name: str, analysis: Analysis) -> str | None:
+    """Under which name lies what an analysis is given."""
+    return name if isinstance(analysis, Acting) else None
+
+
+def _plainly(one: Recorded) -> dict[str, Any]:
+    return {key: value for key, value in asdict(one).items() if key != "analysis"}
 
 
 def _short_digests(items: Iterable[str]) -> tuple[str, ...]:

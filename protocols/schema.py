@@ -23,16 +23,16 @@ from pydantic import (
 )
 
 from analyses import REGISTRY, Analysis
+from analyses.acting import Acting, identity
 from analyses.base import label_of
 from analyses.contrast import weights
-from analyses.lesion import Lesion
 from protocols.marked_yaml import MarkedYaml, Place, ProtocolError, read
 from scanner.aliases import resolve
 from scanner.provenance import digest
 from scanner.reading import TOKEN_LABELS, Tokens, TokensName
-from scanner.sites import MEANINGS, OUTSIDE, PAIRED, PARTS, Kind, Part, SiteError
+from scanner.sites import MEANINGS, OUTSIDE, PAIRED, Kind, SiteError
 from stimuli import StimulusError, StimulusSet, load
-from verification import CONTROLS, REQUIRED, Hypothesis
+from verification import CONTROLS, Hypothesis, required
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$")]
 # Numbers of the report's own analyses, so that a typo in a protocol cannot ask for a day's work.
@@ -85,9 +85,6 @@ class ScanSpec(_Part):
     chat : ChatSpec or None
     truncate : bool
         Cut texts that are longer than the model's context.
-    lesions : list of str
-        ``block``, ``attention``, ``mlp``: left out, one of a layer at a time, while texts are read
-        to their end.
     """
 
     sites: Annotated[list[Kind], Field(min_length=1)]
@@ -98,7 +95,6 @@ class ScanSpec(_Part):
     top_logits: Annotated[int, Field(ge=1)] | None = None
     chat: ChatSpec | None = None
     truncate: bool = False
-    lesions: list[Part] = []
 
     @field_validator("tokens", mode="before")
     @classmethod
@@ -297,8 +293,6 @@ def _check_scan(source: MarkedYaml, scan: ScanSpec) -> None:
             ("scan", "top_logits"),
             "no logits are scanned; add 'logits' to `sites`, or leave it out",
         )
-    if len(set(scan.lesions)) < len(scan.lesions):
-        raise source.error(("scan", "lesions"), "each part once")
     weights = next((kind for kind in scan.sites if kind in PAIRED), None)
     if weights is not None and scan.tokens in ("target_mean", "mean"):
         raise source.error(
@@ -320,11 +314,6 @@ def _check_read(source: MarkedYaml, protocol: Protocol, analyses: dict[str, Anal
     """That what each analysis reads is scanned, and in a way that it can read."""
     scan = protocol.scan
     for name, analysis in analyses.items():
-        if isinstance(analysis, Lesion) and not scan.lesions:
-            raise source.error(
-                ("analyses", name, "lesion"),
-                f"no lesions are scanned; add `lesions: [{', '.join(PARTS)}]` to `scan`",
-            )
         site = getattr(analysis, "site", None)
         if site is None:
             continue
@@ -336,6 +325,12 @@ def _check_read(source: MarkedYaml, protocol: Protocol, analyses: dict[str, Anal
         why = analysis.misfit(dims(site, scan.kept))
         if why:
             raise source.error(place, why)
+        if isinstance(analysis, Acting) and scan.tokens not in ("target", "last"):
+            raise source.error(
+                ("scan", "tokens"),
+                f"'{name}' acts on what it reads, one token of each text; scan with "
+                "`tokens: target` or `last`",
+            )
 
 
 def _check_subjects(source: MarkedYaml, protocol: Protocol, analyses: dict[str, Analysis]) -> None:
@@ -447,6 +442,11 @@ def _check_hypotheses(
                 (*place, "measure"), f"no analysis is named '{name}'{_nearest(name, analyses)}"
             )
         measures = analyses[name].measures
+        why = identity(analyses[name], variable)
+        if why:
+            raise source.error(
+                (*place, "measure"), f"'{variable}' can be no finding, whatever it is: {why}"
+            )
         if variable not in measures:
             raise source.error(
                 (*place, "measure"),
@@ -459,22 +459,30 @@ def _check_hypotheses(
                 (*place, "subject"),
                 f"'{hypothesis.subject}' is not scanned{_nearest(hypothesis.subject, models)}",
             )
-        _check_controls(source, (*place, "controls"), protocol, hypothesis)
+        _check_controls(source, (*place, "controls"), protocol, hypothesis, analyses[name])
 
 
 def _check_controls(
-    source: MarkedYaml, place: Place, protocol: Protocol, hypothesis: Hypothesis
+    source: MarkedYaml,
+    place: Place,
+    protocol: Protocol,
+    hypothesis: Hypothesis,
+    analysis: Analysis,
 ) -> None:
     for name, settings in hypothesis.controls.items():
         if name not in CONTROLS:
             raise source.error((*place, name), f"no such control{_nearest(name, CONTROLS)}")
         _configured(source, (*place, name), CONTROLS[name], settings)
-    missing = [name for name in REQUIRED[hypothesis.expect] if name not in hypothesis.controls]
+        why = CONTROLS[name].misfit(analysis)
+        if why:
+            raise source.error((*place, name), why)
+    needed = required(hypothesis, analysis)
+    missing = [name for name in needed if name not in hypothesis.controls]
     if missing:
         raise source.error(
             place,
             f"a claim that expects '{hypothesis.expect}' cannot be judged without "
-            f"'{missing[0]}'; required are {', '.join(REQUIRED[hypothesis.expect])}",
+            f"'{missing[0]}'; required are {', '.join(needed)}",
         )
     if "untrained_twin" in hypothesis.controls and protocol.scan.twins == 0:
         raise source.error(

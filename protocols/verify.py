@@ -59,7 +59,7 @@ def verify(home: Path) -> str:
             raise VerifyError(f"{folders.verdicts}: {key} is {stated[key]}, found {value}")
     if not any(entry["digest"] == stated["ledger_head"] for entry in ledger.entries):
         raise VerifyError(f"{folders.verdicts}: its ledger_head is no line of {folders.ledger}")
-    recorded = [Recorded(**one) for one in stated["recordings"]]
+    recorded = [Recorded(**one) for one in (*stated["recordings"], *stated["effects"])]
     _check_volumes(folders, recorded, study.stimuli.digest)
     run = Run(study, folders)
     recomputed = [verdict.as_json() for verdict in run.judged(run.cases(ledger, recorded))]

@@ -2,12 +2,15 @@
 
 `find_source` finds a subject, `Model.load` puts it on a device, `record` streams its activations to
 disk, `open_volume` reads them back, and a `Subject` is what analyses are given. `Model.intervene`
-acts on the live model with `Edit`, `sweep` again and again; `resolve` understands the names of
+acts on the live model with `Edit`, `sweep` again and again, and `record_effects` keeps what comes
+of it; `resolve` understands the names of
 other tools.
 """
 
 from scanner.aliases import Place, resolve
+from scanner.effects import Acts, Live, record_effects
 from scanner.interventions import Edit
+from scanner.lesions import lesioned
 from scanner.model import Model
 from scanner.reading import Chat
 from scanner.recording import Recording, record
@@ -18,9 +21,11 @@ from scanner.sweeps import Outcome, Trial, sweep
 from scanner.volume import VolumeError, check_volume, open_volume, verify_volume
 
 __all__ = [
+    "Acts",
     "Anatomy",
     "Chat",
     "Edit",
+    "Live",
     "Model",
     "Outcome",
     "Place",
@@ -35,8 +40,10 @@ __all__ = [
     "anatomy",
     "check_volume",
     "find_source",
+    "lesioned",
     "open_volume",
     "record",
+    "record_effects",
     "resolve",
     "sweep",
     "verify_volume",

@@ -12,7 +12,6 @@ import zarr
 from zarr.core.common import JSON
 
 from scanner.batches import unique_tokens
-from scanner.lesions import MEANINGS as LESIONED
 from scanner.model import Model
 from scanner.plan import Recording
 from scanner.provenance import now
@@ -22,7 +21,7 @@ from scanner.sites import MEANINGS, OUTSIDE, PAIRED, Kind, sites_of
 
 UNITS = {"attn_probs": "probability"}
 # Of what is no activation, whatever these are stored as.
-DTYPES = {"logits_token": "int32", **dict.fromkeys(LESIONED, "float32")}
+DTYPES = {"logits_token": "int32"}
 
 
 class Variable(NamedTuple):
@@ -64,9 +63,6 @@ def variables(recording: Recording, model: Model, reading: Reading) -> dict[str,
         found[kind] = variable
         if kind == "logits" and recording.top is not None:
             found["logits_token"] = variable
-    if recording.lesions:
-        shape = len(reading.kept), model.layers, len(recording.lesions)
-        found |= dict.fromkeys(LESIONED, Variable(shape, ("stimulus", "layer", "part"), True))
     return found
 
 
@@ -156,8 +152,6 @@ def _coordinates(recording: Recording, reading: Reading, found: dict[str, Variab
             coords[dim] = np.arange(dims[dim])
     if "position" in dims:
         coords["position"] = np.array(reading.tokens)
-    if "part" in dims:
-        coords["part"] = np.array(recording.lesions, dtype=np.dtypes.StringDType())
     stimuli = np.arange(len(reading.kept))
     if "token" in dims:
         coords["token_stimulus"] = ("token", np.repeat(stimuli, reading.token_counts))
@@ -176,8 +170,6 @@ def _description(name: str, model: Model) -> dict[str, JSON]:
     """What the attributes of a variable say: where it was heard and what its numbers are."""
     if name == "logits_token":
         return {"meaning": "token ids of the highest logits, the highest first"}
-    if name in LESIONED:
-        return {"meaning": LESIONED[name], "units": "nats"}
     kind: Kind = name  # pyright: ignore[reportAssignmentType]  # names of variables are kinds
     first = model.structure.port(sites_of(kind, model.layers)[0])
     blocks = model.structure.blocks

@@ -11,6 +11,7 @@ import json
 import operator
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any, Literal, get_args
 from weakref import WeakKeyDictionary
@@ -124,6 +125,22 @@ class Edit:
         for name in ("value", "along", "readout", "center"):
             if getattr(self, name) is not None:
                 self._keep(name, _checked(self, name, getattr(self, name)))
+
+    def at(self, positions: Sequence[int]) -> "Edit":
+        """The same at some positions; its numbers, which may be many, are not checked again."""
+        return self.having(start=0, positions=_indices(self, "positions", positions))
+
+    def at_rows(self, positions: Mapping[int, Sequence[int]]) -> "Edit":
+        """The same in some rows of a batch, at some positions of each."""
+        where = tuple(tuple(one) for one in positions.values())
+        return self.having(start=0, rows=tuple(positions), positions=where)
+
+    def having(self, **fields: object) -> "Edit":
+        """The same with other fields, which are taken as they are."""
+        made = copy(self)
+        for name, value in fields.items():
+            made._keep(name, value)
+        return made
 
     def _keep(self, name: str, made: object) -> None:
         object.__setattr__(self, name, made)

@@ -17,21 +17,12 @@ from scanner.sweeps import Trial, sweep
 SITES: dict[Part, Kind] = {
     "block": "resid_post", "attention": "attn_out_post", "mlp": "mlp_out_post"
 }  # fmt: skip
-# Variables of a volume, and what they are.
+# What is found, and what it is.
 MEANINGS = {
-    "lesion_divergence": "Kullback-Leibler divergence of the prediction at the text's last token "
+    "divergence": "Kullback-Leibler divergence of the prediction at the text's last token "
     "from the intact one, with a part left out",
-    "lesion_surprisal": "by how much the mean surprisal of the text's tokens rises with a part "
-    "left out",
+    "surprisal": "by how much the mean surprisal of the text's tokens rises with a part left out",
 }
-# Stimuli that are written at once.
-STIMULI = 64
-
-
-def batches(ids: Sequence[Sequence[int]]) -> list[np.ndarray]:
-    """Stimuli of like length together; they follow from the stimuli alone."""
-    order = np.array(sorted(range(len(ids)), key=lambda one: (len(ids[one]), one)), dtype=int)
-    return np.array_split(order, -(-len(order) // STIMULI)) if len(order) else []
 
 
 def lesioned(
@@ -63,6 +54,6 @@ def lesioned(
     ]
     made = {name: np.empty(len(trials), dtype=np.float32) for name in MEANINGS}
     for found in sweep(model, ids, trials, surprisal=True):
-        made["lesion_divergence"][found.trials] = found.divergence
-        made["lesion_surprisal"][found.trials] = found.surprisal - found.intact_surprisal
+        made["divergence"][found.trials] = found.divergence
+        made["surprisal"][found.trials] = found.surprisal - found.intact_surprisal
     return {name: values.reshape(shape) for name, values in made.items()}

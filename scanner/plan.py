@@ -9,7 +9,7 @@ import numpy as np
 from scanner.batches import unique_tokens
 from scanner.provenance import digest, environment
 from scanner.reading import Chat, Tokens
-from scanner.sites import OUTSIDE, PAIRED, Kind, Part
+from scanner.sites import OUTSIDE, PAIRED, Kind
 from scanner.sources import Source, anatomy
 from stimuli import StimulusSet
 
@@ -43,8 +43,6 @@ class Recording:
         The conversation that texts are set in.
     truncate : bool
         Whether texts longer than the context are cut.
-    lesions : tuple of str
-        Parts of the model that are left out, one of a layer at a time (`scanner.lesions`).
     """
 
     source: Source
@@ -58,12 +56,6 @@ class Recording:
     top: int | None = None
     chat: Chat | None = None
     truncate: bool = False
-    lesions: tuple[Part, ...] = ()
-
-    @property
-    def steps(self) -> int:
-        """What `scanner.recording.record` counts: each stimulus read, and each lesioned."""
-        return len(self.stimuli) * (2 if self.lesions else 1)
 
     @property
     def subject(self) -> str:
@@ -95,8 +87,6 @@ class Recording:
             "top": self.top,
             "chat": None if self.chat is None else {"system": self.chat.system},
             "truncate": self.truncate,
-            # Without lesions a volume is what it was before there were any.
-            **({"lesions": list(self.lesions)} if self.lesions else {}),
         }
 
     @property
@@ -117,8 +107,7 @@ class Estimate(NamedTuple):
     bytes : int
         On disk.
     tokens : int
-        That go through the model, those that texts share counted once; those of passes that
-        begin at a lesion by how much of the model they see.
+        That go through the model; those that texts share are counted once.
     """
 
     bytes: int
@@ -145,10 +134,4 @@ def estimate(recording: Recording) -> Estimate:
         numbers += int(pairs if kind in PAIRED else rows) * layers * size.sizes[kind]
     width = np.dtype(recording.store).itemsize
     tokens = unique_tokens(ids) if recording.share else int(lengths.sum())
-    lesions = len(recording.lesions) * size.layers
-    return Estimate(
-        numbers * width + 2 * 4 * lesions * len(lengths),
-        # A pass with a lesion starts there, halfway on average; it has the vocabulary's head, which
-        # recording mostly leaves out.
-        tokens + lesions * int(lengths.sum()) * 3 // 4,
-    )
+    return Estimate(numbers * width, tokens)

@@ -9,32 +9,29 @@ again, and a recording that was interrupted ends with the same bytes as one that
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import torch
 import zarr
 
-from scanner import lesions
 from scanner.empty_volume import lay_down, variables
 from scanner.model import Model
 from scanner.passes import Passes, out_of_memory
 from scanner.plan import Recording
 from scanner.provenance import code_version, digest, environment
 from scanner.reading import Reading, read
-from scanner.sites import PAIRED, Kind, Site, SiteError, sites_of
-from scanner.streaming import NotFiniteError, Rows, Stream
+from scanner.sites import PAIRED, Site, SiteError, sites_of
+from scanner.streaming import NotFiniteError, Stream
 from scanner.volume import (
-    VolumeError,
+    JOURNAL,
+    check_content,
     digest_file,
     open_volume,
+    seal,
     verify_volume,
-    volume_digest,
 )
-
-JOURNAL = "journal"
 
 
 def record(
@@ -80,14 +77,13 @@ def record(
     path = recording.path(volumes)
     if path.exists():
         if not digest_file(path).is_file():  # killed between the last two steps
-            _seal(path)
+            seal(path)
         verify_volume(path)
-        _check_content(path, recording)
-        advance(recording.steps)
+        check_content(path, recording.content)
+        advance(len(recording.stimuli))
         return path
     model = load()
-    needed: list[Kind] = [lesions.SITES[part] for part in recording.lesions]
-    for kind in (*recording.sites, *needed):
+    for kind in recording.sites:
         for site in sites_of(kind, model.layers):
             model.structure.port(site)
     if recording.tokens in ("target_mean", "mean") and set(recording.sites) & set(PAIRED):
@@ -98,32 +94,17 @@ def record(
     reading = read(
         model, recording.stimuli, recording.tokens, chat=recording.chat, truncate=recording.truncate
     )
-    whole = _whole(recording, model) if recording.lesions else None
     with model.listening(recording.sites), torch.inference_mode():
         sharing = _sharing(model, recording, reading)
         passes = Passes(recording, model, reading, share=not sharing)
         partial = path.with_suffix(".zarr.partial")
-        making = _making(model, reading, whole, passes, sharing)
+        making = _making(model, reading, passes, sharing)
         if not _resumable(partial, making):
             lay_down(
                 partial, recording, model, reading, {**making, "protocol_sha256": protocol_sha256}
             )
-        _fill(partial, recording, passes, model, reading, whole, advance)
+        _fill(partial, recording, passes, model, reading, advance)
     return _finish(partial, path)
-
-
-def _whole(recording: Recording, model: Model) -> Reading:
-    """Texts to their end: those that activations are read from end with what is kept of them."""
-    chat, truncate = recording.chat, recording.truncate
-    whole = read(model, recording.stimuli, "last", chat=chat, truncate=truncate)
-    short = next((one for one, ids in enumerate(whole.ids) if len(ids) < 2), None)
-    if short is not None:
-        text = recording.stimuli.table["text"].to_numpy()[short]
-        raise SiteError(
-            f"stimulus {short} ('{text}') is one token, and what a lesion does is told by how the "
-            "others are predicted; lengthen it, or leave `lesions` out"
-        )
-    return whole
 
 
 def _sharing(model: Model, recording: Recording, reading: Reading) -> str:
@@ -152,9 +133,7 @@ def _resumable(partial: Path, making: dict[str, object]) -> bool:
     return False
 
 
-def _making(
-    model: Model, reading: Reading, whole: Reading | None, passes: Passes, sharing: str
-) -> dict[str, object]:
+def _making(model: Model, reading: Reading, passes: Passes, sharing: str) -> dict[str, object]:
     """What the last bits of a recording depend on, beside its content key."""
     return {
         "device": model.device,
@@ -163,7 +142,7 @@ def _making(
         "batch": passes.tokens,
         "threads": torch.get_num_threads(),
         # Some chat templates tell the date.
-        "tokens_sha256": digest(reading.ids if whole is None else [reading.ids, whole.ids]),
+        "tokens_sha256": digest(reading.ids),
         "code_version": code_version(),
         "environment": json.dumps(dict(environment())),
     }
@@ -175,7 +154,6 @@ def _fill(
     passes: Passes,
     model: Model,
     reading: Reading,
-    whole: Reading | None,
     advance: Callable[[int], None],
 ) -> None:
     """Record the batches that are not there yet."""
@@ -186,38 +164,19 @@ def _fill(
     def name(stimulus: int) -> str:
         return f"stimulus {stimulus} ('{texts[stimulus]}')"
 
-    # Lesions are batches after those of activations.
-    cut = [] if whole is None else whole.ids
-    rows_of = [*passes.batches, *([stimuli] for stimuli in lesions.batches(cut))]
-    advance(sum(len(row) for number in there for row in rows_of[number]))
+    advance(sum(len(row) for number in there for row in passes.batches[number]))
     names = variables(recording, model, reading)
     try:
         with closing(Stream(partial, journal, recording.subject, names, name)) as stream:
-            for number, rows in enumerate(rows_of):
+            for number, rows in enumerate(passes.batches):
                 if number in there:
                     continue
-                if number < len(passes.batches):
-                    passes.run(rows, stream)
-                else:
-                    _lesion(recording, model, rows[0], cut, stream)
+                passes.run(rows, stream)
                 stream.done(number)
                 advance(sum(map(len, rows)))
             stream.finish()
     except NotFiniteError as error:
         raise NotFiniteError(error.where, [_culprit(error.stimuli, model, reading)], name) from None
-
-
-def _lesion(
-    recording: Recording,
-    model: Model,
-    stimuli: np.ndarray,
-    ids: Sequence[Sequence[int]],
-    stream: Stream,
-) -> None:
-    rows, read = Rows(stimuli, stimuli), [ids[one] for one in stimuli]
-    for name, values in lesions.lesioned(model, read, recording.lesions).items():
-        for layer in range(model.layers):
-            stream.put(name, layer, rows, torch.from_numpy(values[:, layer].copy()))
 
 
 def _culprit(stimuli: list[int], model: Model, reading: Reading) -> int:
@@ -243,28 +202,6 @@ def _journalled(journal: Path) -> list[int]:
 def _finish(partial: Path, path: Path) -> Path:
     """Rename and leave the digest beside; each step can be killed and is taken up again."""
     os.replace(partial, path)
-    _seal(path)
+    seal(path)
     open_volume(path)
     return path
-
-
-def _seal(path: Path) -> None:
-    """Leave the digest beside a volume, whole or not at all: half of one would condemn it."""
-    # Only now: what was renamed is not computed again, journal or none.
-    (path / JOURNAL).unlink(missing_ok=True)
-    staging = digest_file(path).with_name(f".{path.stem}.sha256.writing")
-    staging.write_text(volume_digest(path) + "\n")
-    os.replace(staging, digest_file(path))
-
-
-def _check_content(path: Path, recording: Recording) -> None:
-    """A volume that was renamed or copied there is not another model's."""
-    attributes = zarr.open_group(path, mode="r").attrs
-    wanted = json.loads(json.dumps(recording.content))
-    found = json.loads(str(attributes.get("content", "{}")))
-    other = next((key for key in wanted if wanted[key] != found.get(key)), None)
-    if other is not None:
-        raise VolumeError(
-            f"volume {path}: it was recorded with other {other} ({found.get(other)}, not "
-            f"{wanted[other]}). Remove it and {digest_file(path).name}, and record again."
-        )

@@ -8,6 +8,7 @@ comes out is that of one full pass for each, to rounding.
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -80,6 +81,7 @@ def sweep(
     surprisal: bool = False,
     reads: Sequence[Site] = (),
     places: Sequence[int] | None = None,
+    predictions: bool = True,
 ) -> Iterator[Outcome]:
     """Intervene again and again.
 
@@ -97,6 +99,8 @@ def sweep(
         Sites inside blocks whose activations are wanted. Passes start no later than there.
     places : sequence of int, optional
         Of each text, the position at which they are read; its last token by default.
+    predictions : bool
+        Whether anything but activations is wanted. If not, passes end at the last that is read.
 
     Yields
     ------
@@ -109,10 +113,13 @@ def sweep(
         If an edit does not fit the model or its text, names rows, or a batch of them moves nothing;
         or if what is to be read lies outside blocks or texts.
     """
+    places = [len(one) - 1 for one in ids] if places is None else places
+    wanted = _Wanted(tuple(reads), places, predictions)
+    wanted.check(model, ids)
     for trial in trials:
         _check(model, trial, ids)
-    wanted = _Wanted(tuple(reads), [len(one) - 1 for one in ids] if places is None else places)
-    wanted.check(model, ids)
+    if not predictions:
+        _check_before(reads, trials)
     if not trials:
         return
     shares = not model.sharing(max(ids, key=len))
@@ -139,10 +146,11 @@ def sweep(
 
 
 class _Wanted(NamedTuple):
-    """Sites whose activations are wanted, and where in each text."""
+    """Sites whose activations are wanted, and where in each text; and whether predictions are."""
 
     sites: tuple[Site, ...]
     places: Sequence[int]
+    predictions: bool
 
     @property
     def first(self) -> int | None:
@@ -150,6 +158,8 @@ class _Wanted(NamedTuple):
         return min((site.layer for site in self.sites if site.layer is not None), default=None)
 
     def check(self, model: Model, ids: Sequence[Sequence[int]]) -> None:
+        if not self.sites and not self.predictions:
+            raise SiteError("a sweep gives predictions or activations, and neither is wanted")
         for site in self.sites:
             if site.layer is None or site.kind in PAIRED:
                 raise SiteError(f"{site} is no vector of a token in a block, and is not read here")
@@ -176,6 +186,15 @@ def _check(model: Model, trial: Trial, ids: Sequence[Sequence[int]]) -> None:
         if not _positions(edit, length):
             raise SiteError(f"{edit}: starts behind text {trial.text}, which has {length} tokens")
         check_edit(edit, model.structure, model.proof.unwritable)
+
+
+def _check_before(reads: Sequence[Site], trials: Sequence[Trial]) -> None:
+    """Where passes end at what is read, nothing behind it can be edited."""
+    last = max(site.layer for site in reads if site.layer is not None)
+    for trial in trials:
+        for edit in trial.edits:
+            if edit.layers is None or max(edit.layers) > last:
+                raise SiteError(f"{edit}: lies behind all that is read, up to layer {last}")
 
 
 def _positions(edit: Edit, length: int) -> list[int]:
@@ -274,6 +293,10 @@ def _chunks(model: Model, ids: Sequence[Sequence[int]], texts: list[int]) -> Ite
         yield [texts[one] for row in rows for one in row]
 
 
+class _Enough(Exception):
+    """All that is wanted of a pass has been heard."""
+
+
 class _Part(NamedTuple):
     """Trials of one text in one row, by where their own tokens begin, the latest first."""
 
@@ -341,11 +364,18 @@ class _Intact:
         # What enters each block, and what leaves the last: row x column x unit.
         self.streams: list[torch.Tensor] = []
         batch = padded([ids[text] for text in texts], filler=model.filler).to(model.device)
-        last = Site("resid_post", model.layers - 1)
-        sites = [*sites_of("resid_pre", model.layers), last]
-        with visiting(
-            model.network, model.found, sites, lambda _, stream: self.streams.append(stream.clone())
-        ):
+        sites = sites_of("resid_pre", model.layers)
+        if wanted.predictions:
+            sites = [*sites, Site("resid_post", model.layers - 1)]
+        elif wanted.first is not None:
+            sites = sites[: wanted.first + 1]
+
+        def keep(site: Site, stream: torch.Tensor) -> None:
+            self.streams.append(stream.clone())
+            if not wanted.predictions and len(self.streams) == len(sites):
+                raise _Enough
+
+        with suppress(_Enough), visiting(model.network, model.found, sites, keep):
             self.logits, self.surprises = self.predicted(batch, texts)
 
     def predicted(self, batch: Batch, texts: Sequence[int]) -> tuple[torch.Tensor, np.ndarray]:
@@ -397,14 +427,16 @@ class _Intact:
 
         def hear(site: Site, activation: torch.Tensor) -> None:
             heard[site] = activation[rows, columns].float().cpu().numpy()
+            if not self.wanted.predictions and len(heard) == len(self.wanted.sites):
+                raise _Enough
 
-        # Heard by those who come last: what edits have left.
-        with (
-            starting(model.network, model.found, layer, stream),
-            model.intervene(edits),
-            visiting(model.network, model.found, self.wanted.sites, hear),
-        ):
-            logits, surprises = self.predicted(batch, texts)
+        with starting(model.network, model.found, layer, stream), model.intervene(edits):
+            try:
+                # Heard by those who come last: what edits have left.
+                with visiting(model.network, model.found, self.wanted.sites, hear):
+                    logits, surprises = self.predicted(batch, texts)
+            except _Enough:
+                return _without_predictions(numbers, heard)
         rows_of_text = np.array([self.row[text] for text in texts])
         divergence = np.empty(len(texts))
         for row in np.unique(rows_of_text):
@@ -441,6 +473,12 @@ class _Intact:
             else:
                 made.append(edit)
         return before + made
+
+
+def _without_predictions(numbers: Sequence[int], heard: Mapping[Site, np.ndarray]) -> Outcome:
+    nothing = np.full(len(numbers), np.nan)
+    none = np.empty((len(numbers), 0))
+    return Outcome(np.array(numbers), nothing, nothing, nothing, none, none, heard)
 
 
 def _divergence(intact: torch.Tensor, edited: torch.Tensor) -> np.ndarray:
@@ -505,9 +543,9 @@ def _as_one(
         places.append(own[_positions(edit, len(own))])
         columns[int(batch.rows[text])] += places[-1].tolist()
     (_, first) = group[0]
-    merged = replace(first, rows=list(columns), positions=list(columns.values()), start=0)
+    merged = first.at_rows(columns)
     if first.along is not None:
-        return replace(merged, **_as_one_along(batch, group, places))
+        return merged.having(**_as_one_along(batch, group, places))
     if first.value is None or first.kind in PAIRED:
         return merged
     value = torch.zeros(*batch.ids.shape, *sizes[first.kind], dtype=dtype)
@@ -516,7 +554,7 @@ def _as_one(
         if own.ndim == value.ndim:
             own = own[0] if own.shape[1] == 1 else own[0, _positions(edit, own.shape[1])]
         value[batch.rows[text], place] = own
-    return replace(merged, value=value)
+    return merged.having(value=value)
 
 
 def _as_one_along(

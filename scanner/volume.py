@@ -19,6 +19,9 @@ expert     of a mixture
 vocabulary a token of the vocabulary, by its id
 rank       a place among the highest logits, the highest first
 part       what is left out of a layer by a lesion: block, attention or MLP
+target     what was acted on: what a claim is about, or what it is held against
+later      how many blocks after it was acted on activations are read
+column     a score of a probe: a value of its label
 seed       the seed of an untrained twin
 category   a value of the label that an analysis reads
 item       a word; the unit that splits and resampling respect
@@ -30,6 +33,8 @@ a row is: stimulus, token or pair. Analyses name dimensions with these words onl
 """
 
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +47,7 @@ from scanner.shards import VolumeError, damaged
 DIMENSIONS = (
     "stimulus", "token", "pair", "position", "layer", "head", "kv_head", "head_unit", "unit",
     "neuron", "expert", "vocabulary", "rank", "part",
+    "target", "later", "column",
 )  # fmt: skip
 ROWS = ("stimulus", "token", "pair")
 PROVENANCE = (
@@ -50,6 +56,8 @@ PROVENANCE = (
     "environment", "identities", "time",
 )  # fmt: skip
 LABELS = ("item", "frame", "category")
+# In a volume that is being recorded, the batches that are there.
+JOURNAL = "journal"
 
 
 def digest_file(path: Path) -> Path:
@@ -60,6 +68,33 @@ def digest_file(path: Path) -> Path:
 def volume_digest(path: Path) -> str:
     """sha256 over the names and bytes of all files of a volume."""
     return folder_digest(path)
+
+
+def seal(path: Path) -> None:
+    """Leave the digest beside a volume, whole or not at all: half of one would condemn it."""
+    # Only now: what was renamed is not computed again, journal or none.
+    (path / JOURNAL).unlink(missing_ok=True)
+    staging = digest_file(path).with_name(f".{path.stem}.sha256.writing")
+    staging.write_text(volume_digest(path) + "\n")
+    os.replace(staging, digest_file(path))
+
+
+def check_content(path: Path, content: Mapping[str, object]) -> None:
+    """Hold a volume to what it should have been recorded from: it may have been renamed or copied.
+
+    Raises
+    ------
+    VolumeError
+    """
+    attributes = json.loads((path / "zarr.json").read_text())["attributes"]
+    wanted = json.loads(json.dumps(content))
+    found = json.loads(str(attributes.get("content", "{}")))
+    other = next((key for key in wanted if wanted[key] != found.get(key)), None)
+    if other is not None:
+        raise VolumeError(
+            f"volume {path}: it was recorded with other {other} ({found.get(other)}, not "
+            f"{wanted[other]}). Remove it and {digest_file(path).name}, and record again."
+        )
 
 
 def open_volume(path: Path) -> xr.Dataset:

@@ -2,7 +2,7 @@
 
 from verification.base import Check, Hypothesis, Verdict
 from verification.control import CONTROLS, Control
-from verification.gate import REQUIRED, Case, evidence, judge
+from verification.gate import REQUIRED, Case, evidence, judge, required
 from verification.ledger import Filed, Ledger, LedgerError, Registration
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "Verdict",
     "evidence",
     "judge",
+    "required",
 ]

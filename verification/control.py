@@ -8,6 +8,8 @@ from typing import ClassVar
 import numpy as np
 import xarray as xr
 
+from analyses import Analysis
+from analyses.acting import Acting
 from scanner import Subject
 from verification.base import Check, Hypothesis, Kind
 from verification.measure import Measure
@@ -23,6 +25,8 @@ class Control(ABC):
     """
 
     kind: ClassVar[Kind]
+    # Whether only what acts, or only what reads, can be held against it; None for both.
+    of_acting: ClassVar[bool | None] = None
     decided_by_p: ClassVar[bool] = False  # so that a margin of zero still asks for something
     margin: float
 
@@ -38,6 +42,20 @@ class Control(ABC):
                 f"a margin of {self.margin:g} asks for nothing; by how much must the effect exceed "
                 "this control at least?"
             )
+
+    @classmethod
+    def misfit(cls, analysis: Analysis) -> str:
+        """Why an analysis cannot be held against it; empty if it can."""
+        acting = isinstance(analysis, Acting)
+        if cls.of_acting in (None, acting):
+            return ""
+        if acting:
+            return (
+                f"'{name_of(cls)}' changes what is read, and here something was done: that cannot "
+                "be done anew to the changed subject. Claims of what was done are held against "
+                "'random_target', or 'known_target' if they are of absence"
+            )
+        return f"'{name_of(cls)}' is of analyses that act on the subject, and this one reads it"
 
     @property
     def reserves(self) -> float:

@@ -9,6 +9,7 @@ import xarray as xr
 from joblib import Parallel, delayed
 
 from analyses import Analysis, AnalysisError
+from analyses.acting import Acting
 from analyses.base import label_of
 from analyses.splits import item_groups
 from scanner import Subject
@@ -25,10 +26,21 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
     "greater": ("untrained_twin", "shuffled_labels", "surface_only", "split_half"),
     "less": ("planted_units", "split_half"),
 }
+# The same of what acts: to deal labels out anew after it was done says nothing.
+REQUIRED_OF_ACTING: Mapping[str, tuple[str, ...]] = {
+    "greater": ("untrained_twin", "random_target", "split_half"),
+    "less": ("known_target", "split_half"),
+}
 FEWEST_ITEMS = 4
 SHOWN_HALF_SAMPLES = 16
 
 Step = Callable[[str], None]
+
+
+def required(hypothesis: Hypothesis, analysis: Analysis) -> tuple[str, ...]:
+    """The controls that a hypothesis cannot do without."""
+    known = REQUIRED_OF_ACTING if isinstance(analysis, Acting) else REQUIRED
+    return known[hypothesis.expect]
 
 
 @dataclass(frozen=True)
@@ -187,6 +199,9 @@ def _check(case: Case, observed: _Observed, name: str, seed: int) -> Check | Non
     subject = observed.measure.at_its_layer(subject).load()
     rng = stream(seed, hypothesis.id, name)
     try:
+        why = control.misfit(case.analysis)
+        if why:
+            raise AnalysisError(why)
         return control(subject, observed.measure, observed.estimate, hypothesis, rng=rng)
     except (AnalysisError, KeyError) as error:
         nan = float("nan")
@@ -331,14 +346,15 @@ def _decide(case: Case, observed: _Observed, checks: tuple[Check, ...], p_holm: 
     # At an end of its scale a measure may well be the same in every draw; an identity, too, but
     # that is the same in every control's world.
     stuck = estimate.constant and observed.value not in (quantity.least, quantity.greatest)
-    status, reason = _rule(hypothesis, checks, estimate, p_holm, stuck=stuck)
-    needed = None
+    needed = required(hypothesis, case.analysis)
+    status, reason = _rule(hypothesis, needed, checks, estimate, p_holm, stuck=stuck)
+    enough = None
     if status == "inconclusive":
         delta = hypothesis.smallest_effect
         distance = estimate.value if estimate.value >= delta else delta - estimate.value
-        needed = items_needed(observed.items, (high - low) / 2, distance)
-        if needed is not None:
-            reason += f"; about {needed} items (now {observed.items}) would decide"
+        enough = items_needed(observed.items, (high - low) / 2, distance)
+        if enough is not None:
+            reason += f"; about {enough} items (now {observed.items}) would decide"
     return replace(
         verdict,
         status=status,
@@ -347,12 +363,13 @@ def _decide(case: Case, observed: _Observed, checks: tuple[Check, ...], p_holm: 
         effect=estimate.value,
         p=estimate.p_greater(0),
         bayes_factor=estimate.bayes_factor,
-        items_needed=needed,
+        items_needed=enough,
     )
 
 
 def _rule(
     hypothesis: Hypothesis,
+    needed: Sequence[str],
     checks: tuple[Check, ...],
     estimate: Estimate,
     p_holm: float,
@@ -363,7 +380,7 @@ def _rule(
     delta, alpha = hypothesis.smallest_effect, hypothesis.alpha
     low, high = estimate.interval(1 - 2 * alpha)
     effect = f"effect {estimate.value:.3f} ({low:.3f} to {high:.3f})"
-    for name in REQUIRED[hypothesis.expect]:
+    for name in needed:
         if name not in {check.control for check in checks}:
             return "invalid", f"required control {name} was not run"
     for check in checks:

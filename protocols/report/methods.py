@@ -189,13 +189,7 @@ def _recorded(scan: ScanSpec, volumes: Mapping[str, xr.Dataset]) -> str:
     if outside:
         parts.append(listed([_shaped(kind, volumes) for kind in outside]))
     verb = "was" if len(scan.sites) == 1 else "were"
-    recorded = f"Recorded {verb} {', and '.join(parts)}, {_tokens(scan)}."
-    if not scan.lesions:
-        return recorded
-    return (
-        f"{recorded} Each text was read again with the {listed(scan.lesions, 'or')} of each layer "
-        "left out, one at a time."
-    )
+    return f"Recorded {verb} {', and '.join(parts)}, {_tokens(scan)}."
 
 
 def _shaped(kind: Kind, volumes: Mapping[str, xr.Dataset]) -> str:

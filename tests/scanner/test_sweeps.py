@@ -126,6 +126,35 @@ def test_activations_are_those_of_a_full_pass_at_their_places(model) -> None:
                 found.activations[site][number], heard[site][0, places[text]].float(),
                 rtol=1e-4, atol=1e-5, err_msg=f"{trials[number]} {site}",
             )  # fmt: skip
+    inside = [
+        number
+        for number, (_, edits) in enumerate(trials)
+        if all(edit.layers is not None for edit in edits)
+    ]
+    some = [trials[number] for number in inside]
+    alone = together(model, ids, some, reads=wanted, places=places, predictions=False)
+    assert np.isnan(alone.divergence).all() and alone.logits.size == 0
+    for site in wanted:
+        np.testing.assert_allclose(
+            alone.activations[site], found.activations[site][inside], rtol=1e-4, atol=1e-5
+        )
+
+
+def test_without_predictions_no_later_block_runs(llama) -> None:
+    ran = []
+    hooks = [
+        block.register_forward_hook(lambda *_, layer=layer: ran.append(layer))
+        for layer, block in enumerate(llama.base.layers)
+    ]
+    edit = Edit("resid_post", "add", layers=[0], value=values(llama.width))
+    settings = {"reads": [Site("resid_post", 1)], "predictions": False}
+    try:
+        list(sweep(llama, texts(llama), [Trial(0, (edit,))], **settings))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert 1 in ran and 2 not in ran
+    assert not any(vars(block).get("forward") for block in llama.base.layers)
 
 
 def test_what_cannot_be_read_is_refused(llama) -> None:
@@ -134,6 +163,11 @@ def test_what_cannot_be_read_is_refused(llama) -> None:
         next(sweep(llama, ids, trials, reads=[Site("logits")]))
     with pytest.raises(SiteError, match="text 3 has 2 tokens; none is at 2"):
         next(sweep(llama, ids, trials, reads=[Site("resid_post", 1)], places=[0, 0, 0, 2]))
+    with pytest.raises(SiteError, match="gives predictions or activations, and neither"):
+        next(sweep(llama, ids, trials, predictions=False))
+    behind = [Trial(0, (Edit("resid_post", "ablate", layers=[2]),))]
+    with pytest.raises(SiteError, match="ablate resid_post.2: lies behind all that is read, up to"):
+        next(sweep(llama, ids, behind, reads=[Site("z", 1)], predictions=False))
     with pytest.raises(SiteError, match="resid_post.3"):
         next(sweep(llama, ids, trials, reads=[Site("resid_post", 3)]))
 

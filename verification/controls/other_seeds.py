@@ -29,6 +29,7 @@ class OtherSeeds(Control):
     """
 
     kind: ClassVar[Kind] = "replication"
+    of_acting: ClassVar[bool | None] = False
     seeds: int = 10
 
     def __call__(

@@ -37,6 +37,7 @@ class PlantedUnits(Control):
     """
 
     kind: ClassVar[Kind] = "null"
+    of_acting: ClassVar[bool | None] = False
     units: int = 20
     strength: float = 2.0
 

@@ -36,6 +36,7 @@ class ShuffledLabels(Control):
     """
 
     kind: ClassVar[Kind] = "null"
+    of_acting: ClassVar[bool | None] = False
     decided_by_p: ClassVar[bool] = True
     margin: float = 0.0
     permutations: int = 199

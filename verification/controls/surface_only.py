@@ -47,6 +47,7 @@ class SurfaceOnly(Control):
     """Null control: the same analysis, reading surface properties instead of activations."""
 
     kind: ClassVar[Kind] = "null"
+    of_acting: ClassVar[bool | None] = False
 
     def __call__(
         self,

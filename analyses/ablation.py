@@ -1,0 +1,426 @@
+"""Whether what carries a label is used: taken away, it is looked for in later blocks.
+
+A direction, the units of largest contrast or all that erasure finds is taken out of the stream at
+the tokens of the target, up to its mean (Elazar et al. 2021; Arditi et al. 2024). Some blocks later
+the label is read by a probe that was trained on intact activations, and by one that was trained
+anew on those that are left: the first may miss what has only moved. Directions are found in some
+items and all is judged in others.
+
+Beside it the same is done to what is random: directions of as much variance; the same so strong
+that unrelated sentences suffer as much as from the own; what is found from labels dealt out anew;
+and, where one category is taken away, those of other categories.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import xarray as xr
+
+from analyses.acting import Acting, kinds, own
+from analyses.base import AnalysisError, Quantity, labels, register, vectors
+from analyses.probe import aucs, ridge, standardised
+from analyses.splits import Fold, folds_of, item_groups
+from analyses.targets import Patterns, Target, Way, aim, matched, matched_units
+from scanner import Edit, Live, Site, Subject, Trial, sweep
+from scanner.sites import Kind
+from stimuli import load
+
+# Targets that are done together: they share what comes before the first token that is changed.
+TARGETS = 8
+# Sentences on which the harm to everything else is measured.
+NEUTRAL = 12
+STRONGEST = 16.0
+MOST_UNITS = 64
+
+
+@register
+@dataclass(frozen=True)
+class Ablation(Acting):
+    """Take away what carries a label, and read it later.
+
+    Attributes
+    ----------
+    site : str
+        Kind of site at which it is found, taken away and, later, read.
+    layers : tuple of int
+        Where, one at a time.
+    label : str
+        A column of the stimulus table.
+    category : str, optional
+        The one value that is told from the rest; by default all values are told apart, and all
+        directions between them are taken away.
+    way : {'mean_difference', 'probe', 'leace', 'units'}
+        How it is found (`analyses.targets.aim`).
+    units : int
+        How many, where units are taken away.
+    later : tuple of int
+        After how many blocks it is read. The last is measured.
+    random : int
+        Targets at random of each kind.
+    item_folds : int
+        Groups of items; each is judged by what the others show.
+    penalty : float
+        Of probes, as of the analysis ``probe``.
+    """
+
+    site: Kind
+    layers: tuple[int, ...]
+    label: str = "category"
+    category: str | None = None
+    way: Way = "mean_difference"
+    units: int = 20
+    later: tuple[int, ...] = (1, 4)
+    random: int = 8
+    item_folds: int = 2
+    penalty: float = 1.0
+
+    measures: ClassVar[Mapping[str, Quantity]] = {
+        "drop_refitted": Quantity(
+            "how much less of the label a probe reads that was trained anew on what is left, in "
+            "area under the ROC curve",
+            -1.0,
+            1.0,
+        ),
+        "drop_frozen": Quantity(
+            "how much less of the label a probe reads that was trained on intact activations, in "
+            "area under the ROC curve",
+            -1.0,
+            1.0,
+        ),
+        "divergence": Quantity(
+            "divergence of the prediction after the text from the intact one, in nats",
+            0.0,
+            float("inf"),
+        ),
+    }
+    aims: ClassVar[tuple[str, ...]] = ("own", "matched", "disruptive", "shuffled", "other", "known")
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "later"):
+            given = getattr(self, name)
+            if not given or min(given) < 0 or len(set(given)) < len(given):
+                raise ValueError(f"{name}: whole numbers from 0, each once")
+        if min(self.later) < 1:
+            raise ValueError("later: at least 1; in its own block what is taken away is just gone")
+        if self.random < 0 or self.item_folds < 2 or not 1 <= self.units <= MOST_UNITS:
+            raise ValueError(
+                f"random must be at least 0, item_folds at least 2, units 1 to {MOST_UNITS}"
+            )
+        if not self.penalty > 0:
+            raise ValueError(f"a penalty of {self.penalty:g}; it must be above 0")
+
+    def runs(self, live: Live, subject: Subject) -> list[tuple[int, range]]:
+        """A layer and some of its targets; twins are not held against what is random."""
+        layers = live.model.layers
+        beyond = [one for one in self.layers if one + max(self.later) >= layers]
+        if beyond:
+            raise AnalysisError(
+                f"ablation: layer {beyond[0]} cannot be read {max(self.later)} blocks later in a "
+                f"model of {layers}; leave it out, or read earlier"
+            )
+        wanted, _ = self._wanted(subject)
+        count = len(self._plan(wanted.shape[1], len(np.unique(labels(subject, self.label))))
+                    if live.trained else ["own"])  # fmt: skip
+        return [
+            (layer, range(first, min(first + TARGETS, count)))
+            for layer in self.layers
+            for first in range(0, count, TARGETS)
+        ]
+
+    def act(
+        self, live: Live, subject: Subject, run: tuple[int, range], *, rng: np.random.Generator
+    ) -> xr.Dataset:
+        layer, some = run
+        wanted, columns = self._wanted(subject)
+        items, values = labels(subject, "item"), labels(subject, self.label)
+        try:
+            group = item_groups(items, values, groups=self.item_folds, rng=rng)
+        except ValueError as error:
+            raise AnalysisError(f"ablation of '{self.label}': {error}") from None
+        where = list(subject.volume["layer"].to_numpy())
+        x = vectors(subject, self.site)
+        here = x[where.index(layer)]
+        seed = int(rng.integers(2**32))
+        shape = len(items), len(some), len(self.later), len(columns)
+        frozen, refitted = np.empty(shape), np.empty(shape)
+        intact = np.empty((len(items), len(self.later), len(columns)))
+        divergence = np.empty(shape[:2])
+        harm, named = np.zeros((2, len(some))), []
+        neutral = _neutral(live)
+        for number, fold in enumerate(folds_of(group)):
+            patterns = Patterns.of(here[fold.train], items[fold.train], wanted[fold.train])
+            drawn = np.random.default_rng([seed, layer, number])
+            every = self._targets(patterns, values[fold.train], items[fold.train], drawn, live)
+            targets = [every[one] for one in some]
+            targets = _as_harmful(
+                live, self.site, layer, every[0], targets, patterns.center, neutral
+            )
+            named = [one.kind for one in targets]
+            told = _harm(live, self.site, layer, targets, patterns.center, neutral, surprisal=True)
+            harm += np.stack(told) / self.item_folds
+            edits = [_edit(self.site, layer, target, patterns.center) for target in targets]
+            left, divergence[fold.test] = self._acted(live, layer, edits, fold)
+            for place, later in enumerate(self.later):
+                known = x[where.index(layer + later)]
+                intact[fold.test, place] = self._scores(known, known, wanted, fold)
+                for target in range(len(some)):
+                    edited = left[place][:, target]
+                    at = (fold.test, target, place)
+                    frozen[at] = self._scores(known, edited, wanted, fold)
+                    refitted[at] = self._scores(edited, edited, wanted, fold)
+        dims = ("stimulus", "target", "later", "column")
+        made = xr.Dataset(
+            {
+                "frozen": (dims, frozen.astype(np.float32)),
+                "refitted": (dims, refitted.astype(np.float32)),
+                "intact": (("stimulus", "later", "column"), intact.astype(np.float32)),
+                "divergence": (("stimulus", "target"), divergence.astype(np.float32)),
+            }
+        ).expand_dims(layer=[layer])
+        return made.assign_coords(
+            stimulus=np.arange(len(items)),
+            target=np.array(some),
+            later=list(self.later),
+            column=columns,
+            fold=("stimulus", group),
+            target_kind=("target", named),
+            neutral_divergence=(("layer", "target"), harm[:1]),
+            neutral_surprisal=(("layer", "target"), harm[1:]),
+        )
+
+    def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:
+        """Say what is left.
+
+        Returns
+        -------
+        xarray.Dataset
+            By layer, ``drop_refitted``, ``drop_frozen`` and ``divergence``; ``auc_left``
+            (layer, arm): what is read at the last of `later`, intact, after the own and, on
+            average, after other targets; ``harm`` (layer, arm): the divergence of unrelated
+            sentences, nats; ``auc_later`` (layer, later): what a probe trained anew reads.
+
+        Raises
+        ------
+        AnalysisError
+            If nothing was done, or a category is gone.
+        """
+        (subject,) = subjects
+        volume, mine = subject.volume, own(subject)
+        names, codes = self._codes(subject)
+        folds = _folds(volume["fold"].to_numpy())
+        layers = volume["layer"].to_numpy()
+
+        def read(scores: xr.DataArray) -> np.ndarray:
+            ordered = scores.transpose("layer", "stimulus", "column").to_numpy()
+            return np.array([_area(one, codes, folds) for one in ordered])
+
+        last = {"later": self.later.index(self.later[-1])}
+        untouched = read(volume["intact"].isel(last))
+        left = {name: read(mine[name].isel(last)) for name in ("frozen", "refitted")}
+        given = kinds(volume)
+        arms = {"intact": untouched, "own, frozen probe": left["frozen"], "own": left["refitted"]}
+        harmed = {"own": mine["neutral_divergence"].to_numpy()}
+        for kind in dict.fromkeys(given[given != "own"]):
+            some = np.flatnonzero(given == kind)
+            arms[kind] = np.mean(
+                [read(volume["refitted"].isel(last).isel(target=one)) for one in some], axis=0
+            )
+            harmed[kind] = volume["neutral_divergence"].isel(target=some).mean("target").to_numpy()
+        none = np.full(len(layers), np.nan)
+        result = xr.Dataset(
+            {
+                "drop_refitted": ("layer", untouched - left["refitted"]),
+                "drop_frozen": ("layer", untouched - left["frozen"]),
+                "divergence": ("layer", mine["divergence"].mean("stimulus").to_numpy()),
+                "auc_left": (("layer", "arm"), np.stack(list(arms.values()), 1)),
+                "harm": (("layer", "arm"), np.stack([harmed.get(arm, none) for arm in arms], 1)),
+                "auc_later": (
+                    ("layer", "later"),
+                    np.stack(
+                        [read(mine["refitted"].isel(later=one)) for one in range(len(self.later))],
+                        axis=1,
+                    ),
+                ),
+            },
+            coords={"layer": layers, "arm": list(arms), "later": list(self.later)},
+        )
+        for measure in self.measures:
+            result[measure].attrs["chance"] = 0.0
+        return result
+
+    def _codes(self, subject: Subject) -> tuple[np.ndarray, np.ndarray]:
+        """The columns of scores, and for each stimulus which of them is its own."""
+        values = labels(subject, self.label)
+        if self.category is None:
+            names, codes = np.unique(values, return_inverse=True)
+        else:
+            names, codes = np.array([self.category]), (values != self.category).astype(int)
+        if len(np.unique(codes)) < 2:
+            raise AnalysisError(f"'{self.label}' has one value among these stimuli")
+        return names, codes
+
+    def _wanted(self, subject: Subject) -> tuple[np.ndarray, np.ndarray]:
+        """What probes are trained to tell, stimulus x column, and the names of the columns.
+
+        Raises
+        ------
+        AnalysisError
+            If there is no such category, or only one.
+        """
+        values = labels(subject, self.label)
+        if self.category is not None and self.category not in values:
+            known = ", ".join(np.unique(values))
+            raise AnalysisError(f"'{self.label}' has no value '{self.category}'; it has {known}")
+        names, codes = self._codes(subject)
+        return (codes[:, None] == np.arange(len(names))).astype(float), names
+
+    def _plan(self, columns: int, categories: int) -> list[str]:
+        """The kinds of the targets, in their order."""
+        others = 0 if self.category is None else min(categories - 1, self.random)
+        return [
+            "own", "known",
+            *(kind for kind in ("matched", "disruptive", "shuffled") for _ in range(self.random)),
+            *("other" for _ in range(others)),
+        ]  # fmt: skip
+
+    def _targets(
+        self,
+        patterns: Patterns,
+        values: np.ndarray,
+        items: np.ndarray,
+        rng: np.random.Generator,
+        live: Live,
+    ) -> list[Target]:
+        """All targets of one fold, in the order of `_plan`."""
+
+        def aimed(kind: str, of: Patterns) -> Target:
+            return aim(kind, of, self.way, count=self.units)
+
+        first = aimed("own", patterns)
+        if not live.trained:
+            return [first]
+        draw = matched_units if self.way == "units" else matched
+        random = [draw(rng, patterns, first) for _ in range(self.random)]
+        shuffled = [aimed("shuffled", patterns.dealt(rng)) for _ in range(self.random)]
+        others = [
+            aimed("other", Patterns.of(patterns.stimuli, items, (values == one)[:, None] * 1.0))
+            for one in np.unique(values)
+            if self.category is not None and one != self.category
+        ]
+        everything = first.along[:0]
+        return [
+            first, Target("known", everything, everything), *random,
+            *(replace(one, kind="disruptive") for one in random),
+            *shuffled, *others[: self.random],
+        ]  # fmt: skip
+
+    def _acted(
+        self, live: Live, layer: int, edits: list[Edit], fold: Fold
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """What is left later (stimulus x edit x unit each), and divergences of test stimuli."""
+        sites = [Site(self.site, layer + later) for later in self.later]
+        left: list[np.ndarray] = []
+        divergence = np.empty((len(fold.test), len(edits)))
+        # Of training stimuli nothing is asked but what a probe is trained on.
+        for some, tested in ((fold.train, False), (fold.test, True)):
+            trials = [Trial(text, (edit.at(live.acted[text]),)) for text in some for edit in edits]
+            places = [one[-1] for one in live.acted]
+            for found in sweep(
+                live.model, live.ids, trials, reads=sites, places=places, predictions=tested
+            ):
+                which, what = np.divmod(found.trials, len(edits))
+                if tested:
+                    divergence[which, what] = found.divergence
+                for number, site in enumerate(sites):
+                    values = found.activations[site].reshape(len(found.trials), -1)
+                    if len(left) == number:
+                        left.append(np.empty((len(live.ids), len(edits), values.shape[1])))
+                    left[number][some[which], what] = values
+        return left, divergence
+
+    def _scores(
+        self, known: np.ndarray, asked: np.ndarray, wanted: np.ndarray, fold: Fold
+    ) -> np.ndarray:
+        """Scores of test stimuli, of a probe that was trained on `known`: stimulus x column."""
+        both = np.concatenate([known[fold.train], asked[fold.test]])
+        count = len(fold.train)
+        fitted, judged = standardised(both, Fold(np.arange(count), np.arange(count, len(both))))
+        targets = wanted[fold.train]
+        (weights,) = ridge(fitted, targets - targets.mean(0), penalties=(self.penalty,))
+        return judged @ weights
+
+
+def _folds(group: np.ndarray) -> list[Fold]:
+    nothing = np.arange(0)
+    return [Fold(nothing, np.flatnonzero(group == one)) for one in np.unique(group)]
+
+
+def _area(scores: np.ndarray, codes: np.ndarray, folds: list[Fold]) -> float:
+    """Within folds, of those in which there is something to tell apart."""
+    areas = np.array(
+        [aucs(scores[fold.test][:, None], codes[fold.test][:, None]) for fold in folds]
+    )
+    known = np.isfinite(areas)
+    return float(np.sum(areas, where=known) / known.sum()) if known.any() else np.nan
+
+
+def _edit(site: Kind, layer: int, target: Target, center: np.ndarray) -> Edit:
+    if not len(target.along):
+        return Edit(site, "replace", layers=[layer], value=center)
+    return Edit(
+        site, "scale", layers=[layer], value=1 - target.strength, along=target.along,
+        readout=target.readout, center=center,
+    )  # fmt: skip
+
+
+def _neutral(live: Live) -> list[list[int]]:
+    """Sentences that have nothing to do with the stimuli, in tokens."""
+    table = load("language").table
+    texts = table["text"][table["category"] == "sentences"].tolist()[:NEUTRAL]
+    return live.model.tokenizer(texts)["input_ids"]
+
+
+def _harm(
+    live: Live, site: Kind, layer: int, targets: list[Target], center: np.ndarray,
+    texts: list[list[int]], *, surprisal: bool,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """What taking targets away from every token but the first does to other texts, each target.
+
+    Returns
+    -------
+    divergence, surprisal : numpy.ndarray
+        Of the prediction at the end, nats; and the rise over the text, nats a token.
+    """
+    edits = [_edit(site, layer, one, center) for one in targets]
+    trials = [
+        Trial(text, (edit.at(range(1, len(ids))),)) for text, ids in enumerate(texts)
+        for edit in edits
+    ]  # fmt: skip
+    made = np.empty((2, len(trials)))
+    for found in sweep(live.model, texts, trials, surprisal=surprisal):
+        made[0, found.trials] = found.divergence
+        made[1, found.trials] = found.surprisal - found.intact_surprisal
+    means = made.reshape(2, len(texts), len(targets)).mean(1)
+    return means[0], means[1]
+
+
+def _as_harmful(
+    live: Live, site: Kind, layer: int, own: Target, targets: list[Target], center: np.ndarray,
+    texts: list[list[int]],
+) -> list[Target]:  # fmt: skip
+    """Disruptive targets made so strong that other texts suffer as much as from the own.
+
+    Divergence grows with the square of a small change.
+    """
+    asked = [one for one, target in enumerate(targets) if target.kind == "disruptive"]
+    if not asked:
+        return targets
+    some = [own, *(targets[one] for one in asked)]
+    (wanted, *harm), _ = _harm(live, site, layer, some, center, texts, surprisal=False)
+    made = list(targets)
+    for one, suffered in zip(asked, harm, strict=True):
+        strength = float(np.clip(np.sqrt(wanted / max(suffered, 1e-12)), 1.0, STRONGEST))
+        made[one] = replace(made[one], strength=strength)
+    return made

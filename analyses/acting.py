@@ -1,0 +1,107 @@
+"""What an analysis is that acts on the live subject.
+
+What it does is decided by its settings and by recordings, and done once to the subject and to each
+of its twins; what comes of it is kept stimulus by stimulus (`scanner.effects`). `__call__` averages
+what was kept, so that controls can take stimuli away without acting again.
+
+Beside what is claimed, other things of the same kind are done: the dimension ``target`` says what,
+and its coordinate ``target_kind`` why.
+
+============ ===========================================================================
+own          what the claim is about
+matched      drawn at random from the covariance of the activations, as much variance
+disruptive   the same, made so strong that other texts suffer as much as from the own
+shuffled     found as the own, with labels dealt out anew among the items
+other        found as the own, of another category or another pair
+known        something that surely has an effect, for claims of absence
+============ ===========================================================================
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import xarray as xr
+
+from analyses.base import Analysis, AnalysisError
+from scanner import Live, Subject
+
+# Against which a claim is held, in this order.
+RANDOM = ("matched", "disruptive", "shuffled", "other")
+
+
+@dataclass(frozen=True)
+class Acting(Analysis):
+    """An analysis in two steps: `act` on the subject, run by run, and average what came of it.
+
+    Attributes
+    ----------
+    aims : tuple of str
+        The kinds of target that it acts on; without ``matched`` or the like no hypothesis can be
+        held against what is random.
+    """
+
+    aims: ClassVar[tuple[str, ...]] = ("own",)
+
+    @abstractmethod
+    def runs(self, live: Live, subject: Subject) -> Sequence[Any]:
+        """What `act` is to be asked for. A run takes seconds: one that is interrupted is lost."""
+
+    @abstractmethod
+    def act(
+        self, live: Live, subject: Subject, run: Any, *, rng: np.random.Generator
+    ) -> xr.Dataset:
+        """Act.
+
+        Parameters
+        ----------
+        live : Live
+            The subject in the scanner.
+        subject : Subject
+            Its recording, without twins.
+        run : object
+            One of `runs`.
+        rng : numpy.random.Generator
+            The same at the beginning of each run.
+
+        Returns
+        -------
+        xarray.Dataset
+            Its variables have the dimension ``stimulus``, and an index for each dimension that runs
+            differ by.
+        """
+
+
+def aimed(subject: Subject, target: int) -> Subject:
+    """The effects of one target, in the place of what the claim is about."""
+    volume = subject.volume.isel(target=[target])
+    return subject.replace_volume(volume.assign_coords(target_kind=("target", ["own"])))
+
+
+def kinds(volume: xr.Dataset) -> np.ndarray:
+    """Of each target what it is for."""
+    return volume["target_kind"].to_numpy().astype(object).astype(str)
+
+
+def own(subject: Subject) -> xr.Dataset:
+    """The effects of what the claim is about, without the dimension of targets.
+
+    Raises
+    ------
+    AnalysisError
+        If nothing, or more than one thing, was done for it.
+    """
+    if "target_kind" not in subject.volume.coords:
+        raise AnalysisError(f"{subject.name}: nothing was done to it")
+    (found,) = np.nonzero(kinds(subject.volume) == "own")
+    if len(found) != 1:
+        raise AnalysisError(f"{subject.name}: {len(found)} targets are called 'own'; one is needed")
+    return subject.volume.isel(target=found[0])
+
+
+def identity(analysis: Analysis, variable: str) -> str:
+    """Why a variable is no finding whatever its value; empty if it may be one."""
+    known: Mapping[str, str] = getattr(analysis, "identities", {})
+    return known.get(variable, "")

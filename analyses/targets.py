@@ -1,0 +1,175 @@
+"""What to act on: directions and units that carry a label, and others to hold them against.
+
+All are found in training items. Directions at random are drawn from a power of the covariance of
+the activations, the power so chosen that as much goes with them as with what they are held against:
+isotropic ones have almost no variance, and taking them away does nothing (Elazar et al. 2021).
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from analyses.base import AnalysisError
+from analyses.erasure import leace
+from analyses.probe import ridge
+
+Way = Literal["mean_difference", "probe", "leace", "units"]
+# Powers of the covariance that are tried: from what varies least to the principal components.
+POWERS = (-4.0, 8.0)
+STEPS = 40
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """Training patterns of one layer.
+
+    Attributes
+    ----------
+    stimuli : numpy.ndarray
+        stimulus x unit.
+    items : numpy.ndarray
+        item x unit: the means of their stimuli.
+    wanted : numpy.ndarray
+        item x column: one-hot labels, or a single column for one category against the rest.
+    """
+
+    stimuli: np.ndarray
+    items: np.ndarray
+    wanted: np.ndarray
+
+    @classmethod
+    def of(cls, stimuli: np.ndarray, items: np.ndarray, wanted: np.ndarray) -> "Patterns":
+        """From the item and the targets of each stimulus."""
+        _, first, which = np.unique(items, return_index=True, return_inverse=True)
+        member = which == np.arange(len(first))[:, None]
+        return cls(stimuli, member @ stimuli / member.sum(1, keepdims=True), wanted[first])
+
+    @property
+    def center(self) -> np.ndarray:
+        return self.stimuli.mean(0)
+
+    def dealt(self, rng: np.random.Generator) -> "Patterns":
+        """The same with the labels dealt out anew among the items."""
+        return replace(self, wanted=rng.permutation(self.wanted))
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something to act on.
+
+    Attributes
+    ----------
+    kind : str
+        As `analyses.acting` has them.
+    along, readout : numpy.ndarray
+        direction x unit: what is taken away of an activation, and how much of it there is. No
+        directions stand for all of it.
+    strength : float
+        How often it is taken away; 1 leaves nothing of it.
+    """
+
+    kind: str
+    along: np.ndarray
+    readout: np.ndarray
+    strength: float = 1.0
+
+    def energy(self, patterns: np.ndarray) -> float:
+        """The mean squared length of what is taken away of patterns around their mean."""
+        has = (patterns - patterns.mean(0)) @ self.readout.T
+        return float(np.mean(np.sum((has @ self.along) ** 2, axis=1)))
+
+
+def aim(kind: str, patterns: Patterns, way: Way, *, count: int) -> Target:
+    """Find what carries the label.
+
+    Parameters
+    ----------
+    kind : str
+    patterns : Patterns
+    way : {'mean_difference', 'probe', 'leace', 'units'}
+        The differences of the means of categories; the weights of a ridge probe; least-squares
+        erasure (Belrose et al. 2023); or the units of largest d'.
+    count : int
+        Of units.
+
+    Raises
+    ------
+    AnalysisError
+        If nothing differs between the categories.
+    """
+    if way == "units":
+        return _one_hot(kind, np.argsort(-_dprime(patterns), kind="stable")[:count], patterns)
+    if way == "leace":
+        eraser = leace(patterns.items, patterns.wanted)
+        return Target(kind, eraser.write.T, eraser.read.T)
+    wanted = patterns.wanted - patterns.wanted.mean(0)
+    centred = patterns.items - patterns.items.mean(0)
+    if way == "mean_difference":
+        found = wanted.T @ centred / np.maximum(np.sum(wanted**2, axis=0), 1e-12)[:, None]
+    else:
+        spread = centred.std(0)
+        scale = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0)
+        (weights,) = ridge(centred * scale, wanted, penalties=(1.0,))
+        found = weights.T * scale
+    return _spanned(kind, found)
+
+
+def matched(rng: np.random.Generator, patterns: Patterns, own: Target) -> Target:
+    """Directions at random, as many, with as much of the activations along them."""
+    centred = patterns.stimuli - patterns.center
+    _, sizes, right = np.linalg.svd(centred, full_matrices=False)
+    kept = sizes > 1e-8 * sizes[0]
+    sizes, right = sizes[kept] / sizes[0], right[kept]
+    noise = rng.normal(size=(len(own.along), len(sizes)))
+    wanted = own.energy(patterns.stimuli)
+    low, high = POWERS
+    made = own
+    for _ in range(STEPS):
+        power = (low + high) / 2
+        made = _spanned("matched", (noise * sizes**power) @ right)
+        if made.energy(patterns.stimuli) < wanted:
+            low = power
+        else:
+            high = power
+    return made
+
+
+def matched_units(rng: np.random.Generator, patterns: Patterns, own: Target) -> Target:
+    """Units at random that are not the own, each one of the ten nearest in variance to one."""
+    variance = patterns.stimuli.var(0)
+    chosen = own.along.argmax(1)
+    free = np.setdiff1d(np.arange(len(variance)), chosen)
+    found = []
+    for unit in chosen:
+        near = free[np.argsort(np.abs(np.log((variance[free] + 1e-12) / (variance[unit] + 1e-12))))]
+        found.append(rng.choice(near[:10]))
+        free = free[free != found[-1]]
+    return _one_hot("matched", np.array(found), patterns)
+
+
+def _one_hot(kind: str, units: np.ndarray, patterns: Patterns) -> Target:
+    along = np.eye(patterns.stimuli.shape[1])[units]
+    return Target(kind, along, along)
+
+
+def _spanned(kind: str, vectors: np.ndarray) -> Target:
+    """The span of some vectors, as directions of length one at right angles."""
+    _, sizes, right = np.linalg.svd(vectors, full_matrices=False)
+    if not sizes[0] > 0:
+        raise AnalysisError("the categories have the same mean, so no direction tells them apart")
+    along = right[sizes > 1e-6 * sizes[0]]
+    return Target(kind, along, along)
+
+
+def _dprime(patterns: Patterns) -> np.ndarray:
+    """The largest |d'| of each unit over the categories, each against the rest."""
+    best = np.zeros(patterns.items.shape[1])
+    for column in patterns.wanted.T:
+        inside, outside = patterns.items[column > 0.5], patterns.items[column <= 0.5]
+        spread = np.sqrt((inside.var(0) + outside.var(0)) / 2)
+        apart = np.abs(inside.mean(0) - outside.mean(0))
+        best = np.maximum(
+            best, np.divide(apart, spread, out=np.zeros_like(apart), where=spread > 0)
+        )
+    return best
