@@ -12,6 +12,7 @@ from scanner.effects import Acts, Live, record_effects
 from scanner.interventions import Edit
 from scanner.lesions import lesioned
 from scanner.model import Model
+from scanner.patching import Pair, patched
 from scanner.reading import Chat
 from scanner.recording import Recording, record
 from scanner.sites import Site, SiteError
@@ -28,6 +29,7 @@ __all__ = [
     "Live",
     "Model",
     "Outcome",
+    "Pair",
     "Place",
     "Recording",
     "Site",
@@ -42,6 +44,7 @@ __all__ = [
     "find_source",
     "lesioned",
     "open_volume",
+    "patched",
     "record",
     "record_effects",
     "resolve",

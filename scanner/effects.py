@@ -75,7 +75,7 @@ class Acts:
         return volumes / f"{self.recording.subject}--{self.analysis}-{key}.zarr"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Live:
     """A subject in the scanner: a model, and the stimuli as it reads them to their end.
 

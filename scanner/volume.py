@@ -22,6 +22,8 @@ part       what is left out of a layer by a lesion: block, attention or MLP
 target     what was acted on: what a claim is about, or what it is held against
 later      how many blocks after it was acted on activations are read
 column     a score of a probe: a value of its label
+kind       of site
+place      a token of the text, by what it is
 seed       the seed of an untrained twin
 category   a value of the label that an analysis reads
 item       a word; the unit that splits and resampling respect
@@ -47,7 +49,7 @@ from scanner.shards import VolumeError, damaged
 DIMENSIONS = (
     "stimulus", "token", "pair", "position", "layer", "head", "kv_head", "head_unit", "unit",
     "neuron", "expert", "vocabulary", "rank", "part",
-    "target", "later", "column",
+    "target", "later", "column", "kind", "place",
 )  # fmt: skip
 ROWS = ("stimulus", "token", "pair")
 PROVENANCE = (

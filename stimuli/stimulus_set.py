@@ -20,6 +20,9 @@ from wordfreq import zipf_frequency
 
 REQUIRED = ("text", "item", "frame", "category")
 SPAN = ("target_start", "target_end")
+# Of pairs of texts: what stands in the place of the target in the other one, and what is right
+# after the one and the other.
+PAIR = ("corrupt", "answer", "foil")
 _HERE = Path(__file__).parent
 
 
@@ -156,14 +159,15 @@ def _crossed(folder: Path) -> pd.DataFrame:
     ]
     table["target_start"] = start
     table["target_end"] = start + table["item"].str.len()
-    return table[["text", *SPAN, "item", "frame", "category", "zipf"]]
+    pairs = [column for column in PAIR if column in table]
+    return table[["text", *SPAN, "item", "frame", "category", "zipf", *pairs]]
 
 
 def _read(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".csv":
             # Every cell as it stands: a word such as "null", "nan" or "01" is a word.
-            words = dict.fromkeys((*REQUIRED, "target"), str)
+            words = dict.fromkeys((*REQUIRED, *PAIR, "target"), str)
             table = pd.read_csv(path, keep_default_na=False, dtype=words)
         else:
             with path.open(encoding="utf-8") as lines:

@@ -1,0 +1,306 @@
+"""Which activations carry the difference between two texts that ask for different words.
+
+Activation patching (Vig et al. 2020; Meng et al. 2022; Zhang & Nanda 2024). Each stimulus is half
+of a pair: in the other text the column ``corrupt`` stands in the place of the target, and another
+word is right after it. Activations of one text are set into the other, site by site; how much of
+the way from one answer to the other that goes is the ratio of two sums over pairs, since a mean of
+ratios is that of the pairs that differ least.
+
+Beside it, activations are set in that are as far from what was there but carry no answer: those of
+other texts with the answer of the text that is patched, and what is there moved as far by the
+difference of two such texts.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import xarray as xr
+
+from analyses.acting import Acting, own
+from analyses.base import AnalysisError, Quantity, register
+from scanner import Edit, Live, Pair, Site, Subject, Trial, patched, sweep
+from scanner.sites import Kind
+from stimuli.stimulus_set import PAIR, SPAN, StimulusSet
+
+Place = Literal["target", "next", "last"]
+# Pairs of a run.
+STIMULI = 8
+
+
+@register
+@dataclass(frozen=True)
+class Patching(Acting):
+    """Set activations of one text of a pair into the other.
+
+    Attributes
+    ----------
+    sites : tuple of str
+        Kinds of site that are patched, in every layer; the first is measured.
+    places : tuple of str
+        Tokens that are patched, one at a time: the last one of the ``target``, the ``next`` one, or
+        the ``last`` of the text. The first is measured.
+    into : {'corrupt', 'clean'}
+        Which text is patched: clean activations in the corrupt text show what suffices for the
+        answer (denoising), corrupt ones in the clean text what it needs (noising).
+    random : int
+        Targets at random of each kind.
+    """
+
+    sites: tuple[Kind, ...] = ("resid_post", "attn_out_post", "mlp_out_post")
+    places: tuple[Place, ...] = ("target", "last")
+    into: Literal["corrupt", "clean"] = "corrupt"
+    random: int = 6
+
+    measures: ClassVar[Mapping[str, Quantity]] = {
+        "share": Quantity(
+            "how much of the way from one answer to the other a patch goes: 0 for none of it, 1 "
+            "for all",
+            -float("inf"),
+            float("inf"),
+        ),
+    }
+    aims: ClassVar[tuple[str, ...]] = ("own", "matched", "other", "known")
+
+    def __post_init__(self) -> None:
+        for name in ("sites", "places"):
+            given = getattr(self, name)
+            if not given or len(set(given)) < len(given):
+                raise ValueError(f"{name}: at least one, each once")
+        if self.random < 0:
+            raise ValueError(f"random of {self.random}; it must be at least 0")
+
+    def runs(self, live: Live, subject: Subject) -> list[tuple[str, range]]:
+        """Stimuli for the map of all sites, and targets of what is measured."""
+        count, random = len(live.ids), 2 * self.random if live.trained else 0
+        _pairs(live)  # what is wrong with them is said before anything is done
+        return [
+            *(("map", range(one, min(one + STIMULI, count))) for one in range(0, count, STIMULI)),
+            *(("targets", range(one, one + 1)) for one in range(2 + random)),
+        ]
+
+    def act(
+        self, live: Live, subject: Subject, run: tuple[str, range], *, rng: np.random.Generator
+    ) -> xr.Dataset:
+        what, some = run
+        return self._map(live, some) if what == "map" else self._target(live, some[0], rng)
+
+    def _map(self, live: Live, some: range) -> xr.Dataset:
+        """Every site and place of some pairs."""
+        pairs = _pairs(live)
+        asked = [
+            Pair(
+                pairs.clean.ids[one], pairs.corrupt.ids[one], pairs.answers[one],
+                [self._place(pairs.clean, one, place) for place in self.places],
+            )
+            for one in some
+        ]  # fmt: skip
+        found = patched(live.model, asked, self.sites, into=self.into)
+        dims = ("stimulus", "kind", "layer", "place")
+        return xr.Dataset(
+            {
+                "every": (dims, found.difference.astype(np.float32)),
+                "base": ("stimulus", found.base),
+                "donor": ("stimulus", found.donor),
+            },
+            coords={
+                "stimulus": np.array(some),
+                "kind": list(self.sites),
+                "layer": np.arange(live.model.layers),
+                "place": list(self.places),
+            },
+        )
+
+    def _target(self, live: Live, target: int, rng: np.random.Generator) -> xr.Dataset:
+        """One target of what is measured, in all pairs and layers."""
+        pairs, kind = _pairs(live), self.sites[0]
+        taker, giver = pairs.clean, pairs.corrupt
+        if self.into == "corrupt":
+            taker, giver = giver, taker
+        at = [self._place(taker, one, self.places[0]) for one in range(len(taker.ids))]
+        there, given = _heard(live, taker.ids, at, kind), _heard(live, giver.ids, at, kind)
+        named = "own" if target == 0 else "known" if target == 1 else (
+            "other" if target % 2 else "matched"
+        )  # fmt: skip
+        draws = np.random.default_rng([int(rng.integers(2**32)), target])
+        values = given
+        if named == "other":
+            values = there[_of_another(draws, pairs.answers)]
+        elif named == "matched":
+            apart = (
+                there[_of_another(draws, pairs.answers)] - there[_of_another(draws, pairs.answers)]
+            )
+            size = np.linalg.norm(given - there, axis=-1, keepdims=True)
+            length = np.linalg.norm(apart, axis=-1, keepdims=True)
+            values = there + apart * np.divide(
+                size, length, out=np.zeros_like(size), where=length > 0
+            )
+        trials = []
+        for text, layer in np.ndindex(len(at), live.model.layers):
+            if named == "known":
+                continue
+            edit = Edit(
+                kind, "replace", layers=[layer], positions=[at[text]], value=values[text, layer],
+                must_move=False,
+            )  # fmt: skip
+            trials.append(Trial(text, (edit,)))
+        # All of the other text, whatever the layer: its own answer.
+        read = giver if named == "known" else taker
+        trials = trials or [Trial(text, ()) for text in range(len(at))]
+        difference = np.empty(len(trials))
+        for found in sweep(live.model, read.ids, trials, answers=pairs.answers):
+            difference[found.trials] = found.logits[:, 0] - found.logits[:, 1]
+        shape = len(at), live.model.layers
+        made = np.broadcast_to(difference.reshape(len(at), -1), shape)
+        return xr.Dataset(
+            {"patched": (("stimulus", "layer", "target"), made[..., None].astype(np.float32))},
+            coords={
+                "stimulus": np.arange(len(at)),
+                "layer": np.arange(live.model.layers),
+                "target": [target],
+                "target_kind": ("target", [named]),
+            },
+        )
+
+    def _place(self, live: Live, text: int, place: Place) -> int:
+        end, last = live.targets[text][-1], len(live.ids[text]) - 1
+        if place == "next" and end == last:
+            raise AnalysisError(
+                f"patching: nothing follows the target of stimulus {text}; leave `next` out"
+            )
+        return {"target": end, "next": end + 1, "last": last}[place]
+
+    def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:
+        """Say how far patches go.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``share`` (layer): of the first site at the first place; ``share_of`` (layer, arm): of
+            every site and place, and of random targets on average; ``told`` (scalar): the share of
+            pairs in both of whose texts the right answer is the likelier; ``decided`` (scalar):
+            how far apart the two texts of a pair are, in logits, on average.
+
+        Raises
+        ------
+        AnalysisError
+            If the texts of pairs do not differ in their answers.
+        """
+        (subject,) = subjects
+        volume = subject.volume
+        base, donor = volume["base"].to_numpy(), volume["donor"].to_numpy()
+        whole = float(np.sum(donor - base))
+        if not abs(whole) > 1e-6 * np.sum(np.abs(donor) + np.abs(base)):
+            raise AnalysisError(
+                f"{subject.name}: its answers do not differ between the texts of a pair"
+            )
+
+        def share(values: xr.DataArray) -> np.ndarray:
+            moved = values.transpose("stimulus", "layer").to_numpy() - base[:, None]
+            return moved.sum(0) / whole
+
+        arms = {
+            f"{kind}, {place}": share(volume["every"].sel(kind=kind, place=place))
+            for kind in self.sites
+            for place in self.places
+        }
+        named = volume["target_kind"].to_numpy().astype(object).astype(str)
+        for kind in ("other", "matched"):
+            some = np.flatnonzero(named == kind)
+            if len(some):
+                arms[f"random: {kind}"] = share(volume["patched"].isel(target=some).mean("target"))
+        sign = 1 if self.into == "clean" else -1
+        right = (sign * base > 0) & (sign * donor < 0)
+        result = xr.Dataset(
+            {
+                "share": ("layer", share(own(subject)["patched"])),
+                "share_of": (("layer", "arm"), np.stack(list(arms.values()), 1)),
+                "told": float(right.mean()),
+                "decided": float(np.mean(sign * (base - donor))),
+            },
+            coords={"layer": volume["layer"].to_numpy(), "arm": list(arms)},
+        )
+        result["share"].attrs["chance"] = 0.0
+        return result
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """The stimuli, the other texts of their pairs, and what is right after each."""
+
+    clean: Live
+    corrupt: Live
+    answers: list[tuple[int, int]]
+
+
+def _pairs(live: Live) -> _Pairs:
+    """Pairs as the model reads them.
+
+    Raises
+    ------
+    AnalysisError
+        If the stimuli are no pairs, the texts of one are not of one length, or an answer is no
+        single token.
+    """
+    stimuli = live.recording.stimuli
+    missing = [column for column in PAIR if column not in stimuli.table]
+    if missing:
+        raise AnalysisError(f"patching: the stimuli have no column '{missing[0]}', so are no pairs")
+    texts, ends = [], []
+    for _, row in stimuli.table.iterrows():
+        start, end = (int(row[name]) for name in SPAN)
+        texts.append(row["text"][:start] + row["corrupt"] + row["text"][end:])
+        ends.append(start + len(row["corrupt"]))
+    table = stimuli.table.assign(text=texts, target_end=ends)
+    corrupt = replace(live, recording=replace(
+        live.recording, stimuli=StimulusSet(stimuli.name, table)
+    ))  # fmt: skip
+    for number, (one, other) in enumerate(zip(live.ids, corrupt.ids, strict=True)):
+        if len(one) != len(other) or live.targets[number] != corrupt.targets[number]:
+            raise AnalysisError(
+                f"patching: stimulus {number} ('{stimuli.table['text'][number]}') has {len(one)} "
+                f"tokens, with '{table['corrupt'][number]}' {len(other)}; take a word of as many"
+            )
+    asked = zip(stimuli.table["text"], stimuli.table["answer"], stimuli.table["foil"], strict=True)
+    answers = [(_token(live, text, right), _token(live, text, wrong))
+               for text, right, wrong in asked]  # fmt: skip
+    return _Pairs(live, corrupt, answers)
+
+
+def _token(live: Live, text: str, word: str) -> int:
+    """The token that a word is after a text.
+
+    Raises
+    ------
+    AnalysisError
+        If it is not a single one.
+    """
+    tokenize: Any = live.model.tokenizer
+    before, after = (tokenize(one)["input_ids"] for one in (text, f"{text} {word}"))
+    if after[: len(before)] != before or len(after) != len(before) + 1:
+        raise AnalysisError(f"patching: '{word}' is not a single token after '{text}'")
+    return after[-1]
+
+
+def _heard(live: Live, ids: list[list[int]], at: list[int], kind: Kind) -> np.ndarray:
+    """Activations at one place of each text, stimulus x layer x unit."""
+    sites = [Site(kind, layer) for layer in range(live.model.layers)]
+    trials = [Trial(text, ()) for text in range(len(ids))]
+    made: np.ndarray | None = None
+    for found in sweep(live.model, ids, trials, reads=sites, places=at, predictions=False):
+        values = np.stack([found.activations[site] for site in sites], axis=1)
+        if made is None:
+            made = np.empty((len(ids), *values.shape[1:]))
+        made[found.trials] = values
+    assert made is not None
+    return made
+
+
+def _of_another(rng: np.random.Generator, answers: list[tuple[int, int]]) -> np.ndarray:
+    """For each text another one with the same right answer."""
+    found = np.empty(len(answers), dtype=int)
+    for one, known in enumerate(answers):
+        same = [two for two, other in enumerate(answers) if other == known and two != one]
+        found[one] = rng.choice(same) if same else one
+    return found
