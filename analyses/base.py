@@ -20,7 +20,7 @@ from scanner import Subject, volume
 # What dimensions of results are called, beside those of volumes.
 DIMENSIONS = (
     *volume.DIMENSIONS, "category", "other_category", "other_layer", "item", "draw", "mask",
-    "distance", "removed", "model", "depth", "place", "penalty", "axis", "offset", "contrast",
+    "distance", "removed", "model", "depth", "penalty", "axis", "offset", "contrast", "arm",
 )  # fmt: skip
 
 REGISTRY: dict[str, type["Analysis"]] = {}

@@ -24,6 +24,7 @@ later      how many blocks after it was acted on activations are read
 column     a score of a probe: a value of its label
 kind       of site
 place      a token of the text, by what it is
+dose       how much was added, in standard deviations
 seed       the seed of an untrained twin
 category   a value of the label that an analysis reads
 item       a word; the unit that splits and resampling respect
@@ -49,7 +50,7 @@ from scanner.shards import VolumeError, damaged
 DIMENSIONS = (
     "stimulus", "token", "pair", "position", "layer", "head", "kv_head", "head_unit", "unit",
     "neuron", "expert", "vocabulary", "rank", "part",
-    "target", "later", "column", "kind", "place",
+    "target", "later", "column", "kind", "place", "dose",
 )  # fmt: skip
 ROWS = ("stimulus", "token", "pair")
 PROVENANCE = (
