@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 import xarray as xr
 
-from analyses.acting import Acting, kinds, own
+from analyses.acting import Acting, kinds, own, values_of
 from analyses.base import AnalysisError, Quantity, labels, register, vectors
 from analyses.probe import aucs, ridge, standardised
 from analyses.splits import Fold, folds_of, item_groups
@@ -198,7 +198,7 @@ class Ablation(Acting):
         xarray.Dataset
             By layer, ``drop_refitted``, ``drop_frozen`` and ``divergence``; ``auc_left``
             (layer, arm): what is read at the last of `later`, intact, after the own and, on
-            average, after other targets; ``harm`` (layer, arm): the divergence of unrelated
+            average, after other targets; ``harm`` (layer, harmed): the divergence of unrelated
             sentences, nats; ``auc_later`` (layer, later): what a probe trained anew reads.
 
         Raises
@@ -208,47 +208,45 @@ class Ablation(Acting):
         """
         (subject,) = subjects
         volume, mine = subject.volume, own(subject)
-        names, codes = self._codes(subject)
+        _, codes = self._codes(subject)
         folds = _folds(volume["fold"].to_numpy())
-        layers = volume["layer"].to_numpy()
+        last = len(self.later) - 1
 
-        def read(scores: xr.DataArray) -> np.ndarray:
-            ordered = scores.transpose("layer", "stimulus", "column").to_numpy()
-            return np.array([_area(one, codes, folds) for one in ordered])
+        def areas(scores: np.ndarray) -> np.ndarray:
+            return np.array([_area(one, codes, folds) for one in scores])
 
-        last = {"later": self.later.index(self.later[-1])}
-        untouched = read(volume["intact"].isel(last))
-        left = {name: read(mine[name].isel(last)) for name in ("frozen", "refitted")}
-        given = kinds(volume)
-        arms = {"intact": untouched, "own, frozen probe": left["frozen"], "own": left["refitted"]}
-        harmed = {"own": mine["neutral_divergence"].to_numpy()}
-        for kind in dict.fromkeys(given[given != "own"]):
-            some = np.flatnonzero(given == kind)
-            arms[kind] = np.mean(
-                [read(volume["refitted"].isel(last).isel(target=one)) for one in some], axis=0
-            )
-            harmed[kind] = volume["neutral_divergence"].isel(target=some).mean("target").to_numpy()
-        none = np.full(len(layers), np.nan)
+        ordered = ("layer", "later", "stimulus", "column")
+        intact = areas(values_of(volume, "intact", *ordered)[:, last])
+        scores = {
+            name: values_of(volume, name, "target", *ordered) for name in ("frozen", "refitted")
+        }
+        frozen, refitted = (areas(one[mine, :, last]) for one in scores.values())
+        divergence = values_of(volume, "divergence", "target", "layer", "stimulus")[mine].mean(1)
+        zero = {"chance": 0.0}
         result = xr.Dataset(
             {
-                "drop_refitted": ("layer", untouched - left["refitted"]),
-                "drop_frozen": ("layer", untouched - left["frozen"]),
-                "divergence": ("layer", mine["divergence"].mean("stimulus").to_numpy()),
-                "auc_left": (("layer", "arm"), np.stack(list(arms.values()), 1)),
-                "harm": (("layer", "arm"), np.stack([harmed.get(arm, none) for arm in arms], 1)),
-                "auc_later": (
-                    ("layer", "later"),
-                    np.stack(
-                        [read(mine["refitted"].isel(later=one)) for one in range(len(self.later))],
-                        axis=1,
-                    ),
-                ),
+                "drop_refitted": ("layer", intact - refitted, zero),
+                "drop_frozen": ("layer", intact - frozen, zero),
+                "divergence": ("layer", divergence, zero),
             },
-            coords={"layer": layers, "arm": list(arms), "later": list(self.later)},
+            coords={"layer": volume["layer"].to_numpy()},
         )
-        for measure in self.measures:
-            result[measure].attrs["chance"] = 0.0
-        return result
+        if volume.sizes["target"] == 1:
+            return result
+        given = kinds(volume)
+        harm = volume["neutral_divergence"].transpose("target", "layer").to_numpy()
+        arms = {"intact": intact, "own, frozen probe": frozen, "own": refitted}
+        harmed = {"own": harm[mine]}
+        for kind in dict.fromkeys(given[given != "own"]):
+            some = np.flatnonzero(given == kind)
+            arms[kind] = np.mean([areas(scores["refitted"][one, :, last]) for one in some], axis=0)
+            harmed[kind] = harm[some].mean(0)
+        later = [areas(scores["refitted"][mine, :, one]) for one in range(len(self.later))]
+        return result.assign(
+            auc_left=(("layer", "arm"), np.stack(list(arms.values()), 1)),
+            harm=(("layer", "harmed"), np.stack(list(harmed.values()), 1)),
+            auc_later=(("layer", "later"), np.stack(later, 1)),
+        ).assign_coords(arm=list(arms), harmed=list(harmed), later=list(self.later))
 
     def _codes(self, subject: Subject) -> tuple[np.ndarray, np.ndarray]:
         """The columns of scores, and for each stimulus which of them is its own."""

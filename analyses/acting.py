@@ -18,8 +18,8 @@ known        something that surely has an effect, for claims of absence
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -85,8 +85,13 @@ def kinds(volume: xr.Dataset) -> np.ndarray:
     return volume["target_kind"].to_numpy().astype(object).astype(str)
 
 
-def own(subject: Subject) -> xr.Dataset:
-    """The effects of what the claim is about, without the dimension of targets.
+def values_of(volume: xr.Dataset, name: str, *dims: str) -> np.ndarray:
+    """A variable with its dimensions in that order; the gate asks thousands of times."""
+    return volume.variables[name].transpose(*dims).to_numpy()
+
+
+def own(subject: Subject) -> int:
+    """The place of what the claim is about among the targets.
 
     Raises
     ------
@@ -98,10 +103,12 @@ def own(subject: Subject) -> xr.Dataset:
     (found,) = np.nonzero(kinds(subject.volume) == "own")
     if len(found) != 1:
         raise AnalysisError(f"{subject.name}: {len(found)} targets are called 'own'; one is needed")
-    return subject.volume.isel(target=found[0])
+    return int(found[0])
 
 
-def identity(analysis: Analysis, variable: str) -> str:
-    """Why a variable is no finding whatever its value; empty if it may be one."""
-    known: Mapping[str, str] = getattr(analysis, "identities", {})
-    return known.get(variable, "")
+def alone(subject: Subject) -> Subject:
+    """What the claim is about alone, without what it is held against."""
+    if subject.volume.sizes.get("target", 1) == 1:
+        return subject
+    (found,) = np.nonzero(kinds(subject.volume) == "own")
+    return replace(subject, volume=subject.volume.isel(target=found))

@@ -21,6 +21,7 @@ from scanner import Subject, volume
 DIMENSIONS = (
     *volume.DIMENSIONS, "category", "other_category", "other_layer", "item", "draw", "mask",
     "distance", "removed", "model", "depth", "penalty", "axis", "offset", "contrast", "arm",
+    "harmed",
 )  # fmt: skip
 
 REGISTRY: dict[str, type["Analysis"]] = {}
@@ -51,12 +52,15 @@ class Analysis(ABC):
         The scalar measures that a hypothesis may name. Each is a variable of the result with a
         dimension ``layer``, and carries the attribute ``chance``: its value where there is no
         effect.
+    identities : mapping of str to str
+        Variables of the result that can be no finding whatever they are, and why.
     reads : {'linear', 'nonlinear'}
         By what kind of probe a control is to ask whether the label can be read at all.
     """
 
     reads: ClassVar[Reading] = "linear"
     measures: ClassVar[Mapping[str, Quantity]] = {}
+    identities: ClassVar[Mapping[str, str]] = {}
 
     def misfit(self, dims: Collection[str]) -> str:
         """Why the site that it reads, with these dimensions, is none that it can; else empty.

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import xarray as xr
 
-from analyses.acting import Acting, own
+from analyses.acting import Acting, kinds, own, values_of
 from analyses.base import AnalysisError, Quantity, register
 from scanner import Edit, Live, Pair, Site, Subject, Trial, patched, sweep
 from scanner.sites import Kind
@@ -196,33 +196,35 @@ class Patching(Acting):
                 f"{subject.name}: its answers do not differ between the texts of a pair"
             )
 
-        def share(values: xr.DataArray) -> np.ndarray:
-            moved = values.transpose("stimulus", "layer").to_numpy() - base[:, None]
-            return moved.sum(0) / whole
+        def share(values: np.ndarray) -> np.ndarray:
+            """Of what was patched, layer x stimulus."""
+            return (values - base).sum(1) / whole
 
-        arms = {
-            f"{kind}, {place}": share(volume["every"].sel(kind=kind, place=place))
-            for kind in self.sites
-            for place in self.places
-        }
-        named = volume["target_kind"].to_numpy().astype(object).astype(str)
-        for kind in ("other", "matched"):
-            some = np.flatnonzero(named == kind)
-            if len(some):
-                arms[f"random: {kind}"] = share(volume["patched"].isel(target=some).mean("target"))
-        sign = 1 if self.into == "clean" else -1
-        right = (sign * base > 0) & (sign * donor < 0)
+        mine = own(subject)
+        patched = values_of(volume, "patched", "target", "layer", "stimulus")
         result = xr.Dataset(
-            {
-                "share": ("layer", share(own(subject)["patched"])),
-                "share_of": (("layer", "arm"), np.stack(list(arms.values()), 1)),
-                "told": float(right.mean()),
-                "decided": float(np.mean(sign * (base - donor))),
-            },
-            coords={"layer": volume["layer"].to_numpy(), "arm": list(arms)},
+            {"share": ("layer", share(patched[mine]), {"chance": 0.0})},
+            coords={"layer": volume["layer"].to_numpy()},
         )
-        result["share"].attrs["chance"] = 0.0
-        return result
+        if volume.sizes["target"] == 1:
+            return result
+        every = values_of(volume, "every", "kind", "place", "layer", "stimulus")
+        arms = {
+            f"{kind}, {place}": share(every[row, column])
+            for row, kind in enumerate(self.sites)
+            for column, place in enumerate(self.places)
+        }
+        given = kinds(volume)
+        for kind in ("other", "matched"):
+            some = np.flatnonzero(given == kind)
+            if len(some):
+                arms[f"random: {kind}"] = share(patched[some].mean(0))
+        sign = 1 if self.into == "clean" else -1
+        return result.assign(
+            share_of=(("layer", "arm"), np.stack(list(arms.values()), 1)),
+            told=float(np.mean((sign * base > 0) & (sign * donor < 0))),
+            decided=float(np.mean(sign * (base - donor))),
+        ).assign_coords(arm=list(arms))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ each stimulus has one category, so that a retention near one is nearly an identi
 categories are held side by side; with least squares the two are the same probe.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import xarray as xr
@@ -40,6 +42,11 @@ class Retention(Analysis):
     label: str = "category"
     item_folds: int = 4
     penalty: float = 1.0
+
+    identities: ClassVar[Mapping[str, str]] = {
+        "retention": "both probes are lines in one space and each stimulus has one category, so "
+        "that it is near one in any data; by least squares they are the same probe",
+    }
 
     def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:
         """Compare.

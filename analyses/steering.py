@@ -20,7 +20,7 @@ from typing import ClassVar
 import numpy as np
 import xarray as xr
 
-from analyses.acting import Acting, kinds, own
+from analyses.acting import Acting, kinds, own, values_of
 from analyses.base import AnalysisError, Quantity, labels, register, vectors
 from analyses.splits import folds_of, item_groups
 from analyses.targets import Patterns, Target, Way, aim, matched
@@ -261,35 +261,28 @@ class Steering(Acting):
         """
         (subject,) = subjects
         volume, mine = subject.volume, own(subject)
-
-        def slope(shift: xr.DataArray) -> np.ndarray:
-            dose = shift["dose"]
-            return ((shift * dose).sum("dose") / (dose**2).sum()).mean("stimulus").to_numpy()
-
-        given = kinds(volume)
-        arms = {
-            kind: np.mean(
-                [slope(volume["shift"].isel(target=one)) for one in np.flatnonzero(given == kind)],
-                0,
-            )
-            for kind in dict.fromkeys(given)
-            if kind != "known"
-        }
-        result = xr.Dataset(
-            {
-                "slope": ("layer", slope(mine["shift"])),
-                "slope_of": (("layer", "arm"), np.stack(list(arms.values()), 1)),
-                "rise": (("layer", "dose"), mine["shift"].mean("stimulus").data),
-                "moved": (("layer", "dose"), mine["divergence"].mean("stimulus").data),
-            },
-            coords={
-                "layer": volume["layer"].to_numpy(),
-                "arm": list(arms),
-                "dose": volume["dose"].to_numpy(),
-            },
+        dose = volume["dose"].to_numpy()
+        # target x layer x dose: means over stimuli.
+        shift, divergence = (
+            values_of(volume, name, "target", "layer", "dose", "stimulus").mean(-1, dtype=float)
+            for name in ("shift", "divergence")
         )
-        result["slope"].attrs["chance"] = 0.0
-        return result
+        slopes = shift @ dose / np.sum(dose**2)
+        result = xr.Dataset(
+            {"slope": ("layer", slopes[mine], {"chance": 0.0})},
+            coords={"layer": volume["layer"].to_numpy()},
+        )
+        if volume.sizes["target"] == 1:
+            return result
+        given = kinds(volume)
+        arms = [kind for kind in dict.fromkeys(given) if kind != "known"]
+        return result.assign(
+            slope_of=(
+                ("layer", "arm"), np.stack([slopes[given == kind].mean(0) for kind in arms], 1)
+            ),
+            rise=(("layer", "dose"), shift[mine]),
+            moved=(("layer", "dose"), divergence[mine]),
+        ).assign_coords(arm=arms, dose=dose)  # fmt: skip
 
 
 def _push(patterns: Patterns, along: np.ndarray) -> np.ndarray:

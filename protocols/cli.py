@@ -332,6 +332,9 @@ def _show_plan(run: Run) -> None:
             f"{cost.bytes / 1e6:.1f}",
             "is there" if there else f"{max(1, round(seconds))} s",
         )
+        for name, acts in run.acts(planned):
+            done = acts.path(run.folders.volumes).exists()
+            table.add_row("", "", f"then {name} ({acts.analysis})", "", "is there" if done else "")
     Console().print(table)
 
 

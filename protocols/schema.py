@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from analyses import REGISTRY, Analysis
-from analyses.acting import Acting, identity
+from analyses.acting import Acting
 from analyses.base import label_of
 from analyses.contrast import weights
 from protocols.marked_yaml import MarkedYaml, Place, ProtocolError, read
@@ -442,8 +442,8 @@ def _check_hypotheses(
                 (*place, "measure"), f"no analysis is named '{name}'{_nearest(name, analyses)}"
             )
         measures = analyses[name].measures
-        why = identity(analyses[name], variable)
-        if why:
+        why = analyses[name].identities.get(variable)
+        if why is not None:
             raise source.error(
                 (*place, "measure"), f"'{variable}' can be no finding, whatever it is: {why}"
             )

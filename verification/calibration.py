@@ -18,14 +18,19 @@ import numpy as np
 from scipy.stats import binomtest
 
 from analyses import Analysis
+from analyses.ablation import Ablation
+from analyses.acting import Acting
 from analyses.localiser import Localiser
 from analyses.mlp_probe import MlpProbe
+from analyses.patching import Patching
 from analyses.probe import Probe
 from analyses.rank import Rank
 from analyses.rsa import Rsa
 from analyses.selectivity import Selectivity
+from analyses.steering import Steering
 from scanner import Subject
 from verification.base import Hypothesis, Verdict
+from verification.effect_worlds import effect_world
 from verification.gate import Case, in_parallel, judge
 from verification.measure import Measure
 from verification.red_team import FAULTS, Fault
@@ -108,9 +113,11 @@ class Kind:
     def planted(self, effect: float, seed: int, **size: Any) -> Subject:
         """A world in which the effect is as large as asked, on average."""
         strength = self.strength(effect, tuple(sorted(size.items())))
-        return world(
-            np.random.default_rng([seed, 1]), code=self.code, size=strength, correlated=True, **size
-        )
+        return self.world(np.random.default_rng([seed, 1]), strength, **size)
+
+    def world(self, rng: np.random.Generator, strength: float, **size: Any) -> Subject:
+        """A world in which the code has some strength."""
+        return world(rng, code=self.code, size=strength, correlated=True, **size)
 
     def strength(self, effect: float, size: tuple[tuple[str, Any], ...]) -> float:
         """How strong a code must be for an effect, found by halving on two dozen worlds."""
@@ -128,13 +135,10 @@ class Kind:
             middle = (low + high) / 2
             found = [
                 measure.effect(
-                    world(
-                        np.random.default_rng([seed, 2]), code=self.code, size=middle,
-                        correlated=True, twins=0, **size,
-                    )
+                    self.world(np.random.default_rng([seed, 2]), middle, twins=0, **size)
                 )
                 for seed in range(24)
-            ]  # fmt: skip
+            ]
             # A stronger code has more of what is claimed to be there, less of what is not.
             if (np.mean(found) < effect) == (self.than is None):
                 low = middle
@@ -160,6 +164,33 @@ class Kind:
             tails=3.0 if rng.random() < 0.5 else None,
             correlated=rng.random() < 0.5,
             item_spread=rng.choice([0.3, 1.0]),
+            **SMALL,
+        )
+
+
+@dataclass(frozen=True)
+class ActingKind(Kind):
+    """A kind of measure of what was done."""
+
+    def world(self, rng: np.random.Generator, strength: float, **size: Any) -> Subject:
+        return self._acted(rng, size=strength, **size)
+
+    def _acted(self, rng: np.random.Generator, **settings: Any) -> Subject:
+        assert isinstance(self.analysis, Acting)
+        settings.pop("units", None)
+        return effect_world(rng, self.analysis, **settings)
+
+    def empty(self, seed: int) -> tuple[str, Subject]:
+        """A world in which nothing is done, or anything does it, or it is done to twins as well."""
+        rng = np.random.default_rng([seed, 0])
+        explained = ("noise", "anything", "architecture")[seed % 3]
+        size = rng.uniform(0, 0.8)
+        planted = {"noise": {}, "anything": {"generic": size}}
+        return explained, self._acted(
+            rng,
+            **planted.get(explained, {explained: size}),
+            spread=rng.choice([0.2, 0.6]),
+            random=3,
             **SMALL,
         )
 
@@ -203,6 +234,11 @@ LOCALISER: dict[str, dict[str, Any]] = {
     "surface_only": {"margin": 0.05},
     "split_half": {"margin": 0.15, "splits": 10},
 }
+ACTING: dict[str, dict[str, Any]] = {
+    "untrained_twin": {"margin": 0.05},
+    "random_target": {"margin": 0.05},
+    "split_half": {"margin": 0.05, "splits": 10},
+}
 OVERLAP: dict[str, dict[str, Any]] = {
     "planted_units": {"margin": 0.2, "units": 5, "strength": 2.0},
     "split_half": {"margin": 0.0, "splits": 10},
@@ -225,6 +261,11 @@ KINDS = {
             "selectivity.overlap", Selectivity(SITE, top=5, splits=10), 0.1, OVERLAP, "localist",
             than=0.5,
         ),
+        ActingKind("ablation.drop_refitted", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),
+        ActingKind("ablation.drop_frozen", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),
+        ActingKind("ablation.divergence", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),
+        ActingKind("patching.share", Patching(), 0.1, ACTING),
+        ActingKind("steering.slope", Steering(SITE, (0,)), 0.1, ACTING),
     )
 }  # fmt: skip
 

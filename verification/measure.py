@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from analyses import Analysis, AnalysisError
+from analyses.acting import alone
 from analyses.base import labels
 from scanner import Subject
 from verification.base import Hypothesis
@@ -88,7 +89,7 @@ class Measure:
         if self.half_samples is None:
             raise TypeError("a measure without half-samples has no interval")
         # Of twins and other layers nobody asks, and they would be taken along.
-        subject = self.at_its_layer(replace(subject, twins={}))
+        subject = self.at_its_layer(alone(replace(subject, twins={})))
         draws = [self.effect(subject.take(rows)) for rows in self.half_samples.rows]
         return Estimate(
             self.effect(subject),

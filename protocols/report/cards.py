@@ -188,6 +188,8 @@ def _world_words(name: str, draws: int) -> str:
         "their range.",
         "surface_only": "Dashed: the same analysis on the surface of the words, by "
         f"{counted(draws, 'family', 'families')} of features; no layer changes it.",
+        "random_target": f"Green lines: {counted(draws, 'random target')}, done to alike.",
+        "known_target": "Dashed: what surely has an effect.",
         "planted_units": "Dashed: a model with selective units planted in every layer.",
     }
     return words.get(name, f"Dash-dotted: the world of {plain(name)}.")

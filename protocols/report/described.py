@@ -142,6 +142,20 @@ READING = {
     "spread_scaled": "The same, in units of each unit's spread over items.",
     "units": "The participation ratio of the direction: how many units carry it.",
     "agreement": "The correlation of the directions of two parts of the items.",
+    "auc_left": "What a probe trained anew reads of the label some blocks later (area under the "
+    "ROC curve): intact, after what is claimed to carry it was taken away, and after what is "
+    "random was.",
+    "auc_later": "What a probe trained anew reads of the label after it was taken away, by how "
+    "many blocks later.",
+    "harm": "How far predictions after unrelated sentences are from the intact ones, in nats, on "
+    "average over targets of a kind.",
+    "share_of": "How much of the way from one answer to the other it goes to set in what the other "
+    "text has there: 0 for none, 1 for all.",
+    "slope_of": "By how much the words of a category become likelier than others, in nats for each "
+    "standard deviation that is added, on average over targets of a kind.",
+    "rise": "By how much the words of a category become likelier than others, in nats, by how much "
+    "of its direction is added.",
+    "moved": "How far predictions are from the intact ones, in nats, by how much is added.",
     "erased": "What a probe still reads in other items after least-squares erasure of the label: "
     "0.5 if nothing.",
 }
@@ -165,6 +179,15 @@ TITLES = {
     "read": "number read",
     "line": "predicted along a line",
     "spline": "predicted along a spline",
+    "auc_left": "area under the curve, by what was taken away",
+    "auc_later": "area under the curve, by how much later",
+    "harm": "harm to unrelated sentences",
+    "share_of": "way to the other answer, by what is patched",
+    "slope_of": "slope, by what is added",
+    "rise": "rise of a category's words",
+    "moved": "divergence by dose",
+    "told": "pairs that are told right",
+    "decided": "logits between the answers",
     "umap": "UMAP",
     "pca": "principal components",
     "trustworthiness_pca": "trustworthiness, principal components",
@@ -176,6 +199,10 @@ BOUNDS = ("_low", "_high")
 # Rows of a map that are numbers, in words.
 NAMED = {
     "contrast": str,
+    "arm": str,
+    "harmed": str,
+    "later": lambda blocks: f"{words.counted(blocks, 'block')} later",
+    "dose": lambda size: f"{size:+g} standard deviations",
     "offset": lambda away: (
         f"{words.counted(abs(away), 'token')} {'after' if away > 0 else 'before'}"
         if away
@@ -445,6 +472,10 @@ PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"layer", "mask"}): _by_row,
     frozenset({"layer", "distance"}): _by_row,
     frozenset({"layer", "contrast"}): _by_row,
+    frozenset({"layer", "arm"}): _by_row,
+    frozenset({"layer", "harmed"}): _by_row,
+    frozenset({"layer", "later"}): _by_row,
+    frozenset({"layer", "dose"}): _by_row,
     frozenset({"layer", "penalty"}): _by_row,
     frozenset({"layer", "offset"}): _by_row,
     frozenset({"offset"}): _curve,

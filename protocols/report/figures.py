@@ -57,6 +57,8 @@ LOOKS = {
     "shuffled_labels": Look("#8b959c", "solid", 0.8, "shuffled labels"),
     "surface_only": Look("#007a5a", "dash", 1.8, "surface only"),
     "planted_units": Look("#a6487f", "dash", 1.8, "planted units"),
+    "random_target": Look("#007a5a", "solid", 0.8, "random targets"),
+    "known_target": Look("#a6487f", "dash", 1.8, "known to have an effect"),
 }
 # The other colours of the same palette, for lines that stand side by side.
 MODELS = ("#0b5a94", "#d55e00", "#007a5a", "#a6487f", "#7a6a00", "#3b9bd4", "#1d2429")

@@ -281,6 +281,11 @@ def _control(name: str, controls: list[Control]) -> str:
         f"half had to keep, in the median, an effect of at least the margin ({margin}).",
         "other_seeds": f"With {fields.get('seeds')} other seeds of the analysis the effect had to "
         f"reach, in the median, at least the margin ({margin}).",
+        "random_target": "The same was done to targets at random, as that analysis says; the "
+        "strongest, counted by how often it is in halves of the items, had to be exceeded by a "
+        f"margin ({margin}).",
+        "known_target": "The same was done to what surely has an effect, which had to fail the "
+        f"claim by a margin ({margin}).",
         "planted_units": f"A model with {fields.get('units')} planted units of d' = "
         f"{fields.get('strength')} for each category had to fail the claim by a margin ({margin}).",
     }

@@ -118,7 +118,10 @@ def gather(study: Study, summary: Mapping[str, Any], home: Path, root: Path) -> 
         "stimuli": stimuli(study, summary, volumes),
         "methods": paragraphs(study, summary, volumes),
         "references": references(study, summary),
-        "recordings": [_recorded(one, volumes, summary) for one in summary["recordings"]],
+        "recordings": [
+            _recorded(one, xr.open_zarr(root / one["path"], consolidated=False), summary)
+            for one in (*summary["recordings"], *summary["effects"])
+        ],
         "calibrated": calibrated(),
         "protocol_text": study.text,
         "style": Markup((_HERE / "report.css").read_text(encoding="utf-8")),
@@ -251,9 +254,8 @@ def _eta_squared(values: pd.Series, means: pd.Series, counts: pd.Series) -> floa
 
 
 def _recorded(
-    recording: Mapping[str, Any], volumes: Mapping[str, xr.Dataset], summary: Mapping[str, Any]
+    recording: Mapping[str, Any], volume: xr.Dataset, summary: Mapping[str, Any]
 ) -> Recorded:
-    volume = volumes[recording["subject"]]
     said = provenance(volume)
     sites = ", ".join(
         f"{name} ({' × '.join(f'{size} {dim}' for dim, size in values.sizes.items())})"
@@ -265,7 +267,10 @@ def _recorded(
         recording["subject"],
         recording["path"],
         recording["sha256"],
-        [("sites", sites), *((key, str(said[key])) for key in RECORDED if key in said)],
+        [
+            ("effects" if "analysis" in recording else "sites", sites),
+            *((key, str(said[key])) for key in RECORDED if key in said),
+        ],
         [(words.plain(name), words.deviation(value)) for name, value in identities.items()],
         [
             (name, version)

@@ -1,7 +1,7 @@
 """What each analysis did, in the words of a methods section."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -284,15 +284,78 @@ def _participation(name: str, settings: Mapping[str, Any]) -> str:
 
 def _lesion(name: str, settings: Mapping[str, Any]) -> str:
     return (
-        f"What a part of a layer is needed for (analysis '{name}'; Lad et al. 2024; Gromov et al. "
-        "2024) was the divergence of the prediction after a text from the intact one when that "
-        "part was left out, and the rise of the surprisal of the text's tokens; means over the "
-        "frames of an item, then over items, with Student's intervals at "
-        f"{percent(settings['level'])}, and by {settings['label']}."
+        f"What the {listed(list(settings['parts']), 'or')} of a layer is needed for (analysis "
+        f"'{name}'; Lad et al. 2024; Gromov et al. 2024) was the divergence of the prediction "
+        "after a text from the intact one when it was left out, and the rise of the surprisal of "
+        "the text's tokens; means over the frames of an item, then over items, with Student's "
+        f"intervals at {percent(settings['level'])}, and by {settings['label']}."
     )
 
 
+_WAYS = {
+    "mean_difference": "the differences of the means of items",
+    "probe": "the weights of a ridge probe",
+    "leace": "least-squares concept erasure (Belrose et al. 2023)",
+    "units": "the units of largest d'",
+}
+_RANDOM = (
+    "directions drawn from a power of the covariance of the activations, the power so chosen that "
+    "as much variance goes with them"
+)
+
+
+def _ablation(name: str, settings: Mapping[str, Any]) -> str:
+    what = settings["category"] or "all values"
+    random = settings["random"]
+    return (
+        f"What carries {what} of {settings['label']} in {settings['site']} (analysis '{name}'; "
+        f"Elazar et al. 2021) was found by {_WAYS[settings['way']]} in training items and taken "
+        f"out at the tokens of the target in layers {listed(_numbers(settings['layers']))}, up to "
+        "the mean. A ridge probe read the label from the same kind of site "
+        f"{listed(_numbers(settings['later']))} blocks later in other items "
+        f"({settings['item_folds']} groups), trained on intact activations (frozen) or on those "
+        f"that are left (refitted). The same was done to {random} {_RANDOM}; to these made so "
+        f"strong that unrelated sentences diverge as much; to what {random} dealings of the labels "
+        "among items give; and to that of other categories, where one is taken out."
+    )
+
+
+def _patching(name: str, settings: Mapping[str, Any]) -> str:
+    other = "clean" if settings["into"] == "corrupt" else "corrupt"
+    return (
+        f"Activations of the {other} text of each pair were set into the {settings['into']} one "
+        f"(analysis '{name}'; Vig et al. 2020; Zhang & Nanda 2024): "
+        f"{listed(list(settings['sites']))}, in each layer and at the "
+        f"{listed(list(settings['places']))} token, one at a time. The share is the sum over pairs "
+        "of what that changes in the difference of the logits of the two answers, over the sum of "
+        f"the differences between the texts. For the first of these, {settings['random']} "
+        "activations of texts with the answer that is there already, and as many steps as long as "
+        "the patch along the difference of two such texts, were set in, too."
+    )
+
+
+def _steering(name: str, settings: Mapping[str, Any]) -> str:
+    doses = listed([f"{dose:+g}" for dose in settings["doses"]])
+    return (
+        f"Directions of {settings['label']} (analysis '{name}'; Turner et al. 2023) were found by "
+        f"{_WAYS[settings['way']]} in training items and added to {settings['site']} in layers "
+        f"{listed(_numbers(settings['layers']))} at every token but the first, {doses} standard "
+        "deviations of the training stimuli along them, while texts were read up to their target. "
+        "The slope is that of the logit of a held-out item's first token over those of items of "
+        "other categories, through the origin. Held against it are those of other categories, "
+        f"{_RANDOM}, these so strong that predictions diverge as much, and what labels dealt out "
+        "anew give; each category of a random target has another direction."
+    )
+
+
+def _numbers(values: Sequence[int]) -> list[str]:
+    return [str(one) for one in values]
+
+
 _PROSE = {
+    "ablation": _ablation,
+    "patching": _patching,
+    "steering": _steering,
     "lesion": _lesion,
     "probe": _probe,
     "selectivity": _selectivity,

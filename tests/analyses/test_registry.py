@@ -8,9 +8,11 @@ import pytest
 import xarray as xr
 
 from analyses import REGISTRY, Analysis, AnalysisError
+from analyses.acting import Acting
 from analyses.base import DIMENSIONS, label_of
 from protocols.report.described import Found, panels
 from scanner import Subject
+from verification.effect_worlds import effect_world
 from verification.worlds import world
 
 SETTINGS = {
@@ -29,22 +31,33 @@ SETTINGS = {
     "rank": {"limit": 3, "shuffles": 4},
     "dimensionality": {"splits": 5},
     "participation": {"splits": 5},
+    "ablation": {"layers": (0, 1), "later": (1, 2)},
+    "steering": {"layers": (0, 1)},
 }
+# Analyses that act and have measures.
+ACTING = ("ablation", "patching", "steering")
 # Analyses that read other sites than the residual stream.
 SITES = {"topography": "z"}
 
 
 def made(name: str) -> Analysis:
-    site = {"site": SITES.get(name, "resid_post")} if reads_site(name) else {}
+    fields = [field.name for field in dataclasses.fields(REGISTRY[name])]
+    site = {"site": SITES.get(name, "resid_post")} if "site" in fields else {}
     return REGISTRY[name](**site, **SETTINGS.get(name, {}))
 
 
 def reads_site(name: str) -> bool:
+    """And not before it acts: then it is given what came of that."""
+    if issubclass(REGISTRY[name], Acting):
+        return False
     return "site" in (field.name for field in dataclasses.fields(REGISTRY[name]))
 
 
 def subject_of(name: str, **settings: Any) -> Subject:
     """A world with the site that an analysis reads, in heads or in tokens where it has some."""
+    if name in ACTING:
+        layers = settings.get("layers", 2)
+        return effect_world(np.random.default_rng(0), made(name), size=0.5, layers=layers)
     subject = world(np.random.default_rng(0), **settings)
     if name == "time_course":
         return in_tokens(subject)
@@ -81,9 +94,9 @@ def lesioned(subject: Subject) -> Subject:
     x = subject.volume["resid_post"].to_numpy()[:, :, :2]
     dims = ("stimulus", "layer", "part")
     return subject.replace_volume(
-        subject.volume.assign(
-            lesion_divergence=(dims, x**2), lesion_surprisal=(dims, x)
-        ).assign_coords(part=["block", "mlp"])
+        subject.volume.assign(divergence=(dims, x**2), surprisal=(dims, x)).assign_coords(
+            part=["block", "mlp"]
+        )
     )
 
 
@@ -91,7 +104,8 @@ def lesioned(subject: Subject) -> Subject:
 every_site = pytest.mark.parametrize("name", sorted(name for name in REGISTRY if reads_site(name)))
 every = pytest.mark.parametrize("name", sorted(REGISTRY))
 every_reader = pytest.mark.parametrize(
-    "name", sorted(name for name in REGISTRY if hasattr(made(name), "label"))
+    "name",
+    sorted(n for n in REGISTRY if hasattr(made(n), "label") and n not in ("steering",)),
 )
 
 
@@ -120,6 +134,9 @@ def test_the_files_of_analyses_are_found() -> None:
         "dimensionality",
         "participation",
         "lesion",
+        "ablation",
+        "patching",
+        "steering",
     }
     assert known <= set(REGISTRY)
 
@@ -191,8 +208,8 @@ def test_an_unknown_label_is_named(name: str) -> None:
     rng = np.random.default_rng(0)
     with pytest.raises(AnalysisError, match="no label 'valence'; they have text, item"):
         dataclasses.replace(made(name), label="valence")(subject, rng=rng)
-    if name == "lesion":
-        return  # which describes one category as well as two
+    if name in ("lesion", "steering"):
+        return  # which describe one category as well as two
     label = label_of(made(name))
     one = subject.volume[label].to_numpy()[0]
     same = subject.relabel(label, np.full(subject.volume.sizes["stimulus"], one))

@@ -127,15 +127,14 @@ def test_a_contrast_is_of_categories_that_the_stimuli_have(tmp_path: Path) -> No
             "distance: expected 'crossnobis' or 'euclidean' or",
         ),
         (
-            "  twins: 1",
-            "  lesions: [blok]",
-            "scan.lesions.0: expected 'block', 'attention' or 'mlp'",
+            "probe: {site: resid_post, label: category, item_folds: 2}",
+            "lesion: {parts: [blok]}",
+            "lesion.parts",
         ),
-        ("  twins: 1", "  lesions: [mlp, mlp]", "line 6: scan.lesions: each part once"),
         (
             "probe: {site: resid_post, label: category, item_folds: 2}",
-            "lesion: {label: category}",
-            r"line 9: analyses.decode.lesion: no lesions are scanned; add `lesions: .block, att",
+            "ablation: {site: resid_post, layers: [0], later: [0]}",
+            "line 9: analyses.decode.ablation: later: at least 1; in its own block",
         ),
         ("{site: resid_post", "{site: resid_pre", "'resid_pre' is not among the scanned sites"),
         (
@@ -158,7 +157,11 @@ def test_a_contrast_is_of_categories_that_the_stimuli_have(tmp_path: Path) -> No
             "line 20: .*cannot be judged without 'split_half'; required are untrained_twin",
         ),
         ("twins: 1", "twins: 0", "no twin is scanned; set `twins` under `scan`"),
-        ("set: concepts", "set: concept", "line 3: stimuli: .*neither a shipped set .concepts."),
+        (
+            "set: concepts",
+            "set: concept",
+            "line 3: stimuli: .*neither a shipped set .agreement, concepts",
+        ),
         ("items: 4", "items: 4000", "line 3: .*items: 4000 asked for, category '.*' has 24"),
         ("study: small", "study: Small Study", "line 1: study: expected"),
         ("study: small\n", "", "key 'study' is needed"),
@@ -389,3 +392,43 @@ def test_anchors_that_expand_without_end_are_refused_before_they_do(tmp_path: Pa
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ProtocolError, match="nowhere.yaml: no such file"):
         load_study(tmp_path / "nowhere.yaml")
+
+
+def test_an_identity_is_no_finding(tmp_path: Path) -> None:
+    text = GOOD.replace("probe: {site: resid_post, label: category, item_folds: 2}",
+                        "retention: {site: resid_post}")  # fmt: skip
+    text = text.replace("decode.balanced_accuracy", "decode.retention")
+    with pytest.raises(ProtocolError, match="line 13.*'retention' can be no finding, whatever it"):
+        load_study(written(tmp_path, text))
+
+
+ACTING = GOOD.replace(
+    "probe: {site: resid_post, label: category, item_folds: 2}",
+    "ablation: {site: resid_post, layers: [4, 8]}",
+).replace("decode.balanced_accuracy", "decode.drop_refitted")
+CONTROLS_OF_ACTING = """\
+    controls:
+      untrained_twin: {margin: 0.1}
+      random_target: {margin: 0.1}
+      split_half: {margin: 0.0}
+"""
+
+
+def acting(controls: str = CONTROLS_OF_ACTING) -> str:
+    return ACTING[: ACTING.index("    controls:")] + controls
+
+
+def test_what_was_done_is_claimed_with_controls_of_its_own(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, acting()))
+    assert study.analyses["decode"].layers == (4, 8)
+    for text, says in (
+        (acting(CONTROLS_OF_ACTING.replace("random_target", "held_out_items")),
+         "cannot be judged without 'random_target'; required are untrained_twin, random_target"),
+        (ACTING, "line 22: .*shuffled_labels: 'shuffled_labels' changes what is read"),
+        (GOOD.replace("      split_half", "      random_target: {margin: 0.1}\n      split_half"),
+         "'random_target' is of analyses that act on the subject, and this one reads it"),
+        (acting().replace("  twins: 1", "  twins: 1\n  tokens: target_mean"),
+         "scan.tokens: 'decode' acts on what it reads, one token of each text; scan with"),
+    ):  # fmt: skip
+        with pytest.raises(ProtocolError, match=says):
+            load_study(written(tmp_path, text))

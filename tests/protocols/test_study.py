@@ -530,3 +530,76 @@ def test_a_second_run_in_the_same_folder_is_refused(study: Path, capfd) -> None:
     with FileLock(study / "results/.lock"):
         run("judge", study / "protocol.yaml", "--results", study / "results", code=1)
     assert "another run is writing to" in _flat(capfd)
+
+
+# --- a study that acts
+
+ACTING = """\
+study: acts
+subjects: [{model}]
+stimuli: words.csv
+scan: {{sites: [resid_post], twins: 1}}
+analyses:
+  cut: {{lesion: {{parts: [mlp]}}}}
+  push: {{steering: {{site: resid_post, layers: [0, 1], random: 2}}}}
+hypotheses:
+  - id: words-follow
+    claim: Words follow the direction of their category.
+    rationale: A model that was never trained should not do that.
+    measure: push.slope
+    at: {{layer: 1}}
+    expect: greater
+    than: chance
+    smallest_effect: 0.1
+    alpha: 0.05
+    controls:
+      untrained_twin: {{margin: 0.05}}
+      random_target: {{margin: 0.05}}
+      split_half: {{margin: 0.0, splits: 3}}
+"""
+
+
+@pytest.fixture(scope="module")
+def acted(tmp_path_factory, tiny_source, finished) -> Path:
+    """The results of a whole run that acts on a toy model, on the stimuli of the other study."""
+    folder = tmp_path_factory.mktemp("acted")
+    # Steering reads what stands before the target.
+    text = (finished / "words.csv").read_text().replace("The word is", "Now the word is")
+    (folder / "words.csv").write_text(text)
+    model = tiny_source("llama", seed=100).folder
+    (folder / "acts.yaml").write_text(ACTING.format(model=model))
+    run(folder / "acts.yaml", "--results", folder / "results")
+    return folder
+
+
+def test_what_was_done_is_kept_judged_and_verified(acted: Path, capsys) -> None:
+    results = acted / "results"
+    summary = json.loads((results / "acts/verdicts.json").read_text())
+    (found,) = summary["verdicts"]
+    assert found["status"] in ("null", "inconclusive") and not found["exploratory"]
+    assert {one["control"] for one in found["checks"]} == {
+        "untrained_twin", "random_target", "split_half"
+    }  # fmt: skip
+    # It was judged on what was done, and not on activations.
+    done = {one["path"] for one in summary["effects"] if one["analysis"] == "push"}
+    assert {one["path"] for one in found["volumes"]} == done
+    assert len(summary["effects"]) == 4 and len(summary["recordings"]) == 2
+    run("verify", results / "acts")
+    assert "6 volumes" in capsys.readouterr().out.replace("\n", " ")
+    page = unescape((results / "acts/report.html").read_text())
+    for said in ("Directions of category", "What the mlp of a layer is needed for", "Elazar"):
+        assert said in page
+
+
+def test_nothing_is_done_twice_and_what_was_done_otherwise_is_told(acted: Path, tmp_path) -> None:
+    folder = shutil.copytree(acted, tmp_path / "again")
+    volumes = folder / "results/volumes"
+    before = {path.name: path.stat().st_mtime_ns for path in volumes.iterdir()}
+    (folder / "results/acts/report.html").unlink()
+    run(folder / "acts.yaml", "--results", folder / "results")
+    assert {path.name: path.stat().st_mtime_ns for path in volumes.iterdir()} == before
+    (effects,) = (one for one in volumes.glob("*-steering-*.zarr") if ".twin" not in one.name)
+    chunk = next(path for path in (effects / "shift").rglob("*") if path.is_file()
+                 and path.name != "zarr.json")  # fmt: skip
+    chunk.write_bytes(b"\0" + chunk.read_bytes()[1:])
+    run("verify", folder / "results/acts", code=1)

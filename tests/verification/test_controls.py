@@ -7,16 +7,19 @@ import pytest
 import xarray as xr
 from numpy.testing import assert_array_equal
 
+from analyses.acting import Acting
 from analyses.base import Analysis, dealt, read
 from analyses.localiser import Localiser
 from analyses.probe import decode
 from analyses.selectivity import Selectivity
 from analyses.splits import Fold
+from analyses.steering import Steering
 from scanner import Subject
 from tests.verification.test_gate import PROBE, Shift, case, shifted, verdict
 from verification import CONTROLS, Check, Verdict, judge
 from verification.controls.planted_units import PlantedUnits
 from verification.controls.surface_only import Reader, surfaces
+from verification.effect_worlds import effect_world
 from verification.gate import _judged
 from verification.red_team.fault import PRESENCE
 from verification.statistics import strongest
@@ -402,3 +405,85 @@ def test_a_margin_that_asks_for_nothing_is_refused(name: str, margin: float) -> 
     with pytest.raises(ValueError, match="asks for nothing"):
         CONTROLS[name](margin=margin)
     CONTROLS["shuffled_labels"](margin=0.0)  # its p asks
+
+
+# --- of analyses that act
+
+PUSH = Steering("resid_post", (0,))
+OF_ACTING = {
+    "untrained_twin": {"margin": 0.1},
+    "random_target": {"margin": 0.1},
+    "split_half": {"margin": 0.1, "splits": 5},
+}
+
+
+def acted(analysis: Acting = PUSH, *, controls=OF_ACTING, measure="m.slope", seed=0, **planted):
+    subject = effect_world(np.random.default_rng(seed), analysis, **planted)
+    return verdict(subject, analysis, measure=measure, controls=controls, smallest_effect=0.1)
+
+
+def test_an_effect_of_nothing_else_passes_all_that_is_asked_of_acting() -> None:
+    found = acted(size=0.6)
+    assert found.status == "supported"
+    assert set(passed(found)) == set(OF_ACTING)
+
+
+def test_random_target_alone_stops_what_anything_does() -> None:
+    found = acted(generic=0.6)
+    assert found.status == "rejected"
+    assert [name for name, ok in passed(found).items() if not ok] == ["random_target"]
+    assert "the strongest of 8 random targets" in found.reason
+    spared = {name: one for name, one in OF_ACTING.items() if name != "random_target"}
+    without = acted(generic=0.6, controls=spared)
+    assert without.status == "invalid"
+    assert without.reason == "required control random_target was not run"
+
+
+def test_one_random_target_that_does_the_same_is_enough() -> None:
+    subject = effect_world(np.random.default_rng(0), PUSH, size=0.6)
+    volume = subject.volume.copy(deep=True)
+    volume["shift"][:, :, 5] = volume["shift"][:, :, 0]
+    found = verdict(
+        Subject("toy", volume, subject.twins), PUSH, measure="m.slope", controls=OF_ACTING
+    )
+    assert found.status == "rejected"
+    assert "disruptive 3" in found.reason
+
+
+def test_untrained_twin_stops_what_architecture_does() -> None:
+    found = acted(architecture=0.6)
+    assert found.status == "rejected"
+    assert found.reason.startswith("untrained_twin: ")
+
+
+def test_fewer_than_five_random_targets_are_too_few() -> None:
+    found = acted(size=0.6, random=1)
+    assert found.status == "invalid"
+    assert "4 random targets were tried, and at least 5 are needed" in found.reason
+
+
+ABSENT = {"known_target": {"margin": 0.5}, "split_half": {"margin": 0.0, "splits": 5}}
+
+
+def test_an_absence_is_believed_where_what_is_known_to_matter_was_seen() -> None:
+    settings = {"measure": "m.slope", "expect": "less", "than": 0.3, "smallest_effect": 0.1}
+    subject = effect_world(np.random.default_rng(0), PUSH)
+    assert verdict(subject, PUSH, controls=ABSENT, **settings).status == "supported"
+    blind = subject.volume.copy(deep=True)
+    blind["shift"][:, :, 1] = blind["shift"][:, :, 2]
+    found = verdict(Subject("toy", blind, {}), PUSH, controls=ABSENT, **settings)
+    assert found.status == "rejected"
+    assert found.reason.startswith("known_target: what surely has an effect")
+    none = subject.volume.isel(target=[0, 2, 3])
+    found = verdict(Subject("toy", none, {}), PUSH, controls=ABSENT, **settings)
+    assert found.status == "invalid"
+    assert "nothing that surely has an effect was tried" in found.reason
+
+
+def test_what_changes_what_is_read_is_no_control_of_what_was_done() -> None:
+    found = acted(size=0.6, controls={**OF_ACTING, "shuffled_labels": {"permutations": 19}})
+    assert found.status == "invalid"
+    assert "'shuffled_labels' changes what is read, and here something was done" in found.reason
+    found = verdict(clean(), controls={**PRESENCE, "random_target": {"margin": 0.1}})
+    assert found.status == "invalid"
+    assert "'random_target' is of analyses that act on the subject" in found.reason

@@ -1,0 +1,324 @@
+"""What analyses do to a live subject is what they say, against passes made by hand."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+
+from analyses import AnalysisError
+from analyses.ablation import Ablation
+from analyses.patching import Patching, _of_another
+from analyses.splits import item_groups
+from analyses.steering import Steering
+from analyses.targets import Patterns, aim
+from scanner import Edit, Live, Recording, Site, Subject, open_volume, record
+from stimuli import StimulusSet, load
+
+FIELDS = ("text", "item", "frame", "category", "corrupt", "answer", "foil")
+
+
+@pytest.fixture
+def model(tiny_model):
+    return tiny_model("llama", seed=5)
+
+
+@pytest.fixture
+def toy(model, toy_stimuli, tmp_path) -> tuple[Live, Subject]:
+    return scanned(model, toy_stimuli, tmp_path)
+
+
+def scanned(model, stimuli, folder, *, tokens="target") -> tuple[Live, Subject]:
+    recording = Recording(model.source, stimuli, ("resid_post",), tokens, "float32")
+    path = record(recording, folder, lambda: model, protocol_sha256="0" * 64)
+    return Live(model, recording), Subject("toy", open_volume(path), {})
+
+
+def generator(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def of_items(subject: Subject, analysis: Any) -> np.ndarray:
+    """The groups of items that the analysis makes, which begin its randomness."""
+    items, values = (subject.volume[name].to_numpy().astype(object).astype(str)
+                     for name in ("item", "category"))  # fmt: skip
+    return item_groups(items, values, groups=analysis.item_folds, rng=generator())
+
+
+# --- ablation
+
+
+@pytest.mark.parametrize("category", [None, "animals"])
+def test_what_is_left_is_what_a_pass_by_hand_leaves(toy, category) -> None:
+    live, subject = toy
+    analysis = Ablation("resid_post", (0,), category=category, later=(1, 2), random=2)
+    runs = analysis.runs(live, subject)
+    found = [analysis.act(live, subject, run, rng=generator()) for run in runs]
+    kinds = [str(kind) for one in found for kind in one["target_kind"].values]
+    others = ["other"] * (0 if category is None else 2)
+    assert kinds == [
+        "own",
+        "known",
+        *["matched"] * 2,
+        *["disruptive"] * 2,
+        *["shuffled"] * 2,
+        *others,
+    ]
+    group = of_items(subject, analysis)
+    np.testing.assert_array_equal(found[0]["fold"], group)
+
+    x = subject.volume["resid_post"].to_numpy().astype(float)
+    items, values = (subject.volume[name].to_numpy().astype(object).astype(str)
+                     for name in ("item", "category"))  # fmt: skip
+    names = np.unique(values) if category is None else np.array([category])
+    wanted = (values[:, None] == names).astype(float)
+    train, test = group != 0, np.flatnonzero(group == 0)
+    patterns = Patterns.of(x[train, 0], items[train], wanted[train])
+    own = aim("own", patterns, "mean_difference", count=1)
+    edited = np.empty((len(x), 2, x.shape[2]))
+    divergence = np.empty(len(x))
+    for text, ids in enumerate(live.ids):
+        edit = Edit("resid_post", "ablate", layers=[0], along=own.along, center=patterns.center,
+                    positions=list(live.targets[text]), rows=[0])  # fmt: skip
+        batch = live.model.batch([ids])
+        with torch.no_grad():
+            before = live.model.forward(batch, head=True)[0, -1].double().log_softmax(-1)
+            with live.model.intervene([edit]):
+                heard = live.model.activations(batch, ("resid_post",))
+                after = live.model.forward(batch, head=True)[0, -1].double().log_softmax(-1)
+        divergence[text] = torch.sum(before.exp() * (before - after))
+        for row, layer in enumerate((1, 2)):
+            edited[text, row] = heard[Site("resid_post", layer)][0, live.targets[text][-1]]
+    here = found[0].isel(layer=0, target=0)
+    np.testing.assert_allclose(here["divergence"][test], divergence[test], rtol=2e-2, atol=1e-6)
+    for row, layer in enumerate((1, 2)):
+        for name, known in (("frozen", x[:, layer]), ("refitted", edited[:, row])):
+            expected = ridge_scores(known[train], edited[test, row], wanted[train])
+            np.testing.assert_allclose(here[name][test, row], expected, rtol=1e-2, atol=2e-3)
+
+
+def ridge_scores(train: np.ndarray, test: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Ridge regression on standardised units, by the normal equations."""
+    mean, spread = train.mean(0), train.std(0)
+    fitted, judged = (train - mean) / spread, (test - mean) / spread
+    penalty = np.mean(np.sum(fitted**2, axis=1))
+    inner = fitted.T @ fitted + penalty * np.eye(fitted.shape[1])
+    return judged @ np.linalg.solve(inner, fitted.T @ (wanted - wanted.mean(0)))
+
+
+def test_a_twin_is_not_held_against_what_is_random(toy) -> None:
+    live, subject = toy
+    untrained = Live(live.model, Recording(
+        live.recording.source, live.recording.stimuli, ("resid_post",), "target", "float32", seed=1
+    ))  # fmt: skip
+    analysis = Ablation("resid_post", (0, 1), later=(1,), random=3)
+    assert analysis.runs(untrained, subject) == [(0, range(0, 1)), (1, range(0, 1))]
+    found = analysis.act(untrained, subject, (0, range(0, 1)), rng=generator())
+    assert list(found["target_kind"].values) == ["own"]
+
+
+def test_disruptive_targets_harm_other_texts_about_as_much_as_the_own(toy) -> None:
+    live, subject = toy
+    analysis = Ablation("resid_post", (0,), category="animals", later=(1,), random=4)
+    runs = analysis.runs(live, subject)
+    made = [analysis.act(live, subject, run, rng=generator()) for run in runs]
+    kinds = np.concatenate([one["target_kind"].values for one in made])
+    harm = np.concatenate([one["neutral_divergence"].values[0] for one in made])
+    own, weak = harm[0], harm[kinds == "matched"]
+    strong = harm[kinds == "disruptive"]
+    # Those that were stronger already stay as they are.
+    assert (strong >= np.minimum(weak, own) * 0.5).all()
+    grown = weak < own
+    assert (strong[grown] > weak[grown]).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"layers": ()}, "layers: whole numbers"),
+        ({"layers": (0, 0)}, "layers: whole numbers from 0, each once"),
+        ({"layers": (0,), "later": (0,)}, "later: at least 1"),
+        ({"layers": (0,), "item_folds": 1}, "item_folds at least 2"),
+        ({"layers": (0,), "units": 0}, "units 1 to 64"),
+        ({"layers": (0,), "penalty": 0.0}, "a penalty of 0"),
+    ],
+)
+def test_settings_of_ablation_that_mean_nothing_are_refused(settings, says) -> None:
+    with pytest.raises(ValueError, match=says):
+        Ablation("resid_post", **settings)
+
+
+def test_ablation_says_what_it_cannot_do(toy) -> None:
+    live, subject = toy
+    with pytest.raises(
+        AnalysisError, match="layer 2 cannot be read 1 blocks later in a model of 3"
+    ):
+        Ablation("resid_post", (2,), later=(1,)).runs(live, subject)
+    with pytest.raises(AnalysisError, match="'category' has no value 'plants'; it has animals"):
+        Ablation("resid_post", (0,), later=(1,), category="plants").runs(live, subject)
+
+
+# --- steering
+
+
+@pytest.fixture
+def sentences(model, tmp_path) -> tuple[Live, Subject]:
+    """Items that stand behind a few words."""
+    from tests.conftest import WORDS
+
+    rows = [
+        (f"{frame} {item}.", item, frame, category)
+        for frame in ("We had the", "There was once a")
+        for category, items in WORDS.items()
+        for item in items
+    ]
+    path = tmp_path / "sentences.csv"
+    pd.DataFrame(rows, columns=FIELDS[:4]).to_csv(path, index=False)
+    return scanned(model, load(str(path)), tmp_path)
+
+
+def test_words_rise_as_in_passes_by_hand(sentences) -> None:
+    live, subject = sentences
+    analysis = Steering("resid_post", (1,), doses=(-2.0, 3.0), random=2)
+    found = analysis.act(live, subject, 1, rng=generator())
+    group = of_items(subject, analysis)
+    x = subject.volume["resid_post"].to_numpy().astype(float)[:, 1]
+    items, values = (subject.volume[name].to_numpy().astype(object).astype(str)
+                     for name in ("item", "category"))  # fmt: skip
+    names = np.unique(values)
+    train, test = group != 0, np.flatnonzero(group == 0)
+    for row in test[::5]:
+        inside = values == values[row]
+        patterns = Patterns.of(x[train], items[train], inside[train, None] * 1.0)
+        apart = patterns.items[patterns.wanted[:, 0] == 1].mean(0) - patterns.items[
+            patterns.wanted[:, 0] == 0
+        ].mean(0)
+        along = apart / np.linalg.norm(apart)
+        push = along * (patterns.stimuli @ along).std()
+        begin = live.ids[row][: live.targets[row][0]]
+        batch = live.model.batch([begin])
+        words = np.array([live.ids[one][live.targets[one][0]] for one in test])
+        for place, dose in enumerate(analysis.doses):
+            edit = Edit("resid_post", "add", layers=[1], start=1, value=dose * push)
+            with torch.no_grad():
+                before = live.model.forward(batch, head=True)[0, -1]
+                with live.model.intervene([edit]):
+                    after = live.model.forward(batch, head=True)[0, -1]
+            rise = (after - before).double().numpy()
+            expected = (
+                rise[live.ids[row][live.targets[row][0]]]
+                - rise[words[values[test] != values[row]]].mean()
+            )
+            value = float(found["shift"].isel(layer=0, stimulus=row, target=0, dose=place))
+            assert value == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    assert len(names) == 3
+    known = found["shift"].isel(layer=0, target=1)
+    np.testing.assert_allclose(known, np.broadcast_to(analysis.doses, known.shape))
+
+
+def test_no_target_of_steering_is_nothing_by_construction(sentences) -> None:
+    """One push for all categories raises the words of all over each other by nothing at all."""
+    live, subject = sentences
+    found = Steering("resid_post", (1,), random=3).act(live, subject, 1, rng=generator())
+    means = np.abs(found["shift"].isel(layer=0).mean("stimulus"))
+    for target in range(found.sizes["target"]):
+        assert float(means[target].max()) > 1e-6, str(found["target_kind"].values[target])
+
+
+def test_steering_says_what_it_cannot_do(toy) -> None:
+    live, subject = toy
+    with pytest.raises(AnalysisError, match="layer 3 of a model of 3"):
+        Steering("resid_post", (3,)).runs(live, subject)
+    with pytest.raises(ValueError, match="'units' is no direction that could be added"):
+        Steering("resid_post", (0,), way="units")
+    with pytest.raises(ValueError, match="doses: at least two"):
+        Steering("resid_post", (0,), doses=(1.0,))
+    with pytest.raises(AnalysisError, match="stands at the beginning of its text"):
+        Steering("resid_post", (0,)).runs(live, subject)
+
+
+# --- patching
+
+
+@pytest.fixture
+def pairs(model, tmp_path) -> tuple[Live, Subject]:
+    """Pairs of words and answers that a toy tokenizer cuts alike."""
+    words = ["dog", "pig", "fox", "ivy", "elk", "yak"]
+    rows = [
+        (f"{frame} {word} here and", f"{word}", frame, category, other, *answers)
+        for frame in ("There was a", "I saw the")
+        for number, (word, other) in enumerate(zip(words, words[::-1], strict=True))
+        for category, answers in ([("a", ("is", "a"))] if number % 2 else [("b", ("a", "is"))])
+    ]
+    path = tmp_path / "pairs.csv"
+    pd.DataFrame(rows, columns=FIELDS).to_csv(path, index=False)
+    return scanned(model, load(str(path)), tmp_path)
+
+
+def effects(live: Live, subject: Subject, analysis: Patching) -> xr.Dataset:
+    parts = [analysis.act(live, subject, one, rng=generator())
+             for one in analysis.runs(live, subject)]  # fmt: skip
+    return xr.combine_by_coords(parts, combine_attrs="override", data_vars="minimal")
+
+
+@pytest.mark.parametrize("into", ["corrupt", "clean"])
+def test_targets_of_patching_are_what_they_are_called(pairs, into) -> None:
+    live, subject = pairs
+    analysis = Patching(into=into, random=2)
+    found = effects(live, subject, analysis)
+    assert found["target_kind"].values.astype(str).tolist() == [
+        "own", "known", "matched", "other", "matched", "other"
+    ]  # fmt: skip
+    # What is measured is the first site at the first place of the map of all.
+    np.testing.assert_allclose(
+        found["patched"].isel(target=0),
+        found["every"].isel(kind=0, place=0).transpose("stimulus", "layer"),
+        rtol=1e-4, atol=1e-5,
+    )  # fmt: skip
+    known = found["patched"].isel(target=1)
+    np.testing.assert_allclose(
+        known, np.broadcast_to(found["donor"].values[:, None], known.shape), rtol=1e-4, atol=1e-5
+    )
+    # The text after the noun reads the last layer's stream of it no more: nothing has an effect.
+    last = found["patched"].isel(layer=-1)
+    base = found["base"].values[:, None]
+    np.testing.assert_allclose(
+        last[:, [0, 2, 3, 4, 5]], np.repeat(base, 5, 1), rtol=1e-4, atol=1e-5
+    )
+    measured = analysis(subject.replace_volume(
+        found.drop_vars("stimulus").assign_coords(
+            {label: ("stimulus", subject.volume[label].values) for label in ("item", "category")}
+        )
+    ), rng=generator())  # fmt: skip
+    whole = float((found["donor"] - found["base"]).sum())
+    moved = (found["patched"].isel(target=0) - found["base"]).sum("stimulus") / whole
+    np.testing.assert_allclose(measured["share"], moved, rtol=1e-6)
+    np.testing.assert_allclose(measured["share"][-1], 0, atol=1e-4)
+    arms = measured["share_of"].sel(arm="resid_post, target")
+    np.testing.assert_allclose(arms, measured["share"], rtol=1e-4, atol=1e-5)
+
+
+def test_random_donors_have_the_answer_that_is_there() -> None:
+    answers = [(1, 2), (2, 1), (1, 2), (2, 1), (1, 2)]
+    for seed in range(5):
+        found = _of_another(generator(seed), answers)
+        assert all(answers[one] == answers[two] and one != two for one, two in enumerate(found))
+
+
+def test_patching_says_what_is_wrong_with_pairs(pairs, toy, model, tmp_path) -> None:
+    live, subject = pairs
+    with pytest.raises(AnalysisError, match="have no column 'corrupt', so are no pairs"):
+        Patching().runs(*toy)
+    for column, value, says in (
+        ("corrupt", "elephant", r"stimulus 0 .* has \d+ tokens, with 'elephant' \d+"),
+        ("answer", "unheard of", "'unheard of' is not a single token after 'There was a dog"),
+    ):
+        table = live.recording.stimuli.table.copy()
+        table.loc[0, column] = value
+        wrong, _ = scanned(model, StimulusSet("wrong", table), tmp_path / column)
+        with pytest.raises(AnalysisError, match=says):
+            Patching().runs(wrong, subject)
+    with pytest.raises(ValueError, match="places: at least one, each once"):
+        Patching(places=())

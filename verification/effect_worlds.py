@@ -1,0 +1,154 @@
+"""Worlds in which something was done, and it is known what it did.
+
+As `verification.worlds`, for analyses that act: what is planted is not activations but effects, of
+what a claim is about, of what is random, and of what was done to twins.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import xarray as xr
+
+from analyses.ablation import Ablation
+from analyses.acting import Acting
+from analyses.patching import Patching
+from analyses.steering import Steering
+from scanner import Subject
+from verification.worlds import SITE, world
+
+# How far the scores of a category lie from those of others, in standard deviations.
+APART = 2.0
+FOLDS = 2
+RANDOM = ("matched", "disruptive", "shuffled", "other")
+
+
+def effect_world(
+    rng: np.random.Generator,
+    analysis: Acting,
+    *,
+    size: float = 0.0,
+    generic: float = 0.0,
+    architecture: float = 0.0,
+    categories: int = 4,
+    items: int = 12,
+    frames: int = 3,
+    layers: int = 1,
+    random: int = 2,
+    spread: float = 0.3,
+    twins: int = 2,
+) -> Subject:
+    """Make the effects of a subject and of its twins.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    analysis : Acting
+    size : float
+        The effect of what the claim is about, beyond that of anything else: 1 is large.
+    generic : float
+        The effect of anything that is done.
+    architecture : float
+        The effect that twins have, too.
+    categories, items, frames, layers : int
+        How many; items in each category.
+    random : int
+        Targets at random of each kind.
+    spread : float
+        Of effects over items, and over stimuli.
+    twins : int
+    """
+    bare = world(
+        rng, categories=categories, items=items, frames=frames, layers=layers, units=1, twins=twins
+    )
+    _, which = np.unique(bare.volume["item"].to_numpy(), return_inverse=True)
+
+    def done(volume: xr.Dataset, kinds: list[str], sizes: list[float]) -> xr.Dataset:
+        shape = len(which), layers, len(kinds)
+        effects = np.array(sizes) + spread * rng.normal(size=shape)
+        effects += spread * rng.normal(size=(which.max() + 1, *shape[1:]))[which]
+        labels = volume.drop_vars([SITE, "unit"]).assign_coords(
+            target=np.arange(len(kinds)), target_kind=("target", kinds)
+        )
+        return PLANTING[type(analysis)](labels, effects, analysis, rng)
+
+    kinds = ["own", "known", *(kind for kind in RANDOM for _ in range(random))]
+    sizes = [size + generic + architecture, 3.0, *(generic,) * (len(kinds) - 2)]
+    return Subject(
+        bare.name,
+        done(bare.volume, kinds, sizes),
+        {seed: done(twin, ["own"], [architecture]) for seed, twin in bare.twins.items()},
+    )
+
+
+def _steered(
+    labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
+) -> xr.Dataset:
+    """An effect of 1 makes the words of a category likelier by a nat for each dose."""
+    assert isinstance(analysis, Steering)
+    doses = np.array(analysis.doses)
+    shift = effects[..., None] * doses
+    dims = ("stimulus", "layer", "target", "dose")
+    return labels.assign(
+        shift=(dims, shift), divergence=(dims, 0.01 * shift**2)
+    ).assign_coords(dose=doses)  # fmt: skip
+
+
+def _patched(
+    labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
+) -> xr.Dataset:
+    """An effect of 1 goes all the way from one answer to the other."""
+    assert isinstance(analysis, Patching)
+    base = -2 + 0.3 * rng.normal(size=len(effects))
+    donor = 2 + 0.3 * rng.normal(size=len(effects))
+    whole = (donor - base)[:, None, None]
+    patched = base[:, None, None] + effects * whole
+    shape = len(effects), len(analysis.sites), effects.shape[1], len(analysis.places)
+    every = np.broadcast_to(patched[:, None, :, :1], shape)
+    return labels.assign(
+        patched=(("stimulus", "layer", "target"), patched),
+        every=(("stimulus", "kind", "layer", "place"), every),
+        base=("stimulus", base),
+        donor=("stimulus", donor),
+    ).assign_coords(kind=list(analysis.sites), place=list(analysis.places))
+
+
+def _ablated(
+    labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
+) -> xr.Dataset:
+    """An effect of 1 leaves nothing of how far the scores of categories lie apart."""
+    assert isinstance(analysis, Ablation)
+    values = labels[analysis.label].to_numpy().astype(str)
+    names = np.unique(values)
+    columns = names if analysis.category is None else np.array([analysis.category])
+    inside = (values[:, None] == columns).astype(float)
+    # On average over items: what each of them loses by itself is no effect on how they are told.
+    left = APART * np.maximum(1 - effects.mean(0), 0)
+    layers, targets = effects.shape[1:]
+    later = len(analysis.later)
+    own = rng.normal(size=(len(values), layers, 1, later, len(columns)))
+
+    def scores(apart: np.ndarray, *shape: int) -> np.ndarray:
+        noise = 0.7 * own + 0.7 * rng.normal(size=(len(values), *shape, later, len(columns)))
+        return apart[None, ..., None, None] * inside[:, None, None, None, :] + noise
+
+    dims = ("stimulus", "layer", "target", "later", "column")
+    intact = scores(np.full((layers, 1), APART), layers, 1)[:, :, 0]
+    _, which = np.unique(labels["item"].to_numpy(), return_inverse=True)
+    return labels.assign(
+        intact=(("stimulus", "layer", "later", "column"), intact),
+        frozen=(dims, scores(left, layers, targets)),
+        refitted=(dims, scores(left, layers, targets)),
+        divergence=(("stimulus", "layer", "target"), effects),
+    ).assign_coords(
+        later=list(analysis.later),
+        column=columns,
+        fold=("stimulus", which % FOLDS),
+        neutral_divergence=(("layer", "target"), np.full((layers, targets), 0.02)),
+        neutral_surprisal=(("layer", "target"), np.full((layers, targets), 0.01)),
+    )
+
+
+Planting = Callable[[xr.Dataset, np.ndarray, Acting, np.random.Generator], xr.Dataset]
+PLANTING: dict[type[Acting], Planting] = {
+    Ablation: _ablated, Patching: _patched, Steering: _steered
+}  # fmt: skip
