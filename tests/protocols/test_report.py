@@ -245,6 +245,7 @@ def made_up(
         "code_version": "0.0.0+made.up",
         "environment": {"python": "3.11", "torch": "2.1"},
         "recordings": recordings,
+        "effects": [],
         "verdicts": [
             verdict(place, status, asked[place]["claim"], status in exploratory)
             for place, status in enumerate(statuses)

@@ -398,7 +398,7 @@ def test_an_identity_is_no_finding(tmp_path: Path) -> None:
     text = GOOD.replace("probe: {site: resid_post, label: category, item_folds: 2}",
                         "retention: {site: resid_post}")  # fmt: skip
     text = text.replace("decode.balanced_accuracy", "decode.retention")
-    with pytest.raises(ProtocolError, match="line 13.*'retention' can be no finding, whatever it"):
+    with pytest.raises(ProtocolError, match="line 14.*'retention' can be no finding, whatever it"):
         load_study(written(tmp_path, text))
 
 

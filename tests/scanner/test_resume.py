@@ -192,7 +192,7 @@ def test_a_volume_that_was_renamed_and_not_sealed_is_sealed_and_not_computed(
     begun(tmp_path / "t")
     whole = record(plan, tmp_path / "w", lambda: tiny_model("llama"), protocol_sha256="0" * 64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recording, "_seal", lambda _path: 1 / 0)  # killed there
+        patch.setattr(recording, "seal", lambda _path: 1 / 0)  # killed there
         with pytest.raises(ZeroDivisionError):
             record(plan, tmp_path / "t", lambda: tiny_model("llama"), protocol_sha256="0" * 64)
     path = record(plan, tmp_path / "t", refuse_to_load, protocol_sha256="0" * 64)
