@@ -95,7 +95,6 @@ class Ablation(Acting):
             float("inf"),
         ),
     }
-    aims: ClassVar[tuple[str, ...]] = ("own", "matched", "disruptive", "shuffled", "other", "known")
 
     def __post_init__(self) -> None:
         for name in ("layers", "later"):
@@ -111,15 +110,17 @@ class Ablation(Acting):
         if not self.penalty > 0:
             raise ValueError(f"a penalty of {self.penalty:g}; it must be above 0")
 
+    def beyond(self, layers: int) -> str:
+        late = [one for one in self.layers if one + max(self.later) >= layers]
+        if not late:
+            return ""
+        return (
+            f"layer {late[0]} cannot be read {max(self.later)} blocks later in a model of "
+            f"{layers}; leave it out, or read earlier"
+        )
+
     def runs(self, live: Live, subject: Subject) -> list[tuple[int, range]]:
         """A layer and some of its targets; twins are not held against what is random."""
-        layers = live.model.layers
-        beyond = [one for one in self.layers if one + max(self.later) >= layers]
-        if beyond:
-            raise AnalysisError(
-                f"ablation: layer {beyond[0]} cannot be read {max(self.later)} blocks later in a "
-                f"model of {layers}; leave it out, or read earlier"
-            )
         wanted, _ = self._wanted(subject)
         count = len(self._plan(wanted.shape[1], len(np.unique(labels(subject, self.label))))
                     if live.trained else ["own"])  # fmt: skip

@@ -20,7 +20,7 @@ known        something that surely has an effect, for claims of absence
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -34,16 +34,11 @@ RANDOM = ("matched", "disruptive", "shuffled", "other")
 
 @dataclass(frozen=True)
 class Acting(Analysis):
-    """An analysis in two steps: `act` on the subject, run by run, and average what came of it.
+    """An analysis in two steps: `act` on the subject, run by run, and average what came of it."""
 
-    Attributes
-    ----------
-    aims : tuple of str
-        The kinds of target that it acts on; without ``matched`` or the like no hypothesis can be
-        held against what is random.
-    """
-
-    aims: ClassVar[tuple[str, ...]] = ("own",)
+    def beyond(self, layers: int) -> str:
+        """Why it cannot act on a model of so many layers; empty if it can."""
+        return ""
 
     @abstractmethod
     def runs(self, live: Live, subject: Subject) -> Sequence[Any]:

@@ -61,7 +61,6 @@ class Patching(Acting):
             float("inf"),
         ),
     }
-    aims: ClassVar[tuple[str, ...]] = ("own", "matched", "other", "known")
 
     def __post_init__(self) -> None:
         for name in ("sites", "places"):

@@ -71,7 +71,6 @@ class Steering(Acting):
             float("inf"),
         ),
     }
-    aims: ClassVar[tuple[str, ...]] = ("own", "matched", "disruptive", "shuffled", "other", "known")
 
     def __post_init__(self) -> None:
         if not self.layers or min(self.layers) < 0 or len(set(self.layers)) < len(self.layers):
@@ -83,11 +82,12 @@ class Steering(Acting):
         if self.random < 0 or self.item_folds < 2:
             raise ValueError("random must be at least 0, item_folds at least 2")
 
+    def beyond(self, layers: int) -> str:
+        late = [one for one in self.layers if one >= layers]
+        return f"{late[0]} is none of the model's {layers} layers" if late else ""
+
     def runs(self, live: Live, subject: Subject) -> list[int]:
         """Layers."""
-        beyond = [one for one in self.layers if one >= live.model.layers]
-        if beyond:
-            raise AnalysisError(f"steering: layer {beyond[0]} of a model of {live.model.layers}")
         short = next((one for one, target in enumerate(live.targets) if target[0] < 2), None)
         if short is not None:
             raise AnalysisError(

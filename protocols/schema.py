@@ -194,12 +194,17 @@ class Study:
         return hypothesis.subject or self.protocol.subjects[0].model
 
     def check_layers(self, layers: int) -> None:
-        """Hold the layers that hypotheses name against the model.
+        """Hold the layers that hypotheses name, and those that are acted on, against the model.
 
         Raises
         ------
         ProtocolError
         """
+        for name, analysis in self.analyses.items():
+            why = analysis.beyond(layers) if isinstance(analysis, Acting) else ""
+            if why:
+                (kind,) = self.protocol.analyses[name]
+                raise self.source.error(("analyses", name, kind, "layers"), why)
         for place, hypothesis in enumerate(self.protocol.hypotheses):
             layer = hypothesis.at.layer
             if isinstance(layer, int) and layer >= layers:
@@ -452,6 +457,13 @@ def _check_hypotheses(
                 (*place, "measure"),
                 f"'{name}' has no measure '{variable}'{_nearest(variable, measures)}",
             )
+        acted = getattr(analyses[name], "layers", None)
+        layer = hypothesis.at.layer
+        if isinstance(acted, tuple) and isinstance(layer, int) and layer not in acted:
+            raise source.error(
+                (*place, "at", "layer"), f"'{name}' does nothing at layer {layer}, but at "
+                f"{', '.join(map(str, acted))}",
+            )  # fmt: skip
         if hypothesis.subject is None and len(models) > 1:
             raise source.error(place, f"needs `subject`, one of: {', '.join(models)}")
         if hypothesis.subject is not None and hypothesis.subject not in models:

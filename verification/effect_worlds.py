@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from analyses.ablation import Ablation
-from analyses.acting import Acting
+from analyses.acting import RANDOM, Acting
 from analyses.patching import Patching
 from analyses.steering import Steering
 from scanner import Subject
@@ -19,7 +19,6 @@ from verification.worlds import SITE, world
 # How far the scores of a category lie from those of others, in standard deviations.
 APART = 2.0
 FOLDS = 2
-RANDOM = ("matched", "disruptive", "shuffled", "other")
 
 
 def effect_world(

@@ -188,7 +188,8 @@ def _world_words(name: str, draws: int) -> str:
         "their range.",
         "surface_only": "Dashed: the same analysis on the surface of the words, by "
         f"{counted(draws, 'family', 'families')} of features; no layer changes it.",
-        "random_target": f"Green lines: {counted(draws, 'random target')}, done to alike.",
+        "random_target": f"Green lines: {counted(draws, 'random target')}, to which the same was "
+        "done.",
         "known_target": "Dashed: what surely has an effect.",
         "planted_units": "Dashed: a model with selective units planted in every layer.",
     }
@@ -219,7 +220,10 @@ def _table(evidence: xr.Dataset, level: float) -> Table:
 def _how(study: Study, hypothesis: Hypothesis, verdict: Mapping[str, Any]) -> list[tuple[str, str]]:
     name, _, _ = hypothesis.measure.partition(".")
     (kind,) = study.protocol.analyses[name]
-    settings = [f"{key} {value}" for key, value in study.protocol.analyses[name][kind].items()]
+    settings = [
+        f"{key} {listed([str(one) for one in value]) if isinstance(value, list) else value}"
+        for key, value in study.protocol.analyses[name][kind].items()
+    ]
     required = [control for control in hypothesis.controls if control in CONTROLS]
     return [
         ("Measure", f"{hypothesis.measure}: {kind} ({', '.join(settings) or 'default settings'})"),

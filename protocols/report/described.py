@@ -179,11 +179,11 @@ TITLES = {
     "read": "number read",
     "line": "predicted along a line",
     "spline": "predicted along a spline",
-    "auc_left": "area under the curve, by what was taken away",
-    "auc_later": "area under the curve, by how much later",
+    "auc_left": "area under the curve",
+    "auc_later": "area under the curve, without the own",
     "harm": "harm to unrelated sentences",
-    "share_of": "way to the other answer, by what is patched",
-    "slope_of": "slope, by what is added",
+    "share_of": "way to the other answer",
+    "slope_of": "slope",
     "rise": "rise of a category's words",
     "moved": "divergence by dose",
     "told": "pairs that are told right",
@@ -374,7 +374,8 @@ def _by_row(found: Found, variable: str) -> Panel:
     title = _title(variable)
     figure = by_row(rows.transpose(dim, "layer")[::-1], name=title)
     title = title.removesuffix(f" by {dim}")
-    return Panel(f"{title} by {dim} and layer", READING.get(variable, ""), figure)
+    by = {"arm": "what was done", "harmed": "what was done", "later": "blocks"}.get(dim, dim)
+    return Panel(f"{title} by {by} and layer", READING.get(variable, ""), figure)
 
 
 def _units(found: Found, variable: str) -> Panel:

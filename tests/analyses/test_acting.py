@@ -152,10 +152,9 @@ def test_settings_of_ablation_that_mean_nothing_are_refused(settings, says) -> N
 
 def test_ablation_says_what_it_cannot_do(toy) -> None:
     live, subject = toy
-    with pytest.raises(
-        AnalysisError, match="layer 2 cannot be read 1 blocks later in a model of 3"
-    ):
-        Ablation("resid_post", (2,), later=(1,)).runs(live, subject)
+    said = Ablation("resid_post", (1, 2), later=(1,)).beyond(3)
+    assert said.startswith("layer 2 cannot be read 1 blocks later in a model of 3")
+    assert not Ablation("resid_post", (1,), later=(1,)).beyond(3)
     with pytest.raises(AnalysisError, match="'category' has no value 'plants'; it has animals"):
         Ablation("resid_post", (0,), later=(1,), category="plants").runs(live, subject)
 
@@ -229,8 +228,8 @@ def test_no_target_of_steering_is_nothing_by_construction(sentences) -> None:
 
 def test_steering_says_what_it_cannot_do(toy) -> None:
     live, subject = toy
-    with pytest.raises(AnalysisError, match="layer 3 of a model of 3"):
-        Steering("resid_post", (3,)).runs(live, subject)
+    assert Steering("resid_post", (3,)).beyond(3) == "3 is none of the model's 3 layers"
+    assert not Steering("resid_post", (2,)).beyond(3)
     with pytest.raises(ValueError, match="'units' is no direction that could be added"):
         Steering("resid_post", (0,), way="units")
     with pytest.raises(ValueError, match="doses: at least two"):

@@ -415,7 +415,8 @@ CONTROLS_OF_ACTING = """\
 
 
 def acting(controls: str = CONTROLS_OF_ACTING) -> str:
-    return ACTING[: ACTING.index("    controls:")] + controls
+    begin = ACTING[: ACTING.index("    controls:")]
+    return begin.replace("at: {layer: 0}", "at: {layer: 4}") + controls
 
 
 def test_what_was_done_is_claimed_with_controls_of_its_own(tmp_path: Path) -> None:
@@ -424,11 +425,20 @@ def test_what_was_done_is_claimed_with_controls_of_its_own(tmp_path: Path) -> No
     for text, says in (
         (acting(CONTROLS_OF_ACTING.replace("random_target", "held_out_items")),
          "cannot be judged without 'random_target'; required are untrained_twin, random_target"),
-        (ACTING, "line 22: .*shuffled_labels: 'shuffled_labels' changes what is read"),
+        (ACTING.replace("layer: 0", "layer: 4"), "line 22: .*shuffled_labels: 'shuffled_labels' changes what is read"),
         (GOOD.replace("      split_half", "      random_target: {margin: 0.1}\n      split_half"),
          "'random_target' is of analyses that act on the subject, and this one reads it"),
+        (acting().replace("layer: 4", "layer: 5"),
+         "hypotheses.0.at.layer: 'decode' does nothing at layer 5, but at 4, 8"),
         (acting().replace("  twins: 1", "  twins: 1\n  tokens: target_mean"),
          "scan.tokens: 'decode' acts on what it reads, one token of each text; scan with"),
     ):  # fmt: skip
         with pytest.raises(ProtocolError, match=says):
             load_study(written(tmp_path, text))
+
+
+def test_layers_that_a_model_has_not_are_named_before_anything_is_done(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, acting()))
+    study.check_layers(30)
+    with pytest.raises(ProtocolError, match=r"analyses.decode.ablation.layers: layer 8 cannot be"):
+        study.check_layers(10)
