@@ -425,7 +425,8 @@ def test_what_was_done_is_claimed_with_controls_of_its_own(tmp_path: Path) -> No
     for text, says in (
         (acting(CONTROLS_OF_ACTING.replace("random_target", "held_out_items")),
          "cannot be judged without 'random_target'; required are untrained_twin, random_target"),
-        (ACTING.replace("layer: 0", "layer: 4"), "line 22: .*shuffled_labels: 'shuffled_labels' changes what is read"),
+        (ACTING.replace("layer: 0", "layer: 4"),
+         "line 22: .*shuffled_labels: 'shuffled_labels' changes what is read"),
         (GOOD.replace("      split_half", "      random_target: {margin: 0.1}\n      split_half"),
          "'random_target' is of analyses that act on the subject, and this one reads it"),
         (acting().replace("layer: 4", "layer: 5"),
