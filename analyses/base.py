@@ -19,7 +19,8 @@ from scanner import Subject, volume
 
 # What dimensions of results are called, beside those of volumes.
 DIMENSIONS = (
-    *volume.DIMENSIONS, "category", "other_category", "other_layer", "item", "draw", "mask",
+    *volume.DIMENSIONS, *volume.EFFECTS,
+    "category", "other_category", "other_layer", "item", "draw", "mask",
     "distance", "removed", "model", "depth", "penalty", "axis", "offset", "contrast", "arm",
     "harmed",
 )  # fmt: skip

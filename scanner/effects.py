@@ -23,6 +23,7 @@ from scanner.provenance import code_version, digest, environment, now
 from scanner.reading import Reading, read
 from scanner.sites import SiteError
 from scanner.volume import (
+    EFFECTS,
     check_content,
     check_volume,
     digest_file,
@@ -190,7 +191,7 @@ def record_effects(
     labels = {
         str(name): ("stimulus", values.to_numpy())
         for name, values in volume.coords.items()
-        if values.dims == ("stimulus",)
+        if values.dims == ("stimulus",) and name not in {*EFFECTS, *whole.coords}
     }
     whole = whole.drop_vars("stimulus").assign_coords(labels)
     whole = whole.assign_attrs({

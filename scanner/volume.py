@@ -49,9 +49,10 @@ from scanner.shards import VolumeError, damaged
 
 DIMENSIONS = (
     "stimulus", "token", "pair", "position", "layer", "head", "kv_head", "head_unit", "unit",
-    "neuron", "expert", "vocabulary", "rank", "part",
-    "target", "later", "column", "kind", "place", "dose",
+    "neuron", "expert", "vocabulary", "rank",
 )  # fmt: skip
+# Of what was done to a subject. Stimuli may have labels of these names: there they are left out.
+EFFECTS = ("part", "target", "later", "column", "kind", "place", "dose")
 ROWS = ("stimulus", "token", "pair")
 PROVENANCE = (
     "subject", "revision", "weights", "weights_sha256", "tokenizer_sha256", "config_sha256",
@@ -175,7 +176,7 @@ def check_volume(volume: xr.Dataset, name: str) -> xr.Dataset:
 
 
 def _check_structure(volume: xr.Dataset, name: str) -> None:
-    unknown = set(map(str, volume.dims)) - set(DIMENSIONS)
+    unknown = set(map(str, volume.dims)) - {*DIMENSIONS, *EFFECTS}
     if unknown:
         raise VolumeError(f"volume {name}: unknown dimension '{min(unknown)}'")
     for label in LABELS:
