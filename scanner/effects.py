@@ -183,9 +183,18 @@ def record_effects(
         if not part.exists():
             _write(act(one), part)
         advance(1)
+    whole = _joined(acts, volumes, begun, len(runs)).assign_attrs(protocol_sha256=protocol_sha256)
+    _write(check_volume(whole, path.name), path)
+    seal(path)
+    shutil.rmtree(begun)
+    return path
+
+
+def _joined(acts: Acts, volumes: Path, begun: Path, runs: int) -> xr.Dataset:
+    """What all runs gave, with the labels of the stimuli and where it comes from."""
     volume = open_volume(acts.recording.path(volumes))
     parts = [xr.open_zarr(begun / f"{number}.zarr", consolidated=False).load()
-             for number in range(len(runs))]  # fmt: skip
+             for number in range(runs)]  # fmt: skip
     whole = xr.combine_by_coords(parts, combine_attrs="override", data_vars="minimal")
     assert isinstance(whole, xr.Dataset)
     labels = {
@@ -194,19 +203,14 @@ def record_effects(
         if values.dims == ("stimulus",) and name not in {*EFFECTS, *whole.coords}
     }
     whole = whole.drop_vars("stimulus").assign_coords(labels)
-    whole = whole.assign_attrs({
+    return whole.assign_attrs({
         **volume.attrs,
         "content": json.dumps(acts.content),
         "recording": acts.recording.path(volumes).name,
-        "protocol_sha256": protocol_sha256,
         "code_version": code_version(),
         "environment": json.dumps(dict(environment())),
         "time": now(),
     })  # fmt: skip
-    _write(check_volume(whole, path.name), path)
-    seal(path)
-    shutil.rmtree(begun)
-    return path
 
 
 def _begin(begun: Path) -> None:

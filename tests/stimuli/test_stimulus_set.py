@@ -206,7 +206,8 @@ def test_a_carriage_return_is_refused_since_it_would_end_a_row_of_csv(tmp_path):
 @pytest.mark.parametrize("source", ["concept", "table.txt", "table"])
 def test_an_unknown_set_is_refused_with_those_that_are_known(source):
     with refused(
-        f"'{source}' is neither a shipped set .agreement, concepts, language. nor a path that ends in"
+        f"'{source}' is neither a shipped set .agreement, concepts, language. "
+        "nor a path that ends in"
     ):
         load(source)
 
