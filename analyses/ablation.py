@@ -22,7 +22,7 @@ from analyses.acting import Acting, kinds, own, values_of
 from analyses.base import AnalysisError, Quantity, labels, register, vectors
 from analyses.probe import aucs, ridge, standardised
 from analyses.splits import Fold, folds_of, item_groups
-from analyses.targets import Patterns, Target, Way, aim, matched, matched_units
+from analyses.targets import Patterns, Target, Way, aim, matched, matched_units, strength
 from scanner import Edit, Live, Site, Subject, Trial, sweep
 from scanner.sites import Kind
 from stimuli import load
@@ -31,7 +31,6 @@ from stimuli import load
 TARGETS = 8
 # Sentences on which the harm to everything else is measured.
 NEUTRAL = 12
-STRONGEST = 16.0
 MOST_UNITS = 64
 
 
@@ -409,10 +408,7 @@ def _as_harmful(
     live: Live, site: Kind, layer: int, own: Target, targets: list[Target], center: np.ndarray,
     texts: list[list[int]],
 ) -> list[Target]:  # fmt: skip
-    """Disruptive targets made so strong that other texts suffer as much as from the own.
-
-    Divergence grows with the square of a small change.
-    """
+    """Disruptive targets made so strong that other texts suffer as much as from the own."""
     asked = [one for one, target in enumerate(targets) if target.kind == "disruptive"]
     if not asked:
         return targets
@@ -420,6 +416,5 @@ def _as_harmful(
     (wanted, *harm), _ = _harm(live, site, layer, some, center, texts, surprisal=False)
     made = list(targets)
     for one, suffered in zip(asked, harm, strict=True):
-        strength = float(np.clip(np.sqrt(wanted / max(suffered, 1e-12)), 1.0, STRONGEST))
-        made[one] = replace(made[one], strength=strength)
+        made[one] = replace(made[one], strength=strength(wanted, suffered))
     return made

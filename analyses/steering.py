@@ -23,11 +23,10 @@ import xarray as xr
 from analyses.acting import Acting, kinds, own, values_of
 from analyses.base import AnalysisError, Quantity, labels, register, vectors
 from analyses.splits import folds_of, item_groups
-from analyses.targets import Patterns, Target, Way, aim, matched
+from analyses.targets import Patterns, Target, Way, aim, matched, strength
 from scanner import Edit, Live, Subject, Trial, sweep
 from scanner.sites import Kind
 
-STRONGEST = 16.0
 # Kinds of targets of which a new one is drawn for each category, in the order of their pushes.
 DRAWN = ("matched", "shuffled", "disruptive")
 
@@ -237,14 +236,11 @@ class Steering(Acting):
     def _as_disruptive(
         self, pushes: list[np.ndarray], divergence: np.ndarray, categories: int
     ) -> list[np.ndarray]:
-        """Pushes at random made so long that predictions move as much as by those of categories.
-
-        Divergence grows with the square of a small push.
-        """
+        """Pushes at random made so long that predictions move as much as by those of categories."""
         moved = divergence.mean((0, 2))
         wanted = moved[:categories].mean()
         return [
-            pushes[one] * np.clip(np.sqrt(wanted / max(moved[one], 1e-12)), 1.0, STRONGEST)
+            pushes[one] * strength(wanted, moved[one])
             for one in range(categories, categories + self._draws(categories))
         ]
 

@@ -18,6 +18,8 @@ Way = Literal["mean_difference", "probe", "leace", "units"]
 # Powers of the covariance that are tried: from what varies least to the principal components.
 POWERS = (-4.0, 8.0)
 STEPS = 40
+# How much stronger than it was drawn a target at random may be made.
+STRONGEST = 16.0
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,14 @@ def matched_units(rng: np.random.Generator, patterns: Patterns, own: Target) -> 
         found.append(rng.choice(near[:10]))
         free = free[free != found[-1]]
     return _one_hot("matched", np.array(found), patterns)
+
+
+def strength(wanted: float, suffered: float) -> float:
+    """How often something at random is done to do as much harm: as often as it is, at least.
+
+    Divergence grows with the square of a small change.
+    """
+    return float(np.clip(np.sqrt(wanted / max(suffered, 1e-12)), 1.0, STRONGEST))
 
 
 def _one_hot(kind: str, units: np.ndarray, patterns: Patterns) -> Target:

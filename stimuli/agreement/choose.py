@@ -13,14 +13,11 @@ import pandas as pd
 from tokenizers import Tokenizer
 from wordfreq import zipf_frequency
 
+from stimuli.language.choose import n_tokens
+
 HERE = Path(__file__).resolve().parent
 # Nouns of each number.
 NOUNS = 24
-
-
-def n_tokens(tokenizer: Tokenizer, word: str) -> int:
-    """Number of tokens of a word inside a text."""
-    return len(tokenizer.encode(f" {word}", add_special_tokens=False).tokens)
 
 
 def chosen(nouns: pd.DataFrame, tokenizers: list[Tokenizer]) -> pd.DataFrame:
