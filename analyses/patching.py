@@ -8,7 +8,8 @@ ratios is that of the pairs that differ least.
 
 Beside it, activations are set in that are as far from what was there but carry no answer: those of
 other texts with the answer of the text that is patched, and what is there moved as far by the
-difference of two such texts.
+difference of two such texts. And each patch is estimated from the gradient (attribution patching,
+Nanda 2023), with how far such estimates may be believed here.
 """
 
 from collections.abc import Mapping
@@ -17,16 +18,19 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import xarray as xr
+from scipy.stats import spearmanr
 
 from analyses.acting import Acting, kinds, own, values_of
-from analyses.base import AnalysisError, Quantity, register
-from scanner import Edit, Live, Pair, Site, Subject, Trial, patched, sweep
+from analyses.base import AnalysisError, Quantity, labels, register
+from scanner import Edit, Live, Pair, Site, Subject, Trial, attributed, patched, sweep
 from scanner.sites import Kind
 from stimuli.stimulus_set import PAIR, SPAN, StimulusSet
 
 Place = Literal["target", "next", "last"]
 # Pairs of a run.
 STIMULI = 8
+# Logits that the texts of an item must be apart, for its own share to be told.
+DECIDED = 1.0
 
 
 @register
@@ -95,11 +99,14 @@ class Patching(Acting):
             )
             for one in some
         ]  # fmt: skip
-        found = patched(live.model, asked, self.sites, into=self.into)
+        found, estimated = (
+            way(live.model, asked, self.sites, into=self.into) for way in (patched, attributed)
+        )
         dims = ("stimulus", "kind", "layer", "place")
         return xr.Dataset(
             {
                 "every": (dims, found.difference.astype(np.float32)),
+                "estimated": (dims, estimated.difference.astype(np.float32)),
                 "base": ("stimulus", found.base),
                 "donor": ("stimulus", found.donor),
             },
@@ -177,9 +184,13 @@ class Patching(Acting):
         -------
         xarray.Dataset
             ``share`` (layer): of the first site at the first place; ``share_of`` (layer, arm): of
-            every site and place, and of random targets on average; ``told`` (scalar): the share of
-            pairs in both of whose texts the right answer is the likelier; ``decided`` (scalar):
-            how far apart the two texts of a pair are, in logits, on average.
+            every site and place, and of random targets on average; ``share_of_item``
+            (layer, item): that of each item alone, NaN where its texts are less than a logit apart;
+            ``attributed`` (layer, patch): the shares by attribution patching; ``told`` (scalar):
+            the share of pairs in both of whose texts the right answer is the likelier; ``decided``
+            (scalar): how far apart the two texts of a pair are, in logits, on average;
+            ``attribution_agreement`` (scalar): Spearman's correlation of what each patch changes
+            with its estimate, over pairs, sites, layers and places.
 
         Raises
         ------
@@ -207,23 +218,45 @@ class Patching(Acting):
         )
         if volume.sizes["target"] == 1:
             return result
-        every = values_of(volume, "every", "kind", "place", "layer", "stimulus")
-        arms = {
-            f"{kind}, {place}": share(every[row, column])
+        every, estimated = (
+            values_of(volume, name, "kind", "place", "layer", "stimulus").astype(float)
+            for name in ("every", "estimated")
+        )
+        patches = {
+            f"{kind}, {place}": (row, column)
             for row, kind in enumerate(self.sites)
             for column, place in enumerate(self.places)
         }
+        arms = {name: share(every[at]) for name, at in patches.items()}
         given = kinds(volume)
         for kind in ("other", "matched"):
             some = np.flatnonzero(given == kind)
             if len(some):
                 arms[f"random: {kind}"] = share(patched[some].mean(0))
         sign = 1 if self.into == "clean" else -1
+        items, of_items = _of_items(labels(subject, "item"), patched[mine] - base, donor - base)
         return result.assign(
             share_of=(("layer", "arm"), np.stack(list(arms.values()), 1)),
+            share_of_item=(("layer", "item"), of_items),
+            attributed=(
+                ("layer", "patch"),
+                np.stack([share(estimated[at]) for at in patches.values()], 1),
+            ),
+            attribution_agreement=spearmanr((every - base).ravel(), (estimated - base).ravel())[0],
             told=float(np.mean((sign * base > 0) & (sign * donor < 0))),
             decided=float(np.mean(sign * (base - donor))),
-        ).assign_coords(arm=list(arms))
+        ).assign_coords(arm=list(arms), patch=list(patches), item=items)
+
+
+def _of_items(
+    names: np.ndarray, moved: np.ndarray, whole: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Items, and the share of each: layer x item."""
+    items, which = np.unique(names, return_inverse=True)
+    mean = (which == np.arange(len(items))[:, None]) / np.bincount(which)[:, None]
+    apart = mean @ whole
+    apart = np.where(np.abs(apart) < DECIDED, np.nan, apart)
+    return items, moved @ mean.T / apart
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from scanner.effects import Acts, Live, record_effects
 from scanner.interventions import Edit
 from scanner.lesions import lesioned
 from scanner.model import Model
-from scanner.patching import Pair, patched
+from scanner.patching import Pair, attributed, patched
 from scanner.reading import Chat
 from scanner.recording import Recording, record
 from scanner.sites import Site, SiteError
@@ -40,6 +40,7 @@ __all__ = [
     "Trial",
     "VolumeError",
     "anatomy",
+    "attributed",
     "check_volume",
     "find_source",
     "lesioned",

@@ -33,7 +33,7 @@ from scanner.volume import (
 )
 
 # Raised when the same acts would be kept as other numbers.
-FORMAT = 1
+FORMAT = 2
 
 One = TypeVar("One")
 

@@ -4,6 +4,11 @@ Activation patching (Vig et al. 2020; Meng et al. 2022; Zhang & Nanda 2024). Two
 tokens differ in what decides between two answers. Clean activations set into the corrupt text show
 what suffices to restore the answer (denoising), corrupt ones in the clean text what is needed for
 it (noising); the two need not agree.
+
+One patch is one pass. Attribution patching (Nanda 2023; Kramár et al. 2024) takes the score for a
+line instead: what was set in, less what was there, times the gradient, which is one pass back for
+all patches at once. It fails where the line does not hold, at saturated softmaxes above all, so
+that it is worth what its agreement with true patches is.
 """
 
 from collections.abc import Sequence
@@ -11,10 +16,12 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
 
+from scanner.gradients import slopes
 from scanner.interventions import Edit
 from scanner.model import Model
-from scanner.sites import OUTSIDE, PAIRED, Kind, Site, SiteError
+from scanner.sites import OUTSIDE, PAIRED, Kind, Site, SiteError, sites_of
 from scanner.sweeps import Trial, sweep
 
 Into = Literal["corrupt", "clean"]
@@ -95,11 +102,7 @@ def patched(
         If the texts of a pair are not of one length, a place is none of theirs, or the model lacks
         a kind.
     """
-    for number, pair in enumerate(pairs):
-        _check(number, pair, len(pairs[0].places))
-    for kind in kinds:
-        if kind in OUTSIDE or kind in PAIRED:
-            raise SiteError(f"'{kind}' cannot be patched: it is no vector of a token in a block")
+    _check_all(pairs, kinds)
     shape = len(kinds), model.layers, len(pairs[0].places)
     made = np.empty((len(pairs), *shape))
     base, donor = np.empty(len(pairs)), np.empty(len(pairs))
@@ -107,6 +110,75 @@ def patched(
         some = slice(start, start + PAIRS)
         made[some], base[some], donor[some] = _some(model, pairs[some], kinds, shape, into)
     return Patched(made, base, donor)
+
+
+def attributed(
+    model: Model, pairs: Sequence[Pair], kinds: Sequence[Kind], *, into: Into = "corrupt"
+) -> Patched:
+    """Estimate what `patched` would find, from two passes and one back.
+
+    Parameters are those of `patched`, and so are the errors.
+    """
+    _check_all(pairs, kinds)
+    shape = len(kinds), model.layers, len(pairs[0].places)
+    made = np.empty((len(pairs), *shape))
+    base, donor = np.empty(len(pairs)), np.empty(len(pairs))
+    for start in range(0, len(pairs), PAIRS):
+        some = slice(start, start + PAIRS)
+        made[some], base[some], donor[some] = _estimated(model, pairs[some], kinds, shape, into)
+    return Patched(made, base, donor)
+
+
+def _estimated(
+    model: Model,
+    pairs: Sequence[Pair],
+    kinds: Sequence[Kind],
+    shape: tuple[int, int, int],
+    into: Into,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    takers, givers = _sides(pairs, into)
+    # The head is run where a text ends, and nowhere else.
+    ends, which = np.unique([len(text) - 1 for text in takers], return_inverse=True)
+    columns = torch.tensor(ends, device=model.device)
+    rows = torch.arange(len(pairs), device=model.device)
+    own = torch.tensor(which, device=model.device)
+    answers = torch.tensor([pair.answers for pair in pairs], device=model.device)
+
+    def score(logits: torch.Tensor) -> torch.Tensor:
+        last = logits[rows, own].gather(1, answers)
+        return last[:, 0] - last[:, 1]
+
+    sites = [site for kind in kinds for site in sites_of(kind, model.layers)]
+    found = slopes(model, model.batch(takers), sites, score, columns=columns)
+    places = torch.tensor([list(pair.places) for pair in pairs], device=model.device)
+    with torch.inference_mode():
+        given = model.activations(model.batch(givers), [*kinds, "logits"], columns=columns)
+        moved = np.empty((len(pairs), *shape))
+        for site in sites:
+            assert site.layer is not None
+            there, slope, other = (
+                one[site][rows[:, None], places].flatten(2).float()
+                for one in (found.activations, found.gradients, given)
+            )
+            change = ((other - there) * slope).sum(-1)
+            moved[:, kinds.index(site.kind), site.layer] = change.cpu().numpy()
+        donor = score(given[Site("logits")].float()).cpu().numpy()
+    base = found.score.cpu().numpy()
+    return base[:, None, None, None] + moved, base, donor
+
+
+def _check_all(pairs: Sequence[Pair], kinds: Sequence[Kind]) -> None:
+    for number, pair in enumerate(pairs):
+        _check(number, pair, len(pairs[0].places))
+    for kind in kinds:
+        if kind in OUTSIDE or kind in PAIRED:
+            raise SiteError(f"'{kind}' cannot be patched: it is no vector of a token in a block")
+
+
+def _sides(pairs: Sequence[Pair], into: Into) -> tuple[list[Sequence[int]], list[Sequence[int]]]:
+    """The texts that are patched, and those that give."""
+    clean, corrupt = [pair.clean for pair in pairs], [pair.corrupt for pair in pairs]
+    return (corrupt, clean) if into == "corrupt" else (clean, corrupt)
 
 
 def _check(number: int, pair: Pair, places: int) -> None:
@@ -129,8 +201,7 @@ def _some(
     shape: tuple[int, int, int],
     into: Into,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    clean, corrupt = [pair.clean for pair in pairs], [pair.corrupt for pair in pairs]
-    takers, givers = (corrupt, clean) if into == "corrupt" else (clean, corrupt)
+    takers, givers = _sides(pairs, into)
     given = {
         site: activation.float().cpu().numpy()
         for site, activation in model.activations(model.batch(givers), kinds).items()

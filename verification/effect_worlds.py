@@ -106,6 +106,7 @@ def _patched(
     return labels.assign(
         patched=(("stimulus", "layer", "target"), patched),
         every=(("stimulus", "kind", "layer", "place"), every),
+        estimated=(("stimulus", "kind", "layer", "place"), every),
         base=("stimulus", base),
         donor=("stimulus", donor),
     ).assign_coords(kind=list(analysis.sites), place=list(analysis.places))

@@ -151,6 +151,9 @@ READING = {
     "average over targets of a kind.",
     "share_of": "How much of the way from one answer to the other it goes to set in what the other "
     "text has there: 0 for none, 1 for all.",
+    "share_of_item": "The same of each item alone, at the first site and place; empty where its "
+    "two texts are less than a logit apart.",
+    "attributed": "The same, estimated for all patches at once from the gradient.",
     "slope_of": "By how much the words of a category become likelier than others, in nats for each "
     "standard deviation that is added, on average over targets of a kind.",
     "rise": "By how much the words of a category become likelier than others, in nats, by how much "
@@ -183,6 +186,9 @@ TITLES = {
     "auc_later": "area under the curve, without the own",
     "harm": "harm to unrelated sentences",
     "share_of": "way to the other answer",
+    "share_of_item": "way to the other answer of each item",
+    "attributed": "way to the other answer, by attribution",
+    "attribution_agreement": "agreement of attributions with patches (Spearman)",
     "slope_of": "slope",
     "rise": "rise of a category's words",
     "moved": "divergence by dose",
@@ -200,6 +206,8 @@ BOUNDS = ("_low", "_high")
 NAMED = {
     "contrast": str,
     "arm": str,
+    "patch": str,
+    "item": str,
     "harmed": str,
     "later": lambda blocks: f"{words.counted(blocks, 'block')} later",
     "dose": lambda size: f"{size:+g} standard deviations",
@@ -212,6 +220,12 @@ NAMED = {
     "mask": lambda share: f"{words.percent(share)} of units",
     "distance": lambda apart: f"{apart} apart",
 }
+
+# What a map's rows are, where their dimension does not say it.
+BY = {
+    "arm": "what was done", "harmed": "what was done", "patch": "what was set in",
+    "later": "blocks",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -374,7 +388,7 @@ def _by_row(found: Found, variable: str) -> Panel:
     title = _title(variable)
     figure = by_row(rows.transpose(dim, "layer")[::-1], name=title)
     title = title.removesuffix(f" by {dim}")
-    by = {"arm": "what was done", "harmed": "what was done", "later": "blocks"}.get(dim, dim)
+    by = BY.get(dim, dim)
     return Panel(f"{title} by {by} and layer", READING.get(variable, ""), figure)
 
 
@@ -474,6 +488,8 @@ PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"layer", "distance"}): _by_row,
     frozenset({"layer", "contrast"}): _by_row,
     frozenset({"layer", "arm"}): _by_row,
+    frozenset({"layer", "patch"}): _by_row,
+    frozenset({"layer", "item"}): _by_row,
     frozenset({"layer", "harmed"}): _by_row,
     frozenset({"layer", "later"}): _by_row,
     frozenset({"layer", "dose"}): _by_row,

@@ -330,7 +330,8 @@ def _patching(name: str, settings: Mapping[str, Any]) -> str:
         "of what that changes in the difference of the logits of the two answers, over the sum of "
         f"the differences between the texts. For the first of these, {settings['random']} "
         "activations of texts with the answer that is there already, and as many steps as long as "
-        "the patch along the difference of two such texts, were set in, too."
+        "the patch along the difference of two such texts, were set in, too. Each patch was "
+        "estimated, besides, as its difference times the gradient (Nanda 2023)."
     )
 
 

@@ -10,7 +10,7 @@ import xarray as xr
 
 from analyses import AnalysisError
 from analyses.ablation import Ablation
-from analyses.patching import Patching, _of_another
+from analyses.patching import Patching, _of_another, _of_items
 from analyses.splits import item_groups
 from analyses.steering import Steering
 from analyses.targets import Patterns, aim
@@ -297,6 +297,16 @@ def test_targets_of_patching_are_what_they_are_called(pairs, into) -> None:
     np.testing.assert_allclose(measured["share"][-1], 0, atol=1e-4)
     arms = measured["share_of"].sel(arm="resid_post, target")
     np.testing.assert_allclose(arms, measured["share"], rtol=1e-4, atol=1e-5)
+    # A tiny model is nearly a line.
+    assert float(measured["attribution_agreement"]) > 0.9
+
+
+def test_the_share_of_an_item_is_told_where_its_texts_are_apart() -> None:
+    moved = np.array([[1.0, 2.0, 0.5, 4.0]])
+    whole = np.array([2.0, 4.0, 0.25, 8.0])
+    items, found = _of_items(np.array(["b", "a", "c", "b"]), moved, whole)
+    assert items.tolist() == ["a", "b", "c"]
+    np.testing.assert_allclose(found, [[0.5, 0.5, np.nan]])
 
 
 def test_random_donors_have_the_answer_that_is_there() -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from scanner import Edit, Site, SiteError
-from scanner.patching import PAIRS, Pair, patched
+from scanner import Edit, Site, SiteError, Trial, sweep
+from scanner.patching import PAIRS, Pair, attributed, patched
 
 KINDS = ("resid_post", "attn_out_post", "mlp_out_post")
 LENGTH = 8
@@ -108,3 +108,78 @@ def test_pairs_that_cannot_be_patched_are_named(llama, changed, message) -> None
 def test_kinds_that_are_no_vector_of_a_token_in_a_block_are_refused(llama, kind) -> None:
     with pytest.raises(SiteError, match=f"'{kind}' cannot be patched"):
         patched(llama, [pair(llama)], [kind])
+
+
+# --- attribution patching
+
+
+@pytest.mark.having("resid_mid", "attn_out_post", "mlp_out_post")
+def test_an_attribution_is_the_slope_of_a_patch_that_is_begun(family, proved) -> None:
+    """Against a hundredth of each patch, forwards and backwards."""
+    model = proved(family)
+    kinds = ("resid_pre", "resid_mid", "attn_out_post", "mlp_out_post", "z", "q", "k", "value")
+    kinds = tuple(kind for kind in kinds if kind in model.structure.kinds)
+    pairs = [pair(model, seed=seed, length=LENGTH + seed) for seed in range(2)]
+    found = attributed(model, pairs, kinds)
+    for number, (clean, corrupt, answers, places) in enumerate(pairs):
+        given, there = (model.activations(model.batch([text]), kinds) for text in (clean, corrupt))
+        edits = [
+            (index, Edit(kinds[index[0]], "replace", layers=[index[1]], positions=[at],
+                         value=there[site][0, at] + size * (given[site] - there[site])[0, at],
+                         must_move=False))
+            for index in np.ndindex(found.difference.shape[1:])
+            for at, site in [(places[index[2]], Site(kinds[index[0]], index[1]))]
+            for size in (0.01, -0.01)
+        ]  # fmt: skip
+        trials = [Trial(0, (edit,)) for _, edit in edits]
+        scores = np.empty(len(trials))
+        for some in sweep(model, [corrupt], trials, answers=[answers]):
+            scores[some.trials] = some.logits[:, 0] - some.logits[:, 1]
+        slopes = (scores[::2] - scores[1::2]) / 0.02
+        moved = found.difference[number] - found.base[number]
+        np.testing.assert_allclose(moved.ravel(), slopes, atol=0.02 * np.abs(slopes).max())
+    exact = patched(model, pairs, kinds)
+    np.testing.assert_allclose(found.base, exact.base, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.donor, exact.donor, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_where_everything_is_linear_attributions_are_patches(tiny_model) -> None:
+    """No norms, no nonlinearity, and attention to all tokens alike."""
+    model = tiny_model("gpt2", seed=3)
+    model.base.ln_f = torch.nn.Identity()
+    for block in model.base.h:
+        block.ln_1 = block.ln_2 = block.mlp.act = torch.nn.Identity()
+        block.attn.c_attn.weight[:, : 2 * model.width] = 0
+    pairs = [pair(model, seed=seed) for seed in range(3)]
+    for into in ("corrupt", "clean"):
+        exact, estimated = (way(model, pairs, KINDS, into=into) for way in (patched, attributed))
+        moved = np.abs(exact.difference - exact.base[:, None, None, None])
+        assert np.isclose(moved[:, 0, -1, 2], np.abs(exact.donor - exact.base), rtol=1e-3).all()
+        np.testing.assert_allclose(
+            estimated.difference, exact.difference, atol=1e-4 * moved.max(), rtol=1e-4
+        )
+
+
+@torch.no_grad()
+def test_a_saturated_softmax_has_no_slope_where_a_patch_turns_it_round(tiny_model) -> None:
+    """Where attribution fails, its disagreement with patches has to show it."""
+    model = tiny_model("gpt2", seed=3)
+    assert model.proof  # of which a model without slopes would fail some
+    for block in model.base.h:
+        block.attn.c_attn.weight[:, : 2 * model.width] *= 300
+    pairs = [pair(model, seed=seed, places=(7,), differs=7) for seed in range(3)]
+    exact, estimated = (
+        np.abs((found.difference - found.base[:, None, None, None])[:, 0, -1])
+        for found in (way(model, pairs, ["q"]) for way in (patched, attributed))
+    )
+    assert estimated.max() < 0.05 * exact.max()
+
+
+def test_weights_take_gradients_again_after_an_attribution_that_failed(llama) -> None:
+    llama.network.requires_grad_(True)
+    with pytest.raises(SiteError, match="expert"):
+        attributed(llama, [pair(llama)], ["router"])
+    assert all(one.requires_grad for one in llama.network.parameters())
+    attributed(llama, [pair(llama)], KINDS)
+    assert all(one.requires_grad for one in llama.network.parameters())
