@@ -8,60 +8,39 @@ al. 2024), so what is reported beside it is how far predictions move at all.
 
 Beside the direction of the word's own category, others are added as long: drawn from the covariance
 of the activations, the same so strong that predictions move as much, found from labels dealt out
-anew, and those of other categories. Each category is given another one of them: by one for all, the
-words of all would rise over each other by nothing, whatever it is.
+anew, and those of other categories (`analyses.directions`).
 """
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import xarray as xr
 
-from analyses.acting import Acting, kinds, own, values_of
-from analyses.base import AnalysisError, Quantity, labels, register, vectors
-from analyses.splits import folds_of, item_groups
-from analyses.targets import Patterns, Target, Way, aim, matched, strength
+from analyses.acting import kinds, own, values_of
+from analyses.base import AnalysisError, Quantity, register
+from analyses.directions import Along
+from analyses.targets import strength
 from scanner import Edit, Live, Subject, Trial, sweep
-from scanner.sites import Kind
-
-# Kinds of targets of which a new one is drawn for each category, in the order of their pushes.
-DRAWN = ("matched", "shuffled", "disruptive")
 
 
 @register
 @dataclass(frozen=True)
-class Steering(Acting):
+class Steering(Along):
     """Add directions, and see what becomes likely.
 
     Attributes
     ----------
-    site : str
-        Kind of site at which directions are found and added.
-    layers : tuple of int
-        Where, one at a time.
-    label : str
-        A column of the stimulus table; each of its categories has a direction.
-    way : {'mean_difference', 'probe'}
-        How it is found (`analyses.targets.aim`).
+    site, layers, label, way, random, item_folds
+        See `analyses.directions.Along`.
     doses : tuple of float
         How much is added, in standard deviations of the training stimuli along the direction.
-    random : int
-        Targets at random of each kind.
-    item_folds : int
-        Groups of items; the words of each are steered towards by what the others show.
     """
 
-    site: Kind
-    layers: tuple[int, ...]
-    label: str = "category"
-    way: Way = "mean_difference"
     doses: tuple[float, ...] = (-4.0, -2.0, 2.0, 4.0)
-    random: int = 6
-    item_folds: int = 2
 
+    drawn: ClassVar[tuple[str, ...]] = ("matched", "shuffled", "disruptive")
     measures: ClassVar[Mapping[str, Quantity]] = {
         "slope": Quantity(
             "by how much the words of a category become likelier than others, in nats for each "
@@ -72,18 +51,9 @@ class Steering(Acting):
     }
 
     def __post_init__(self) -> None:
-        if not self.layers or min(self.layers) < 0 or len(set(self.layers)) < len(self.layers):
-            raise ValueError("layers: whole numbers from 0, each once")
-        if self.way not in ("mean_difference", "probe"):
-            raise ValueError(f"way: '{self.way}' is no direction that could be added")
+        super().__post_init__()
         if len(set(self.doses)) < max(len(self.doses), 2) or 0 in self.doses:
             raise ValueError("doses: at least two, each once, and none of them 0")
-        if self.random < 0 or self.item_folds < 2:
-            raise ValueError("random must be at least 0, item_folds at least 2")
-
-    def beyond(self, layers: int) -> str:
-        late = [one for one in self.layers if one >= layers]
-        return f"{late[0]} is none of the model's {layers} layers" if late else ""
 
     def runs(self, live: Live, subject: Subject) -> list[int]:
         """Layers."""
@@ -98,30 +68,19 @@ class Steering(Acting):
     def act(
         self, live: Live, subject: Subject, run: int, *, rng: np.random.Generator
     ) -> xr.Dataset:
-        items, values = labels(subject, "item"), labels(subject, self.label)
-        names, codes = np.unique(values, return_inverse=True)
-        if len(names) < 2:
-            raise AnalysisError(f"'{self.label}' has one value; steering needs words of others")
-        try:
-            group = item_groups(items, values, groups=self.item_folds, rng=rng)
-        except ValueError as error:
-            raise AnalysisError(f"steering of '{self.label}': {error}") from None
-        x = vectors(subject, self.site)[list(subject.volume["layer"].to_numpy()).index(run)]
-        seed = int(rng.integers(2**32))
-        kinds_of = self._plan(len(names)) if live.trained else ["own"]
-        shape = len(items), len(kinds_of), len(self.doses)
+        names, codes = self.categories(subject)
+        kinds_of = self.plan(len(names)) if live.trained else ["own"]
+        shape = len(codes), len(kinds_of), len(self.doses)
         shift, divergence = np.empty(shape), np.empty(shape)
-        for number, fold in enumerate(folds_of(group)):
-            drawn = np.random.default_rng([seed, run, number])
-            wanted = (codes[:, None] == np.arange(len(names))).astype(float)
-            patterns = Patterns.of(x[fold.train], items[fold.train], wanted[fold.train])
-            pushes = self._pushes(patterns, drawn, random=live.trained)
+        for fold, patterns, drawn in self.parts(subject, run, rng):
+            found = self.directions(patterns, drawn, random=live.trained)
+            pushes = [along * (patterns.stimuli @ along).std() for along in found]
             steered = self._steered(live, run, pushes, codes, fold.test)
             if live.trained:
                 stronger = self._as_disruptive(pushes, steered[1], len(names))
                 again = self._steered(live, run, stronger, codes, fold.test)
                 steered = np.concatenate([steered, again], axis=2)
-            which = self._chosen(codes[fold.test], len(names), kinds_of)
+            which = self.chosen(codes[fold.test], len(names), kinds_of)
             rows = np.arange(len(fold.test))[:, None]
             shift[fold.test], divergence[fold.test] = steered[:, rows, which]
             # An effect that is known: these words' logits raised by hand, a nat for each dose.
@@ -134,62 +93,12 @@ class Steering(Acting):
                 "divergence": (dims, divergence.astype(np.float32)),
             },
             coords={
-                "stimulus": np.arange(len(items)),
+                "stimulus": np.arange(len(codes)),
                 "target": np.arange(len(kinds_of)),
                 "dose": list(self.doses),
                 "target_kind": ("target", kinds_of),
             },
         ).expand_dims(layer=[run])
-
-    def _plan(self, categories: int) -> list[str]:
-        """The kinds of the targets, in their order."""
-        others = min(categories - 1, self.random)
-        return [
-            "own", "known", *("other",) * others,
-            *(kind for kind in DRAWN for _ in range(self.random)),
-        ]  # fmt: skip
-
-    def _chosen(self, codes: np.ndarray, categories: int, kinds_of: list[str]) -> np.ndarray:
-        """Of each stimulus and target the number of its push: stimulus x target."""
-        draws = self._draws(categories)
-        first = {"own": 0, "known": 0, "other": 0}
-        first |= {kind: categories + place * draws for place, kind in enumerate(DRAWN)}
-        seen: Counter[str] = Counter()
-        found = []
-        for kind in kinds_of:
-            turn = seen[kind] + (kind == "other")
-            found.append(first[kind] + (codes + turn) % (draws if kind in DRAWN else categories))
-            seen[kind] += 1
-        return np.stack(found, axis=1)
-
-    def _draws(self, categories: int) -> int:
-        """How many pushes of each kind are drawn: another one for each category of a target."""
-        return max(self.random, categories)
-
-    def _pushes(
-        self, patterns: Patterns, rng: np.random.Generator, *, random: bool
-    ) -> list[np.ndarray]:
-        """What one dose adds: of each category, then at random, then of labels dealt out anew."""
-        categories = patterns.wanted.shape[1]
-        found = [self._direction(patterns, one) for one in range(categories)]
-        made = [_push(patterns, along) for along in found]
-        draws = range(self._draws(categories) if random else 0)
-        for one in draws:
-            like = found[one % categories][None]
-            (along,) = matched(rng, patterns, Target("own", like, like)).along
-            made.append(_push(patterns, along))
-        for one in draws:
-            dealt = patterns.dealt(rng)
-            made.append(_push(dealt, self._direction(dealt, one % categories)))
-        return made
-
-    def _direction(self, patterns: Patterns, category: int) -> np.ndarray:
-        """From the other categories towards one, of length one."""
-        wanted = patterns.wanted[:, [category]]
-        (along,) = aim("own", replace(patterns, wanted=wanted), self.way, count=1).along
-        inside = wanted[:, 0] > 0.5
-        apart = patterns.items[inside].mean(0) - patterns.items[~inside].mean(0)
-        return along if apart @ along >= 0 else -along
 
     def _steered(
         self,
@@ -241,7 +150,7 @@ class Steering(Acting):
         wanted = moved[:categories].mean()
         return [
             pushes[one] * strength(wanted, moved[one])
-            for one in range(categories, categories + self._draws(categories))
+            for one in range(categories, categories + self.draws(categories))
         ]
 
     def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:
@@ -279,8 +188,3 @@ class Steering(Acting):
             rise=(("layer", "dose"), shift[mine]),
             moved=(("layer", "dose"), divergence[mine]),
         ).assign_coords(arm=arms, dose=dose)  # fmt: skip
-
-
-def _push(patterns: Patterns, along: np.ndarray) -> np.ndarray:
-    """A standard deviation of the stimuli along a direction of length one."""
-    return along * (patterns.stimuli @ along).std()
