@@ -22,7 +22,7 @@ DIMENSIONS = (
     *volume.DIMENSIONS, *volume.EFFECTS,
     "category", "other_category", "other_layer", "item", "draw", "mask",
     "distance", "removed", "model", "depth", "penalty", "axis", "offset", "contrast", "arm",
-    "harmed",
+    "harmed", "patch",
 )  # fmt: skip
 
 REGISTRY: dict[str, type["Analysis"]] = {}
@@ -69,6 +69,10 @@ class Analysis(ABC):
         Protocols ask it before anything is recorded, of every analysis with a setting ``site``.
         """
         return misfit(getattr(self, "site", ""), dims)
+
+    def identity_at(self, measure: str, layer: int, layers: int) -> str:
+        """Why a measure follows from its definition at a layer of so many; else empty."""
+        return ""
 
     @property
     def takes(self) -> int | None:

@@ -74,6 +74,16 @@ class Patching(Acting):
         if self.random < 0:
             raise ValueError(f"random of {self.random}; it must be at least 0")
 
+    def identity_at(self, measure: str, layer: int, layers: int) -> str:
+        first = self.sites[0], self.places[0], layer
+        if first == ("resid_pre", "target", 0):
+            return "the texts of a pair differ there alone, so that all of the way is gone"
+        if first == ("resid_post", "last", layers - 1):
+            return "the prediction is read from there alone, so that all of the way is gone"
+        if first == ("resid_post", "target", layers - 1):
+            return "nothing reads the stream of an earlier token there, so that no way is gone"
+        return ""
+
     def runs(self, live: Live, subject: Subject) -> list[tuple[str, range]]:
         """Stimuli for the map of all sites, and targets of what is measured."""
         count, random = len(live.ids), 2 * self.random if live.trained else 0

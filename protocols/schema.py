@@ -212,6 +212,15 @@ class Study:
                     ("hypotheses", place, "at", "layer"),
                     f"{layer} is none of the model's {layers} layers (0 to {layers - 1})",
                 )
+            name, _, variable = hypothesis.measure.partition(".")
+            why = isinstance(layer, int) and self.analyses[name].identity_at(
+                variable, layer, layers
+            )
+            if why:
+                raise self.source.error(
+                    ("hypotheses", place, "measure"),
+                    f"'{variable}' can be no finding at layer {layer}, whatever it is: {why}",
+                )
 
 
 def load_study(path: Path, *, stimuli: StimulusSet | None = None) -> Study:

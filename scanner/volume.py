@@ -25,6 +25,9 @@ column     a score of a probe: a value of its label
 kind       of site
 place      a token of the text, by what it is
 dose       how much was added, in standard deviations
+size       how much was added, in median lengths of the stream
+factor     what was multiplied by
+read       the layer of the stream that is read, behind a block
 seed       the seed of an untrained twin
 category   a value of the label that an analysis reads
 item       a word; the unit that splits and resampling respect
@@ -52,7 +55,9 @@ DIMENSIONS = (
     "neuron", "expert", "vocabulary", "rank",
 )  # fmt: skip
 # Of what was done to a subject. Stimuli may have labels of these names: there they are left out.
-EFFECTS = ("part", "target", "later", "column", "kind", "place", "dose")
+EFFECTS = (
+    "part", "target", "later", "column", "kind", "place", "dose", "size", "read", "factor",
+)  # fmt: skip
 ROWS = ("stimulus", "token", "pair")
 PROVENANCE = (
     "subject", "revision", "weights", "weights_sha256", "tokenizer_sha256", "config_sha256",

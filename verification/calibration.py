@@ -20,12 +20,14 @@ from scipy.stats import binomtest
 from analyses import Analysis
 from analyses.ablation import Ablation
 from analyses.acting import Acting
+from analyses.bus import Bus
 from analyses.localiser import Localiser
 from analyses.mlp_probe import MlpProbe
 from analyses.patching import Patching
 from analyses.probe import Probe
 from analyses.rank import Rank
 from analyses.rsa import Rsa
+from analyses.scaling import Scaling
 from analyses.selectivity import Selectivity
 from analyses.steering import Steering
 from scanner import Subject
@@ -266,6 +268,9 @@ KINDS = {
         ActingKind("ablation.divergence", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),
         ActingKind("patching.share", Patching(), 0.1, ACTING),
         ActingKind("steering.slope", Steering(SITE, (0,)), 0.1, ACTING),
+        ActingKind("scaling.slope", Scaling(SITE, (0,)), 0.1, ACTING),
+        ActingKind("scaling.whole", Scaling(SITE, (0,)), 0.1, ACTING),
+        ActingKind("bus.additivity", Bus(SITE, (0,)), 0.1, ACTING),
     )
 }  # fmt: skip
 

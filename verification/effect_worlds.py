@@ -11,7 +11,9 @@ import xarray as xr
 
 from analyses.ablation import Ablation
 from analyses.acting import RANDOM, Acting
+from analyses.bus import Bus
 from analyses.patching import Patching
+from analyses.scaling import Scaling
 from analyses.steering import Steering
 from scanner import Subject
 from verification.worlds import SITE, world
@@ -92,6 +94,38 @@ def _steered(
     ).assign_coords(dose=doses)  # fmt: skip
 
 
+def _added(
+    labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
+) -> xr.Dataset:
+    """An effect of 1 is all of what the network makes of a vector that is added at once."""
+    assert isinstance(analysis, Bus)
+    sizes = np.array(analysis.sizes)
+    one = np.exp(0.3 * rng.normal(size=effects.shape))[..., None] * sizes**2
+    missed = np.maximum(1 - effects.mean(0), 0) + 0.1 * np.abs(effects - effects.mean(0))
+    along = 3 * np.broadcast_to(sizes, one.shape)
+    found = {
+        "apart": missed[..., None] ** 2 * one, "one": one, "many": one, "along_one": along,
+        "along_many": along,
+    }  # fmt: skip
+    dims = ("stimulus", "layer", "target", "size", "read")
+    return labels.assign({name: (dims, values[..., None]) for name, values in found.items()}
+    ).assign_coords(size=sizes, read=[labels.sizes["layer"] + analysis.blocks])  # fmt: skip
+
+
+def _scaled(
+    labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
+) -> xr.Dataset:
+    """An effect of 1 makes the words of a category likelier by a nat for each time more."""
+    assert isinstance(analysis, Scaling)
+    shift = effects[..., None] * (np.array(analysis.factors) - 1)
+    whole = np.maximum(effects, 0)[..., None] * np.ones(len(analysis.factors))
+    dims = ("stimulus", "layer", "target", "factor")
+    found = {"shift": shift, "divergence": 0.01 * shift**2, "whole": whole, "direct": 0.1 * shift}
+    return labels.assign(
+        {name: (dims, values) for name, values in found.items()}
+    ).assign_coords(factor=list(analysis.factors))  # fmt: skip
+
+
 def _patched(
     labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
 ) -> xr.Dataset:
@@ -150,5 +184,5 @@ def _ablated(
 
 Planting = Callable[[xr.Dataset, np.ndarray, Acting, np.random.Generator], xr.Dataset]
 PLANTING: dict[type[Acting], Planting] = {
-    Ablation: _ablated, Patching: _patched, Steering: _steered
+    Ablation: _ablated, Bus: _added, Patching: _patched, Scaling: _scaled, Steering: _steered
 }  # fmt: skip

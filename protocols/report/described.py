@@ -156,8 +156,21 @@ READING = {
     "attributed": "The same, estimated for all patches at once from the gradient.",
     "slope_of": "By how much the words of a category become likelier than others, in nats for each "
     "standard deviation that is added, on average over targets of a kind.",
-    "rise": "By how much the words of a category become likelier than others, in nats, by how much "
-    "of its direction is added.",
+    "rise": "By how much the words of a category become likelier than others, in nats.",
+    "additivity_of": "How much of what the network makes of a vector added at once it makes of its "
+    "parts added one after the other, on average over targets of a kind.",
+    "additivity_of_size": "The same of the own, by how much is added behind each block.",
+    "additivity_at": "The same in the stream behind every later block: where adding up ends.",
+    "ratio": "How far the stream moved along the direction that was added in parts, over how far "
+    "it did at once. Near 1 whatever the network does: each block hands on what was added.",
+    "ratio_of": "The same on average over targets of a kind.",
+    "ratio_at": "The same behind every later block.",
+    "whole_of": "How far predictions are from the intact ones, in nats, when the stream is scaled "
+    "(own), and when a vector as long as what that adds is added.",
+    "direct": "The slope that the vector has at the end of the stream, where no block sees it.",
+    "moved_whole": "How far predictions are from the intact ones, in nats, when all of the stream "
+    "is scaled.",
+    "moved_component": "The same when only the component along the direction is.",
     "moved": "How far predictions are from the intact ones, in nats, by how much is added.",
     "erased": "What a probe still reads in other items after least-squares erasure of the label: "
     "0.5 if nothing.",
@@ -191,6 +204,16 @@ TITLES = {
     "attribution_agreement": "agreement of attributions with patches (Spearman)",
     "slope_of": "slope",
     "rise": "rise of a category's words",
+    "additivity_of": "additivity",
+    "additivity_of_size": "additivity by size",
+    "additivity_at": "additivity by layer read",
+    "ratio": "ratio along the direction",
+    "ratio_of": "ratio along the direction",
+    "ratio_at": "ratio along the direction by layer read",
+    "whole_of": "divergence, whole stream scaled",
+    "direct": "slope of the direct path",
+    "moved_whole": "divergence by factor of the whole stream",
+    "moved_component": "divergence by factor of the component",
     "moved": "divergence by dose",
     "told": "pairs that are told right",
     "decided": "logits between the answers",
@@ -209,6 +232,9 @@ NAMED = {
     "patch": str,
     "item": str,
     "harmed": str,
+    "size": lambda size: f"{size:g} of the stream",
+    "factor": lambda factor: f"times {factor:g}",
+    "read": lambda layer: f"behind block {layer}",
     "later": lambda blocks: f"{words.counted(blocks, 'block')} later",
     "dose": lambda size: f"{size:+g} standard deviations",
     "offset": lambda away: (
@@ -224,7 +250,7 @@ NAMED = {
 # What a map's rows are, where their dimension does not say it.
 BY = {
     "arm": "what was done", "harmed": "what was done", "patch": "what was set in",
-    "later": "blocks",
+    "later": "blocks", "read": "layer read",
 }  # fmt: skip
 
 
@@ -493,6 +519,9 @@ PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"layer", "harmed"}): _by_row,
     frozenset({"layer", "later"}): _by_row,
     frozenset({"layer", "dose"}): _by_row,
+    frozenset({"layer", "size"}): _by_row,
+    frozenset({"layer", "factor"}): _by_row,
+    frozenset({"layer", "read"}): _by_row,
     frozenset({"layer", "penalty"}): _by_row,
     frozenset({"layer", "offset"}): _by_row,
     frozenset({"offset"}): _curve,

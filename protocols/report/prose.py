@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from analyses import Analysis
-from protocols.report.words import listed, percent, plain
+from protocols.report.words import listed, percent, plain, spelled
 
 
 def summary_line(thing: object) -> str:
@@ -349,6 +349,46 @@ def _steering(name: str, settings: Mapping[str, Any]) -> str:
     )
 
 
+def _along(settings: Mapping[str, Any]) -> str:
+    return (
+        f"Directions of {settings['label']} in {settings['site']} were found by "
+        f"{_WAYS[settings['way']]} in training items ({settings['item_folds']} groups)"
+    )
+
+
+_BESIDE = (
+    f"Held against it are those of other categories, {_RANDOM}, and what labels dealt out anew "
+    "give; each category of a random target has another direction."
+)
+
+
+def _bus(name: str, settings: Mapping[str, Any]) -> str:
+    sizes = listed([f"{size:g}" for size in settings["sizes"]])
+    blocks = spelled(settings["blocks"])
+    return (
+        f"{_along(settings)} and added at the target behind each of {blocks} blocks, from layers "
+        f"{listed(_numbers(settings['layers']))} on, {sizes} median lengths of the stream at a "
+        f"time, and {blocks} times as much at once behind the first (analysis '{name}'; Elhage et "
+        "al. 2021). Without the copy of the vector that each block hands on, the additivity is one "
+        "less the length of the difference of the two changes over that of the change by all at "
+        f"once, each summed over stimuli, behind the last block and for the first size. {_BESIDE}"
+    )
+
+
+def _scaling(name: str, settings: Mapping[str, Any]) -> str:
+    factors = listed([f"{factor:g}" for factor in settings["factors"]])
+    return (
+        f"{_along(settings)}; at the target, behind which texts were cut off, the component along "
+        "the direction of the target's category, from the mean of the training stimuli on, was "
+        f"multiplied by {factors} in layers {listed(_numbers(settings['layers']))}, and so was all "
+        f"of the stream (analysis '{name}'; Zhang & Sennrich 2019). The slope is that of the "
+        "logits of other held-out words of the category over those of words of other categories, "
+        "on the factor less one, through the origin. The direct path is the same vector added "
+        f"behind the last block. {_BESIDE} Where the stream is scaled, a vector along them as long "
+        "as what that adds is added."
+    )
+
+
 def _numbers(values: Sequence[int]) -> list[str]:
     return [str(one) for one in values]
 
@@ -357,6 +397,8 @@ _PROSE = {
     "ablation": _ablation,
     "patching": _patching,
     "steering": _steering,
+    "bus": _bus,
+    "scaling": _scaling,
     "lesion": _lesion,
     "probe": _probe,
     "selectivity": _selectivity,

@@ -33,9 +33,11 @@ SETTINGS = {
     "participation": {"splits": 5},
     "ablation": {"layers": (0, 1), "later": (1, 2)},
     "steering": {"layers": (0, 1)},
+    "bus": {"layers": (0, 1)},
+    "scaling": {"layers": (0, 1)},
 }
 # Analyses that act and have measures.
-ACTING = ("ablation", "patching", "steering")
+ACTING = ("ablation", "patching", "steering", "bus", "scaling")
 # Analyses that read other sites than the residual stream.
 SITES = {"topography": "z"}
 
@@ -105,7 +107,9 @@ every_site = pytest.mark.parametrize("name", sorted(name for name in REGISTRY if
 every = pytest.mark.parametrize("name", sorted(REGISTRY))
 every_reader = pytest.mark.parametrize(
     "name",
-    sorted(n for n in REGISTRY if hasattr(made(n), "label") and n not in ("steering",)),
+    sorted(
+        n for n in REGISTRY if hasattr(made(n), "label") and n not in ("steering", "bus", "scaling")
+    ),
 )
 
 
@@ -137,6 +141,8 @@ def test_the_files_of_analyses_are_found() -> None:
         "ablation",
         "patching",
         "steering",
+        "bus",
+        "scaling",
     }
     assert known <= set(REGISTRY)
 
