@@ -185,7 +185,10 @@ class Bus(Along):
             ratio = sums["along_many"] / sums["along_one"]
         layer, read = volume["layer"].to_numpy(), volume["read"].to_numpy()
         result = xr.Dataset(
-            {"additivity": ("layer", additivity[mine, :, 0, -1], {"chance": 0.0})},
+            {
+                "additivity": ("layer", additivity[mine, :, 0, -1], {"chance": 0.0}),
+                "ratio": ("layer", ratio[mine, :, 0, -1]),
+            },
             coords={"layer": layer},
         )
         if volume.sizes["target"] == 1:
@@ -193,7 +196,7 @@ class Bus(Along):
         given = kinds(volume)
         arms = [kind for kind in dict.fromkeys(given) if kind != "known"]
         begun = read < layer[:, None] + self.blocks - 1
-        return result.assign(ratio=("layer", ratio[mine, :, 0, -1])).assign({
+        return result.assign({
             f"{name}_of": (
                 ("layer", "arm"),
                 np.stack([values[given == kind, :, 0, -1].mean(0) for kind in arms], 1),

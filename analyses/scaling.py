@@ -184,6 +184,7 @@ class Scaling(Along):
             {
                 "slope": ("layer", slopes[mine], {"chance": 0.0}),
                 "whole": ("layer", moved[mine], {"chance": 0.0}),
+                "direct": ("layer", directly[mine]),
             },
             coords={"layer": volume["layer"].to_numpy()},
         )
@@ -197,7 +198,6 @@ class Scaling(Along):
             )
             for name, values in (("slope", slopes), ("whole", moved))
         }).assign(
-            direct=("layer", directly[mine]),
             rise=(("layer", "factor"), shift[mine]),
             moved_whole=(("layer", "factor"), whole[mine]),
             moved_component=(("layer", "factor"), divergence[mine]),
