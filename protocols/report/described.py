@@ -154,8 +154,7 @@ READING = {
     "share_of_item": "The same of each item alone, at the first site and place; empty where its "
     "two texts are less than a logit apart.",
     "attributed": "The same, estimated for all patches at once from the gradient.",
-    "slope_of": "By how much the words of a category become likelier than others, in nats for each "
-    "standard deviation that is added, on average over targets of a kind.",
+    "slope_of": "The slope, on average over targets of a kind.",
     "rise": "By how much the words of a category become likelier than others, in nats.",
     "additivity_of": "How much of what the network makes of a vector added at once it makes of its "
     "parts added one after the other, on average over targets of a kind.",
@@ -205,15 +204,15 @@ TITLES = {
     "slope_of": "slope",
     "rise": "rise of a category's words",
     "additivity_of": "additivity",
-    "additivity_of_size": "additivity by size",
-    "additivity_at": "additivity by layer read",
+    "additivity_of_size": "additivity",
+    "additivity_at": "additivity",
     "ratio": "ratio along the direction",
     "ratio_of": "ratio along the direction",
-    "ratio_at": "ratio along the direction by layer read",
-    "whole_of": "divergence, whole stream scaled",
+    "ratio_at": "ratio along the direction",
+    "whole_of": "divergence, all scaled",
     "direct": "slope of the direct path",
-    "moved_whole": "divergence by factor of the whole stream",
-    "moved_component": "divergence by factor of the component",
+    "moved_whole": "divergence, all scaled",
+    "moved_component": "divergence, component scaled",
     "moved": "divergence by dose",
     "told": "pairs that are told right",
     "decided": "logits between the answers",
@@ -412,7 +411,8 @@ def _by_row(found: Found, variable: str) -> Panel:
     (dim,) = set(map(str, values.dims)) - {"layer"}
     rows = values.assign_coords({dim: [NAMED[dim](one) for one in values[dim].to_numpy()]})
     title = _title(variable)
-    figure = by_row(rows.transpose(dim, "layer")[::-1], name=title)
+    rows = rows.transpose(dim, "layer").dropna(dim, how="all")
+    figure = by_row(rows[::-1], name=title)
     title = title.removesuffix(f" by {dim}")
     by = BY.get(dim, dim)
     return Panel(f"{title} by {by} and layer", READING.get(variable, ""), figure)

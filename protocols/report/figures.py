@@ -21,6 +21,8 @@ from protocols.report.words import between, number, plain
 INK, QUIET = "#1d2429", "#5b666e"
 BLUE = "#0b5a94"
 FONT = "-apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
+# Of rows or points.
+FEW = 6
 HEIGHT, TOP, BOTTOM, LEFT, RIGHT = 430, 46, 54, 62, 176
 # Least distance of two line labels, in pixels.
 LABEL_GAP = 17
@@ -173,8 +175,7 @@ def by_layer(evidence: xr.Dataset, *, measure: str, level: float, judged: Judged
         showlegend=False,
         hovermode="closest",
         dragmode=False,
-        xaxis=_axis("layer (block of the model, counted from 0)", span)
-        | {"tick0": 0, "dtick": layer_step(len(layers))},
+        xaxis=_layer_axis(layers) | {"range": span},
         yaxis=_axis(plain(measure), limits, grid=True),
     )
     for label in _labels(lines, limits, right):
@@ -206,8 +207,14 @@ def by_row(values: xr.DataArray, *, name: str) -> go.Figure:
     name : str
         For the colour bar.
     """
+    layers = values["layer"].to_numpy().tolist()
     figure = _map(values, name=name, hover="%{y}, layer %{x}: %{z:.3f}<extra></extra>")
-    figure.update_layout(xaxis=_layer_axis(values.sizes["layer"]))
+    figure.update_layout(xaxis=_layer_axis(layers))
+    if _gaps(layers):  # side by side, whatever lies between them
+        figure.update_traces(x=list(map(str, layers)))
+        figure.update_layout(xaxis={"type": "category", "tickvals": list(map(str, layers))})
+    if values.shape[0] < FEW:  # no room beside it, and the title of the panel says the same
+        figure.update_traces(colorbar={"title": {"text": ""}})
     return figure
 
 
@@ -281,12 +288,12 @@ def curve(
         _world(figure, "untrained_twin", places, np.array([twin.to_numpy() for twin in twins]))
     for name, line in {"trained": values, **beside}.items():
         figure.add_scatter(
-            x=places, y=[_json_number(value) for value in line.to_numpy()], mode="lines", name=name,
+            x=places, y=[_json_number(value) for value in line.to_numpy()], mode=_mode(places),
+            name=name,
             line={"color": BLUE, "dash": "solid" if line is values else "dot", "width": 2.2},
             hovertemplate=f"{name}, {dim} %{{x}}: %{{y:.3g}}<extra></extra>",
         )  # fmt: skip
-    reach = int(places[-1] - places[0]) + 1
-    along = _layer_axis(reach) if dim == "layer" else _axis(ALONG[dim], None)
+    along = _layer_axis(places) if dim == "layer" else _axis(ALONG[dim], None)
     return _lines(figure, along, _axis("", None, grid=True) | {"rangemode": "tozero"})
 
 
@@ -329,7 +336,7 @@ def intervals(
             line={"color": QUIET, "dash": "dot", "width": 1.6},
             hovertemplate=f"can be reached, {dim} %{{x}}: %{{y:.3f}}<extra></extra>",
         )  # fmt: skip
-    along = _layer_axis(len(places)) if dim == "layer" else _axis(ALONG[dim], None)
+    along = _layer_axis(places) if dim == "layer" else _axis(ALONG[dim], None)
     return _lines(figure, along, _axis("", None, grid=True))
 
 
@@ -436,9 +443,22 @@ def _lines(figure: go.Figure, xaxis: dict[str, Any], yaxis: dict[str, Any]) -> g
     return figure
 
 
-def _layer_axis(layers: int) -> dict[str, Any]:
-    """An axis of layers."""
-    return _axis("layer (counted from 0)", None) | {"tick0": 0, "dtick": layer_step(layers)}
+def _layer_axis(layers: Sequence[int]) -> dict[str, Any]:
+    """An axis of layers, which may be few and far between."""
+    made = _axis("layer (counted from 0)", None)
+    if _gaps(layers):
+        return made | {"tickvals": list(layers)}
+    return made | {"tick0": 0, "dtick": layer_step(len(layers))}
+
+
+def _mode(places: Sequence[float]) -> str:
+    """How a line is drawn: with its points, where they are few."""
+    return "lines+markers" if len(places) < FEW else "lines"
+
+
+def _gaps(layers: Sequence[int]) -> bool:
+    """Whether layers are left out between the first and the last, or it is one."""
+    return len(layers) < 2 or bool((np.diff(layers) != 1).any())
 
 
 def _map(values: xr.DataArray, *, name: str, hover: str) -> go.Figure:
@@ -540,7 +560,7 @@ def _world(figure: go.Figure, name: str, layers: list[int], values: np.ndarray) 
         )  # fmt: skip
     for place, row in enumerate(values):
         figure.add_scatter(
-            x=layers, y=[_json_number(v) for v in row], mode="lines", name=words,
+            x=layers, y=[_json_number(v) for v in row], mode=_mode(layers), name=words,
             legendgroup=name, showlegend=place == 0,
             line={"color": look.colour, "dash": look.dash, "width": look.width},
             hovertemplate=f"{words}, layer %{{x}}: %{{y:.3f}}<extra></extra>",
@@ -564,8 +584,8 @@ def _observed(
             hoverinfo="skip", name="interval", legendgroup="observed", showlegend=False,
         )  # fmt: skip
     figure.add_scatter(
-        x=layers, y=[_json_number(value) for value in observed], mode="lines", name="observed",
-        legendgroup="observed", line={"color": BLUE, "width": 2.6},
+        x=layers, y=[_json_number(value) for value in observed], mode=_mode(layers),
+        name="observed", legendgroup="observed", line={"color": BLUE, "width": 2.6},
         hovertemplate="observed, layer %{x}: %{y:.3f}<extra></extra>",
     )  # fmt: skip
     return Line("<b>observed</b>", BLUE, float(observed[-1]))
