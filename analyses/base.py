@@ -21,7 +21,7 @@ from scanner import Subject, volume
 DIMENSIONS = (
     *volume.DIMENSIONS, *volume.EFFECTS,
     "category", "other_category", "other_layer", "item", "draw", "mask",
-    "distance", "removed", "model", "depth", "penalty", "axis", "offset", "contrast", "arm",
+    "distance", "removed", "model", "depth", "penalty", "axis", "contrast", "arm",
     "harmed", "patch",
 )  # fmt: skip
 

@@ -13,6 +13,7 @@ from analyses.ablation import Ablation
 from analyses.acting import RANDOM, Acting
 from analyses.bus import Bus
 from analyses.patching import Patching
+from analyses.saliency import Saliency
 from analyses.scaling import Scaling
 from analyses.steering import Steering
 from scanner import Subject
@@ -112,6 +113,35 @@ def _added(
     ).assign_coords(size=sizes, read=[labels.sizes["layer"] + analysis.blocks])  # fmt: skip
 
 
+def _sloped(
+    labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
+) -> xr.Dataset:
+    """An effect of 1 makes slopes of the category larger by a factor of e."""
+    assert isinstance(analysis, Saliency)
+    count, layers, targets = effects.shape
+    _, first, which = np.unique(
+        labels["item"].to_numpy().astype(str), return_index=True, return_inverse=True
+    )
+    own = labels[analysis.label].to_numpy().astype(str)[first] == analysis.category
+    dealt = [rng.permutation(own) for _ in range(targets - 1)]
+    inside = np.stack([own, *dealt], axis=1)[which]
+    sizes = effects[..., :1] * inside[:, None, :1] + 0.1 * rng.normal(size=(count, layers, 2))
+    slopes = {
+        name: (("stimulus", "layer", "part"), np.exp(sizes))
+        for name in ("magnitude", "by_weight", "fisher")
+    }
+    return labels.assign(slopes).assign(
+        inside=(("stimulus", "target"), inside),
+        inputs=(("stimulus", "offset"), rng.normal(size=(count, analysis.before))),
+        loss=("stimulus", np.exp(0.2 * rng.normal(size=count))),
+        missed=("stimulus", 0.01 * rng.normal(size=count)),
+        predicted=("stimulus", rng.integers(1, 3, size=count)),
+        reached=("stimulus", np.full(count, analysis.before)),
+    ).assign_coords(
+        part=["attention", "mlp"], offset=np.arange(-analysis.before, 0)
+    )  # fmt: skip
+
+
 def _scaled(
     labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
 ) -> xr.Dataset:
@@ -184,5 +214,6 @@ def _ablated(
 
 Planting = Callable[[xr.Dataset, np.ndarray, Acting, np.random.Generator], xr.Dataset]
 PLANTING: dict[type[Acting], Planting] = {
-    Ablation: _ablated, Bus: _added, Patching: _patched, Scaling: _scaled, Steering: _steered
+    Ablation: _ablated, Bus: _added, Patching: _patched, Saliency: _sloped,
+    Scaling: _scaled, Steering: _steered,
 }  # fmt: skip

@@ -156,6 +156,12 @@ READING = {
     "attributed": "The same, estimated for all patches at once from the gradient.",
     "slope_of": "The slope, on average over targets of a kind.",
     "rise": "By how much the words of a category become likelier than others, in nats.",
+    "contrast_of": "By how much larger, in logarithms, slopes of weights are for the category than "
+    "for the rest, with what surprisal and number of tokens explain taken out.",
+    "weights": "Slopes of the weights of a part by layer, over those of all layers. Depth has such "
+    "a profile in untrained networks, too.",
+    "tokens": "The share of the absolute attributions that each token before the target has, by "
+    "its distance.",
     "additivity_of": "How much of what the network makes of a vector added at once it makes of its "
     "parts added one after the other, on average over targets of a kind.",
     "additivity_of_size": "The same of the own, by how much is added behind each block.",
@@ -203,6 +209,12 @@ TITLES = {
     "attribution_agreement": "agreement of attributions with patches (Spearman)",
     "slope_of": "slope",
     "rise": "rise of a category's words",
+    "contrast_of": "contrast",
+    "weights": "slopes of weights",
+    "tokens": "attribution to tokens",
+    "missed_share": "share of attributions that does not add up",
+    "twin_weights": "correlation with untrained twins of slopes of weights (Spearman)",
+    "twin_tokens": "of attributions to tokens",
     "additivity_of": "additivity",
     "additivity_of_size": "additivity",
     "additivity_at": "additivity",
@@ -377,7 +389,8 @@ def panels(found: Found, analysis: Analysis) -> list[Panel]:
 
 def _of_twins(found: Found, variable: str) -> str:
     """A number of the untrained twins, to stand behind that of the subject."""
-    numbers = [words.number(float(twin[variable])) for twin in found.twins]
+    told = [twin for twin in found.twins if variable in twin]
+    numbers = [words.number(float(twin[variable])) for twin in told]
     return f" (untrained twins {words.listed(numbers)})" if numbers else ""
 
 

@@ -389,6 +389,31 @@ def _scaling(name: str, settings: Mapping[str, Any]) -> str:
     )
 
 
+def _saliency(name: str, settings: Mapping[str, Any]) -> str:
+    summary = {
+        "magnitude": "the mean absolute gradient",
+        "by_weight": "the mean absolute product of weight and gradient",
+        "fisher": "the mean squared gradient",
+    }[settings["summary"]]
+    text = (
+        "Of the surprisal of the target, given what stands before it, gradients were taken with "
+        f"respect to the weights of each attention and MLP, stimulus by stimulus (analysis "
+        f"'{name}'; Simonyan et al. 2014), and summed up as {summary}. The contrast is the mean "
+        f"logarithm of stimuli with {settings['category']} as {settings['label']} less that of the "
+        "rest, after the logarithm of the surprisal and the number of tokens predicted had been "
+        f"regressed out; beside it are those of {settings['random']} dealings of the labels among "
+        "items."
+    )
+    if not settings["steps"]:
+        return text
+    return (
+        f"{text} Integrated gradients (Sundararajan et al. 2017; captum, {settings['steps']} "
+        "steps) told what each token before the target adds to its log probability, from the mean "
+        "embedding of the vocabulary on. Both are held against untrained twins (Adebayo et al. "
+        "2018)."
+    )
+
+
 def _numbers(values: Sequence[int]) -> list[str]:
     return [str(one) for one in values]
 
@@ -398,6 +423,7 @@ _PROSE = {
     "patching": _patching,
     "steering": _steering,
     "bus": _bus,
+    "saliency": _saliency,
     "scaling": _scaling,
     "lesion": _lesion,
     "probe": _probe,

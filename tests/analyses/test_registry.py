@@ -35,9 +35,14 @@ SETTINGS = {
     "steering": {"layers": (0, 1)},
     "bus": {"layers": (0, 1)},
     "scaling": {"layers": (0, 1)},
+    "saliency": {"category": "category0"},
 }
 # Analyses that act and have measures.
-ACTING = ("ablation", "patching", "steering", "bus", "scaling")
+ACTING = ("ablation", "patching", "steering", "bus", "scaling", "saliency")
+# Of these, what knows labels when it acts, and not when it averages.
+ALONG = ("steering", "bus", "scaling", "saliency")
+# What is told in relation to all layers.
+ACROSS = {"saliency": ("weights", "twin_weights")}
 # Analyses that read other sites than the residual stream.
 SITES = {"topography": "z"}
 
@@ -106,10 +111,7 @@ def lesioned(subject: Subject) -> Subject:
 every_site = pytest.mark.parametrize("name", sorted(name for name in REGISTRY if reads_site(name)))
 every = pytest.mark.parametrize("name", sorted(REGISTRY))
 every_reader = pytest.mark.parametrize(
-    "name",
-    sorted(
-        n for n in REGISTRY if hasattr(made(n), "label") and n not in ("steering", "bus", "scaling")
-    ),
+    "name", sorted(n for n in REGISTRY if hasattr(made(n), "label") and n not in ALONG)
 )
 
 
@@ -143,6 +145,7 @@ def test_the_files_of_analyses_are_found() -> None:
         "steering",
         "bus",
         "scaling",
+        "saliency",
     }
     assert known <= set(REGISTRY)
 
@@ -177,7 +180,8 @@ def test_layers_are_independent_as_the_gate_relies_on(name: str) -> None:
     subject = subject_of(name, code="direction", layers=3)
     whole = made(name)(subject, rng=np.random.default_rng(3))
     alone = made(name)(subject.at(2), rng=np.random.default_rng(3))
-    xr.testing.assert_allclose(whole.sel(layer=[2]), alone)
+    left, right = (one.drop_vars(ACROSS.get(name, ())) for one in (whole.sel(layer=[2]), alone))
+    xr.testing.assert_allclose(left, right)
 
 
 @every

@@ -1,0 +1,236 @@
+"""Which weights and which tokens decide how well the target is predicted.
+
+Gradients of the target's surprisal are summed up without their signs over the weights of the
+attention and the MLP of each block, stimulus by stimulus (Simonyan et al. 2014); gradients of its
+log probability are integrated from a token of no identity to each token before it (Sundararajan et
+al. 2017). Neither says that anything is used: every weight of every network has a slope. So each
+stands beside the same of untrained twins, which a map that says anything must not be like (Adebayo
+et al. 2018).
+
+Slopes grow with the surprisal and shrink with the number of weights, whatever is predicted, and
+depth has a profile of its own. What is measured is how much larger, by layer, they are for one
+category than for the rest, in logarithms, with what surprisal and number of tokens explain taken
+out.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import xarray as xr
+from scipy.stats import spearmanr
+
+from analyses.acting import Acting, kinds, own, values_of
+from analyses.base import AnalysisError, Quantity, labels, register
+from scanner import Live, Subject
+from scanner.gradients import SALIENCY, integrated_gradients, weight_slopes
+
+# Stimuli of a run.
+STIMULI = 8
+SLOPED = ("attention", "mlp")
+
+
+@register
+@dataclass(frozen=True)
+class Saliency(Acting):
+    """Follow the surprisal of the target back to weights and to tokens.
+
+    Attributes
+    ----------
+    category : str
+        Whose slopes are held against those of the rest.
+    label : str
+        The column of the stimulus table that has it.
+    summary : {'magnitude', 'by_weight', 'fisher'}
+        What is measured of the gradients of weights (`scanner.gradients.SALIENCY`). Only the
+        second is the same when a norm's gain is moved into the weights behind it.
+    before : int
+        Tokens before the target whose attributions are told, by their distance.
+    steps : int
+        Of the integral; 0 leaves attributions to tokens out.
+    random : int
+        Dealings of the labels that the contrast is held against.
+    """
+
+    category: str
+    label: str = "category"
+    summary: Literal["magnitude", "by_weight", "fisher"] = "by_weight"
+    before: int = 6
+    steps: int = 32
+    random: int = 12
+
+    measures: ClassVar[Mapping[str, Quantity]] = {
+        "contrast": Quantity(
+            "by how much larger, in logarithms, gradients of weights are for a category than for "
+            "the rest, at the same surprisal",
+            -float("inf"),
+            float("inf"),
+        ),
+    }
+
+    def __post_init__(self) -> None:
+        if self.summary not in SALIENCY:
+            raise ValueError(f"summary: no '{self.summary}'; there is {', '.join(SALIENCY)}")
+        if self.before < 1 or self.steps < 0 or self.random < 0:
+            raise ValueError("before must be at least 1, steps and random at least 0")
+
+    def runs(self, live: Live, subject: Subject) -> list[range]:
+        first = next((one for one, target in enumerate(live.targets) if target[0] < 2), None)
+        if first is not None:
+            raise AnalysisError(
+                f"saliency: the target of stimulus {first} stands at the beginning of its text, so "
+                "nothing is read before it"
+            )
+        if self.category not in labels(subject, self.label):
+            raise AnalysisError(f"saliency: no '{self.category}' among '{self.label}'")
+        count = len(live.ids)
+        return [range(one, min(one + STIMULI, count)) for one in range(0, count, STIMULI)]
+
+    def act(
+        self, live: Live, subject: Subject, run: range, *, rng: np.random.Generator
+    ) -> xr.Dataset:
+        shape = len(run), live.model.layers, len(SLOPED)
+        made = {name: np.empty(shape) for name in SALIENCY}
+        loss, missed = np.empty(len(run)), np.zeros(len(run))
+        inputs = np.zeros((len(run), self.before))
+        for row, stimulus in enumerate(run):
+            text, target = live.ids[stimulus], live.targets[stimulus]
+            loss[row], found = weight_slopes(live.model, text, target, SLOPED)
+            for name in SALIENCY:
+                made[name][row] = found[name]
+            if self.steps:
+                tokens, missed[row] = integrated_gradients(
+                    live.model, text, target, steps=self.steps
+                )
+                near = tokens[max(0, target[0] - self.before) : target[0]]
+                inputs[row, self.before - len(near) :] = near
+        dims = ("stimulus", "layer", "part")
+        return xr.Dataset(
+            {
+                **{name: (dims, values) for name, values in made.items()},
+                "inputs": (("stimulus", "offset"), inputs),
+                "loss": ("stimulus", loss),
+                "missed": ("stimulus", missed),
+                "predicted": ("stimulus", np.array([len(live.targets[one]) for one in run])),
+                "reached": ("stimulus", np.array([live.targets[one][0] for one in run])),
+                "inside": (("stimulus", "target"), self._sides(live, subject, rng)[list(run)]),
+            },
+            coords={
+                "stimulus": np.array(run),
+                "layer": np.arange(live.model.layers),
+                "part": list(SLOPED),
+                "offset": np.arange(-self.before, 0),
+                "target_kind": ("target", self._kinds(live)),
+                "target": np.arange(len(self._kinds(live))),
+            },
+        )
+
+    def _kinds(self, live: Live) -> list[str]:
+        if not live.trained:
+            return ["own"]
+        return ["own", *("shuffled",) * self.random]
+
+    def _sides(self, live: Live, subject: Subject, rng: np.random.Generator) -> np.ndarray:
+        """Whether each stimulus is of the category, and of what dealings make of it."""
+        items, values = labels(subject, "item"), labels(subject, self.label)
+        _, first, which = np.unique(items, return_index=True, return_inverse=True)
+        inside = (values == self.category)[first]
+        draws = np.random.default_rng(int(rng.integers(2**32)))
+        dealt = [draws.permutation(inside) for _ in range(self.random if live.trained else 0)]
+        return np.stack([inside, *dealt], axis=1)[which]
+
+    def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:
+        """Say where slopes are large, and for what.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``contrast`` (layer): of both parts on average; ``contrast_of`` (layer, arm): of each
+            part alone, and of dealings of the labels on average; ``weights`` (layer, arm): the
+            saliency of each part by layer, the geometric mean over stimuli over that of all layers,
+            NaN for dealings;
+            ``tokens`` (offset): how much of the absolute attribution is of each token before the
+            target, on average over stimuli that have it; ``missed_share`` (scalar): what
+            attributions do not add up to, over their absolute sum; ``twin_weights``,
+            ``twin_tokens`` (scalar): Spearman's correlation with untrained twins, of layers and
+            parts, and of tokens within stimuli, 0 for maps that have nothing to do with another.
+
+        Raises
+        ------
+        AnalysisError
+            If all stimuli are of the category, or none.
+        """
+        (subject,) = subjects
+        volume, mine = subject.volume, own(subject)
+        inside = values_of(volume, "inside", "target", "stimulus") > 0.5
+        if inside[mine].all() or not inside[mine].any():
+            raise AnalysisError(f"{subject.name}: '{self.category}' cannot be held against others")
+        sizes = _logarithms(volume, self.summary)
+        left = sizes - _explained(volume, sizes)
+        contrasts = np.array([left[..., one].mean(-1) - left[..., ~one].mean(-1) for one in inside])
+        inputs = _shares(volume)
+        result = xr.Dataset(
+            {"contrast": ("layer", contrasts[mine].mean(-1), {"chance": 0.0})},
+            coords={"layer": volume["layer"].to_numpy()},
+        )
+        if self.steps:
+            result = result.assign(tokens=("offset", np.nanmean(np.abs(inputs), axis=0)))
+            result = result.assign_coords(offset=volume["offset"].to_numpy())
+        if volume.sizes["target"] == 1:
+            return result
+        given = kinds(volume)
+        parts = volume["part"].to_numpy().astype(object).astype(str).tolist()
+        weights = sizes.mean(-1)
+        by_part = np.exp(weights - weights.mean(0))
+        dealt = contrasts[given != "own"].mean((0, 2))
+        result = result.assign(
+            contrast_of=(("layer", "arm"), np.column_stack([contrasts[mine], dealt])),
+            weights=(("layer", "arm"), np.column_stack([by_part, np.full(len(dealt), np.nan)])),
+        ).assign_coords(arm=[*parts, "dealings of labels"])
+        if self.steps:
+            missed, whole = (float(np.abs(volume[name]).sum()) for name in ("missed", "inputs"))
+            result = result.assign(missed_share=missed / whole)
+        twins = list(subject.twins.values())
+        if twins:
+            others = [_logarithms(twin, self.summary).mean(-1) for twin in twins]
+            alike = np.array([spearmanr(weights.ravel(), one.ravel())[0] for one in others])
+            result = result.assign(twin_weights=float(alike.mean()))
+        if twins and self.steps:
+            alike = np.array([_alike(inputs, _shares(twin)) for twin in twins])
+            result = result.assign(twin_tokens=float(alike.mean()))
+        return result
+
+
+def _logarithms(volume: xr.Dataset, summary: str) -> np.ndarray:
+    """Of the saliency: layer x part x stimulus."""
+    values = values_of(volume, summary, "layer", "part", "stimulus").astype(float)
+    return np.log(np.maximum(values, np.finfo(float).tiny))
+
+
+def _explained(volume: xr.Dataset, sizes: np.ndarray) -> np.ndarray:
+    """What surprisal and number of tokens explain, by least squares over stimuli."""
+    columns = np.stack([
+        np.log(np.maximum(volume["loss"].to_numpy(), 1e-6)), volume["predicted"].to_numpy(),
+    ]).astype(float)  # fmt: skip
+    columns -= columns.mean(1, keepdims=True)
+    slopes = np.linalg.pinv(columns.T) @ sizes.reshape(-1, sizes.shape[-1]).T
+    return (columns.T @ slopes).T.reshape(sizes.shape)
+
+
+def _shares(volume: xr.Dataset) -> np.ndarray:
+    """Attributions of tokens over their absolute sum: stimulus x offset, NaN where none is."""
+    values = volume["inputs"].to_numpy().astype(float)
+    there = -volume["offset"].to_numpy() <= volume["reached"].to_numpy()[:, None]
+    whole = np.abs(values).sum(1, keepdims=True)
+    return np.where(there & (whole > 0), values / np.where(whole > 0, whole, 1), np.nan)
+
+
+def _alike(one: np.ndarray, other: np.ndarray) -> float:
+    """Spearman's correlation of absolute attributions, within each stimulus, on average."""
+    found = []
+    for a, b in zip(np.abs(one), np.abs(other), strict=True):
+        both = np.isfinite(a) & np.isfinite(b)
+        if both.sum() > 2:
+            found.append(spearmanr(a[both], b[both])[0])
+    return float(np.nanmean(found)) if found else float("nan")
