@@ -48,7 +48,7 @@ class Saliency(Acting):
     before : int
         Tokens before the target whose attributions are told, by their distance.
     steps : int
-        Of the integral; 0 leaves attributions to tokens out.
+        Of the integral; 0 leaves attributions to tokens out, which take most of the time.
     random : int
         Dealings of the labels that the contrast is held against.
     """
@@ -57,7 +57,7 @@ class Saliency(Acting):
     label: str = "category"
     summary: Literal["magnitude", "by_weight", "fisher"] = "by_weight"
     before: int = 6
-    steps: int = 32
+    steps: int = 64
     random: int = 12
 
     measures: ClassVar[Mapping[str, Quantity]] = {
@@ -109,11 +109,12 @@ class Saliency(Acting):
         return xr.Dataset(
             {
                 **{name: (dims, values) for name, values in made.items()},
-                "inputs": (("stimulus", "offset"), inputs),
+                **(
+                    {"inputs": (("stimulus", "offset"), inputs), "missed": ("stimulus", missed)}
+                    if self.steps
+                    else {}
+                ),
                 "loss": ("stimulus", loss),
-                "missed": ("stimulus", missed),
-                "predicted": ("stimulus", np.array([len(live.targets[one]) for one in run])),
-                "reached": ("stimulus", np.array([live.targets[one][0] for one in run])),
                 "inside": (("stimulus", "target"), self._sides(live, subject, rng)[list(run)]),
             },
             coords={
@@ -121,6 +122,8 @@ class Saliency(Acting):
                 "layer": np.arange(live.model.layers),
                 "part": list(SLOPED),
                 "offset": np.arange(-self.before, 0),
+                "predicted": ("stimulus", np.array([len(live.targets[one]) for one in run])),
+                "reached": ("stimulus", np.array([live.targets[one][0] for one in run])),
                 "target_kind": ("target", self._kinds(live)),
                 "target": np.arange(len(self._kinds(live))),
             },
@@ -164,17 +167,18 @@ class Saliency(Acting):
         (subject,) = subjects
         volume, mine = subject.volume, own(subject)
         inside = values_of(volume, "inside", "target", "stimulus") > 0.5
-        if inside[mine].all() or not inside[mine].any():
+        chosen = labels(subject, self.label) == self.category
+        if chosen.all() or not chosen.any():
             raise AnalysisError(f"{subject.name}: '{self.category}' cannot be held against others")
         sizes = _logarithms(volume, self.summary)
         left = sizes - _explained(volume, sizes)
-        contrasts = np.array([left[..., one].mean(-1) - left[..., ~one].mean(-1) for one in inside])
-        inputs = _shares(volume)
+        contrasts = np.array([_apart(left, one) for one in inside])
         result = xr.Dataset(
             {"contrast": ("layer", contrasts[mine].mean(-1), {"chance": 0.0})},
             coords={"layer": volume["layer"].to_numpy()},
         )
         if self.steps:
+            inputs = _shares(volume)
             result = result.assign(tokens=("offset", np.nanmean(np.abs(inputs), axis=0)))
             result = result.assign_coords(offset=volume["offset"].to_numpy())
         if volume.sizes["target"] == 1:
@@ -197,6 +201,7 @@ class Saliency(Acting):
             alike = np.array([spearmanr(weights.ravel(), one.ravel())[0] for one in others])
             result = result.assign(twin_weights=float(alike.mean()))
         if twins and self.steps:
+            inputs = _shares(volume)
             alike = np.array([_alike(inputs, _shares(twin)) for twin in twins])
             result = result.assign(twin_tokens=float(alike.mean()))
         return result
@@ -206,6 +211,17 @@ def _logarithms(volume: xr.Dataset, summary: str) -> np.ndarray:
     """Of the saliency: layer x part x stimulus."""
     values = values_of(volume, summary, "layer", "part", "stimulus").astype(float)
     return np.log(np.maximum(values, np.finfo(float).tiny))
+
+
+def _apart(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """The mean over some stimuli less that over the others: layer x part.
+
+    A dealing of the labels may leave nothing on a side of a part of the items; then nothing lies
+    between the sides.
+    """
+    if inside.all() or not inside.any():
+        return np.zeros(values.shape[:-1])
+    return values[..., inside].mean(-1) - values[..., ~inside].mean(-1)
 
 
 def _explained(volume: xr.Dataset, sizes: np.ndarray) -> np.ndarray:

@@ -176,7 +176,8 @@ def integrated_gradients(
 
     Integrated gradients (Sundararajan et al. 2017), by captum, from the mean embedding of the
     vocabulary on. From zero on they do not converge: a norm makes every multiple of an embedding
-    the same, so that all of the change is at the very beginning of the way.
+    the same, so that all of the change is at the very beginning of the way. The first token stays
+    as it is: all others look at it, and half of it is nothing that a model has ever seen.
 
     Parameters
     ----------
@@ -190,7 +191,7 @@ def integrated_gradients(
     Returns
     -------
     attributions : numpy.ndarray
-        Of each token before the last that is predicted, nats.
+        Of each token before the last that is predicted, nats; 0 of the first.
     missed : float
         What these add up to, less the change that they are to explain, nats: 0 if there were steps
         enough, but for mixtures of experts, which jump where another expert is chosen.
@@ -217,7 +218,8 @@ def integrated_gradients(
     module = model.network.get_submodule(model.structure.port(site).path)
     with torch.no_grad():
         whole = module(torch.tensor([begun], device=model.device))
-        baseline = _mean_embedding(module, model).expand_as(whole)
+        baseline = _mean_embedding(module, model).expand_as(whole).clone()
+        baseline[:, 0] = whole[:, 0]
     with torch.enable_grad(), _gradients_of(model.network, ()):
         found: Any = IntegratedGradients(score).attribute(
             whole, baselines=baseline, n_steps=steps, internal_batch_size=steps,

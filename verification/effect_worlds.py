@@ -135,10 +135,11 @@ def _sloped(
         inputs=(("stimulus", "offset"), rng.normal(size=(count, analysis.before))),
         loss=("stimulus", np.exp(0.2 * rng.normal(size=count))),
         missed=("stimulus", 0.01 * rng.normal(size=count)),
+    ).assign_coords(
+        part=["attention", "mlp"],
+        offset=np.arange(-analysis.before, 0),
         predicted=("stimulus", rng.integers(1, 3, size=count)),
         reached=("stimulus", np.full(count, analysis.before)),
-    ).assign_coords(
-        part=["attention", "mlp"], offset=np.arange(-analysis.before, 0)
     )  # fmt: skip
 
 

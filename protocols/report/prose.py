@@ -409,8 +409,8 @@ def _saliency(name: str, settings: Mapping[str, Any]) -> str:
     return (
         f"{text} Integrated gradients (Sundararajan et al. 2017; captum, {settings['steps']} "
         "steps) told what each token before the target adds to its log probability, from the mean "
-        "embedding of the vocabulary on. Both are held against untrained twins (Adebayo et al. "
-        "2018)."
+        "embedding of the vocabulary on, the first token left as it is. Both are held against "
+        "untrained twins (Adebayo et al. 2018)."
     )
 
 

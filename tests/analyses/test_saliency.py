@@ -6,6 +6,7 @@ import pytest
 import xarray as xr
 
 from analyses import AnalysisError
+from analyses.acting import aimed
 from analyses.saliency import Saliency
 from scanner import Live, Recording, Subject, open_volume, record
 from scanner.gradients import integrated_gradients, weight_slopes
@@ -113,6 +114,16 @@ def test_what_cannot_be_asked_is_said(tiny_model, tmp_path, toy_stimuli) -> None
         Saliency("animals", before=0)
     every = effect_world(generator(), Saliency("category0"))
     one = every.relabel("category", np.full(every.volume.sizes["stimulus"], "category0"))
-    alone = one.volume.assign(inside=one.volume["inside"] | True)
     with pytest.raises(AnalysisError, match="cannot be held against others"):
-        Saliency("category0")(one.replace_volume(alone), rng=generator())
+        Saliency("category0")(one, rng=generator())
+
+
+def test_a_dealing_that_leaves_nothing_on_a_side_has_no_contrast() -> None:
+    analysis = Saliency("category0", random=3)
+    subject = effect_world(generator(), analysis, size=0.5, twins=1)
+    inside = subject.volume["inside"].values
+    kept = np.flatnonzero(~inside[:, 1] | inside[:, 0])
+    few = subject.take(kept[~inside[kept, 1]])
+    assert not few.volume["inside"].values[:, 1].any()
+    assert np.isfinite(analysis(few, rng=generator())["contrast_of"]).all()
+    assert (analysis(aimed(few, 1), rng=generator())["contrast"] == 0).all()
