@@ -24,8 +24,8 @@ import torch
 
 from benchmarks.analyses import REPEATS, Race
 from benchmarks.scanner import machine, table
-from scanner import Edit, Model, find_source
-from scanner.sites import Kind, Site, sites_of
+from scanner import Edit, Model, Pair, attributed, find_source
+from scanner.sites import OUTSIDE, PAIRED, Kind, Site, sites_of
 from scanner.sweeps import Trial, sweep
 
 PAGE = Path(__file__).parent / "causal.md"
@@ -165,6 +165,47 @@ def peer_rows(sweeps: Sweeps, python: str) -> Iterator[list[str]]:
         ]  # fmt: skip
 
 
+def attribution_row(sweeps: Sweeps) -> list[str]:
+    """Attribution patching of every site, layer and token, against a bare forward of the texts.
+
+    Raises
+    ------
+    AssertionError
+        If its scores are not those of the forward.
+    """
+    model = sweeps.model
+    kinds = [kind for kind in model.structure.kinds if kind not in {*PAIRED, *OUTSIDE}]
+    places = range(len(sweeps.ids[0]))
+    pairs = [
+        Pair(clean, corrupt, (clean[-1], corrupt[0]), places)
+        for clean, corrupt in zip(sweeps.donors.ids.tolist(), sweeps.ids, strict=True)
+    ]
+
+    @torch.inference_mode()
+    def bare() -> torch.Tensor:
+        return model.network(sweeps.batch.ids, use_cache=False, logits_to_keep=1).logits[:, -1]
+
+    answers = torch.tensor([pair.answers for pair in pairs])
+    right, wrong = bare().gather(1, answers).T
+    apart = float(np.abs(attributed(model, pairs, kinds).base - (right - wrong).numpy()).max())
+    assert apart <= 1e-3, f"attribution: scores differ by {apart:g}"
+    seconds = {attributed: [], bare: []}
+    for _ in range(REPEATS):
+        for way, call in (
+            (attributed, lambda: attributed(model, pairs, kinds)),
+            (bare, bare),
+        ):
+            start = time.perf_counter()
+            call()
+            seconds[way].append(time.perf_counter() - start)
+    ours, usual = (statistics.median(one) for one in seconds.values())
+    return [
+        f"attribution patching of {len(kinds)} kinds of site at every token, {sweeps.size}",
+        "one bare forward of all texts", f"{apart:.1e}", f"{ours:.3f} s", f"{usual:.3f} s",
+        f"{ours / usual:.1f} forwards",
+    ]  # fmt: skip
+
+
 def races(sweeps: Sweeps, *, everywhere: bool) -> list[Race]:
     model, size = sweeps.model, sweeps.size
     length = len(sweeps.ids[0])
@@ -202,7 +243,7 @@ def main() -> None:
         sweeps, first = Sweeps(Model.load(find_source(name), device="cpu")), not rows
         found = (race.run() for race in races(sweeps, everywhere=first))
         theirs = peer_rows(sweeps, peers) if peers and first else ()
-        for row in itertools.chain(theirs, found):
+        for row in itertools.chain(theirs, found, [attribution_row(sweeps)]):
             rows.append([name, *row])
             print(*rows[-1], sep=" | ", file=sys.stderr, flush=True)
     columns = ["model", "what", "against", "answers differ by", "ours", "usual", "faster"]
