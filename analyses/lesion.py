@@ -4,6 +4,11 @@ After Lad et al. (2024) and Gromov et al. (2024): a block, its attention or its 
 the stream, and predictions are held against the intact ones. First and last layers are needed for
 every text, so what is lost in one category says something beside what is lost in the others.
 
+Two categories are doubly dissociated if one lesion harms the first more and another one the second
+(Shallice 1988): then neither is merely the more fragile. Which lesions show it is not known before,
+so that both t are held against the largest that dealings of the categories among the items give in
+any layer.
+
 Where we differ: no text is generated, since a free run goes its own way after one other token.
 """
 
@@ -15,11 +20,13 @@ from scipy.stats import t as student
 
 from analyses.acting import Acting
 from analyses.base import AnalysisError, labels, register
-from scanner import Live, Subject, lesioned
+from scanner import Live, Subject, lesioned, without_heads
 from scanner.sites import PARTS, Part
 
 # Stimuli of a run.
 STIMULI = 64
+# A divergence of less is rounding, and its logarithm says nothing.
+LEAST = 1e-6
 
 
 @register
@@ -34,14 +41,26 @@ class Lesion(Acting):
     ----------
     parts : tuple of str
         What is left out, one of a layer at a time: ``block``, ``attention``, ``mlp``.
+    span : int
+        Of how many layers in a row it is left out together.
+    heads : bool
+        Whether heads of the attention are left out as well, one at a time.
     label : str
         The column of the stimulus table that has the categories.
+    between : tuple of str, optional
+        Two categories that may be doubly dissociated.
+    permutations : int
+        Dealings of these.
     level : float
         Confidence of the intervals, two-sided, of each layer and part by itself.
     """
 
     parts: tuple[Part, ...] = PARTS
+    span: int = 1
+    heads: bool = False
     label: str = "category"
+    between: tuple[str, str] | None = None
+    permutations: int = 999
     level: float = 0.95
 
     def __post_init__(self) -> None:
@@ -49,6 +68,15 @@ class Lesion(Acting):
             raise ValueError(f"parts: {', '.join(PARTS)}, each once")
         if not 0 < self.level < 1:
             raise ValueError(f"a level of {self.level:g} is no share between 0 and 1")
+        if self.span < 1 or self.permutations < 19:
+            raise ValueError("span must be at least 1, permutations at least 19")
+        if self.between is not None and len(set(self.between)) < 2:
+            raise ValueError("between: two categories, not the same")
+
+    def beyond(self, layers: int) -> str:
+        if self.span < layers:
+            return ""
+        return f"a span of {self.span} leaves nothing of the model's {layers} layers"
 
     def runs(self, live: Live, subject: Subject) -> list[range]:
         count = len(live.ids)
@@ -57,14 +85,18 @@ class Lesion(Acting):
     def act(
         self, live: Live, subject: Subject, run: range, *, rng: np.random.Generator
     ) -> xr.Dataset:
-        found = lesioned(live.model, [live.ids[one] for one in run], self.parts)
-        return xr.Dataset(
+        ids = [live.ids[one] for one in run]
+        found = lesioned(live.model, ids, self.parts, span=self.span)
+        layers = np.arange(live.model.layers - self.span + 1)
+        made = xr.Dataset(
             {name: (("stimulus", "layer", "part"), values) for name, values in found.items()},
-            coords={
-                "stimulus": np.array(run),
-                "layer": np.arange(live.model.layers),
-                "part": list(self.parts),
-            },
+            coords={"stimulus": np.array(run), "layer": layers, "part": list(self.parts)},
+        )
+        if not self.heads:
+            return made
+        heads = without_heads(live.model, ids)[:, layers]
+        return made.assign(heads=(("stimulus", "layer", "head"), heads)).assign_coords(
+            head=np.arange(heads.shape[2])
         )
 
     def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:
@@ -76,12 +108,16 @@ class Lesion(Acting):
             ``divergence`` (layer, part): from the intact prediction of the next token, nats;
             ``surprisal`` (layer, part): what the surprisal of the text's tokens rises by, nats a
             token; each with ``..._low`` and ``..._high``, its interval over items. Of each part
-            ``block_by_category`` and so on (layer, category): the divergence.
+            ``block_by_category`` and so on (layer, category): the divergence. ``heads``
+            (layer, head): the divergence without each. ``dissociation`` (layer, arm): of each part
+            Welch's t of the logarithm of the divergence between two categories, over items, and
+            ``dissociated_block`` and so on (scalar): the p that some layer harms the first more and
+            some layer the second, familywise over layers.
 
         Raises
         ------
         AnalysisError
-            If a category has a single item.
+            If a category has a single item, or one that is to be dissociated is not there.
         """
         (subject,) = subjects
         names, codes = np.unique(labels(subject, self.label), return_inverse=True)
@@ -97,7 +133,7 @@ class Lesion(Acting):
             for name in ("divergence", "surprisal")
         }
         parts = subject.volume["part"].to_numpy().astype(object).astype(str)
-        return xr.Dataset(
+        result = xr.Dataset(
             {
                 **self._with_interval("divergence", of_items["divergence"]),
                 **_by_category(of_items["divergence"], of_category, parts),
@@ -107,6 +143,22 @@ class Lesion(Acting):
                 "layer": subject.volume["layer"].to_numpy(), "part": parts, "category": names,
             },
         )  # fmt: skip
+        if "heads" in subject.volume:
+            of_heads = subject.volume["heads"].to_numpy().astype(float)
+            means = np.einsum("is,slh->ilh", mean, of_heads).mean(0)
+            result = result.assign(heads=(("layer", "head"), means))
+            result = result.assign_coords(head=subject.volume["head"].to_numpy())
+        if self.between is None:
+            return result
+        missing = [name for name in self.between if name not in names]
+        if missing:
+            raise AnalysisError(f"lesion: no '{missing[0]}' among '{self.label}'")
+        one, other = (of_category == list(names).index(name) for name in self.between)
+        harm = np.log(np.maximum(of_items["divergence"][one | other], LEAST))
+        t, p = _dissociated(harm, one[one | other], self.permutations, rng)
+        return result.assign(dissociation=(("layer", "arm"), t)).assign(
+            {f"dissociated_{part}": float(p[place]) for place, part in enumerate(parts)}
+        ).assign_coords(arm=parts)  # fmt: skip
 
     def _with_interval(
         self, name: str, values: np.ndarray
@@ -132,3 +184,50 @@ def _by_category(
         f"{part}_by_category": (("layer", "category"), means[:, :, place].T)
         for place, part in enumerate(parts)
     }
+
+
+def _dissociated(
+    harm: np.ndarray, first: np.ndarray, permutations: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Welch's t of two groups of items, and the p that it is large both ways.
+
+    Parameters
+    ----------
+    harm : numpy.ndarray
+        item x layer x part.
+    first : numpy.ndarray
+        Which items are of the first category.
+    permutations : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    t : numpy.ndarray
+        layer x part.
+    p : numpy.ndarray
+        part: the larger of two, since both must be there (Berger 1982), each of the largest t over
+        layers (Westfall & Young 1993).
+    """
+    groups = np.array([first, *(rng.permutation(first) for _ in range(permutations))])
+    t = _welch(harm, groups)
+    ways = []
+    for side in (t, -t):
+        largest = side.max(1)
+        ways.append((largest >= largest[0] - 1e-12).mean(0))
+    return t[0], np.maximum(*ways)
+
+
+def _welch(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Of item x layer x part in some groupings of the items: grouping x layer x part."""
+    means, errors = [], []
+    for inside in (groups, ~groups):
+        weights = inside / inside.sum(1, keepdims=True)
+        mean = np.einsum("gi,ilp->glp", weights, values)
+        square = np.einsum("gi,ilp->glp", weights, values**2)
+        count = inside.sum(1)[:, None, None]
+        means.append(mean)
+        errors.append(np.maximum(square - mean**2, 0) / (count - 1))
+    spread = np.sqrt(errors[0] + errors[1])
+    return np.divide(
+        means[0] - means[1], spread, out=np.zeros_like(spread), where=spread > 0
+    )  # fmt: skip

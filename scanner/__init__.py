@@ -10,7 +10,7 @@ other tools.
 from scanner.aliases import Place, resolve
 from scanner.effects import Acts, Live, record_effects
 from scanner.interventions import Edit
-from scanner.lesions import lesioned
+from scanner.lesions import lesioned, without_heads
 from scanner.model import Model
 from scanner.patching import Pair, attributed, patched
 from scanner.reading import Chat
@@ -51,4 +51,5 @@ __all__ = [
     "resolve",
     "sweep",
     "verify_volume",
+    "without_heads",
 ]

@@ -59,6 +59,9 @@ READING = {
     "block_by_category": "The divergence with the whole block left out.",
     "attention_by_category": "The divergence with the attention left out.",
     "mlp_by_category": "The divergence with the MLP left out.",
+    "heads": "The divergence with a single head of the attention left out.",
+    "dissociation": "Welch's t of the logarithm of the divergence between the two categories, over "
+    "items: above 0 where a lesion harms the first more, below where it harms the second.",
     "t": "The t of every unit at layer {layer}, in its order, and of untrained twins. Dashed: "
     "what the largest of all units reaches by luck.",
     "response_by_category": "How the chosen units respond to each category, in other items: from "
@@ -194,6 +197,11 @@ TITLES = {
     "block_by_category": "block left out",
     "attention_by_category": "attention left out",
     "mlp_by_category": "MLP left out",
+    "heads": "divergence, head left out",
+    "dissociation": "t between categories",
+    "dissociated_block": "p of a double dissociation by blocks",
+    "dissociated_attention": "by attention",
+    "dissociated_mlp": "by MLPs",
     "linear": "linear probe",
     "mlp": "nonlinear probe",
     "control": "gap for a planted product",
@@ -243,6 +251,7 @@ NAMED = {
     "patch": str,
     "item": str,
     "harmed": str,
+    "head": lambda head: f"head {head}",
     "size": lambda size: f"{size:g} of the stream",
     "factor": lambda factor: f"times {factor:g}",
     "read": lambda layer: f"behind block {layer}",
@@ -532,6 +541,7 @@ PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"layer", "harmed"}): _by_row,
     frozenset({"layer", "later"}): _by_row,
     frozenset({"layer", "dose"}): _by_row,
+    frozenset({"layer", "head"}): _by_row,
     frozenset({"layer", "size"}): _by_row,
     frozenset({"layer", "factor"}): _by_row,
     frozenset({"layer", "read"}): _by_row,

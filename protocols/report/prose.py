@@ -283,12 +283,25 @@ def _participation(name: str, settings: Mapping[str, Any]) -> str:
 
 
 def _lesion(name: str, settings: Mapping[str, Any]) -> str:
-    return (
-        f"What the {listed(list(settings['parts']), 'or')} of a layer is needed for (analysis "
+    layers = "a layer" if settings["span"] == 1 else f"{spelled(settings['span'])} layers in a row"
+    text = (
+        f"What the {listed(list(settings['parts']), 'or')} of {layers} is needed for (analysis "
         f"'{name}'; Lad et al. 2024; Gromov et al. 2024) was the divergence of the prediction "
         "after a text from the intact one when it was left out, and the rise of the surprisal of "
         "the text's tokens; means over the frames of an item, then over items, with Student's "
         f"intervals at {percent(settings['level'])}, and by {settings['label']}."
+    )
+    if settings["heads"]:
+        text += " Heads were left out one at a time, by setting what they give to zero."
+    if settings["between"] is None:
+        return text
+    first, second = settings["between"]
+    return (
+        f"{text} A double dissociation of {first} and {second} (Shallice 1988) is one layer in "
+        "which Welch's t of the logarithm of the divergence is large, and another one in which it "
+        "is as large the other way; its p is the larger of the two, each of the largest t over "
+        f"layers in {settings['permutations']} dealings of the two categories among their items "
+        "(Berger 1982; Westfall & Young 1993)."
     )
 
 

@@ -84,3 +84,61 @@ def test_what_cannot_be_averaged_is_refused() -> None:
         Lesion(level=1)
     with pytest.raises(ValueError, match="parts: block, attention, mlp, each once"):
         Lesion(parts=("mlp", "mlp"))
+
+
+# --- double dissociations
+
+TWO = ("category0", "category1")
+
+
+def dissociated(harm: np.ndarray, seed: int = 0, **settings: object) -> xr.Dataset:
+    subject, values = lesioned(harm, seed=seed)
+    volume = subject.volume.assign(divergence=(("stimulus", "layer", "part"), np.exp(values)))
+    return analysed(subject.replace_volume(volume), between=TWO, permutations=199, **settings)
+
+
+def test_two_lesions_dissociate_what_one_alone_does_not() -> None:
+    harm = np.zeros((LAYERS, 2))
+    harm[1], harm[3, 0] = 0.5, -0.5
+    found = dissociated(harm)
+    assert float(found["dissociated_block"]) < 0.02
+    # Of attention one lesion harms the first category more, and none the second.
+    assert float(found["dissociated_attention"]) > 0.05
+    assert found["dissociation"].sel(arm="block")[1] > 3 > -3 > found["dissociation"][3, 0]
+
+
+def test_t_is_welchs_and_no_item_counts_more_for_its_frames() -> None:
+    subject, values = lesioned(np.zeros((LAYERS, 2)))
+    found = dissociated(np.zeros((LAYERS, 2)))
+    items = subject.volume["item"].to_numpy().astype(str)
+    means = np.array([np.exp(values[items == item]).mean(0) for item in np.unique(items)])
+    first = np.array([
+        subject.volume["category"].to_numpy().astype(str)[items == item][0] == "category0"
+        for item in np.unique(items)
+    ])  # fmt: skip
+    expected = stats.ttest_ind(np.log(means[first]), np.log(means[~first]), equal_var=False)
+    np.testing.assert_allclose(found["dissociation"], expected.statistic)
+
+
+def test_noise_is_dissociated_no_more_often_than_the_p_says() -> None:
+    """One way alone is there in half of these worlds: to find both is rarer still."""
+    harm = np.zeros((LAYERS, 2))
+    harm[1, 1] = 1.0
+    p = np.array([
+        [float(found[f"dissociated_{part}"]) for part in PARTS]
+        for found in (dissociated(harm, seed=seed) for seed in range(100))
+    ])  # fmt: skip
+    # Binomial: more than 12 of 100 at 0.05 happens once in a thousand.
+    assert ((p < 0.05).sum(0) <= 12).all()
+
+
+def test_what_cannot_be_dissociated_is_refused() -> None:
+    subject, _ = lesioned(np.zeros((LAYERS, 2)))
+    with pytest.raises(AnalysisError, match="no 'stars' among 'category'"):
+        analysed(subject, between=("category0", "stars"))
+    with pytest.raises(ValueError, match="between: two categories, not the same"):
+        Lesion(between=("one", "one"))
+    with pytest.raises(ValueError, match="span must be at least 1"):
+        Lesion(span=0)
+    assert "leaves nothing of the model's 3 layers" in Lesion(span=3).beyond(3)
+    assert Lesion(span=2).beyond(3) == ""

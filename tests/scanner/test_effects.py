@@ -20,6 +20,7 @@ from scanner import (
     record,
     record_effects,
     verify_volume,
+    without_heads,
 )
 from scanner.lesions import MEANINGS, SITES
 from scanner.sites import PARTS
@@ -173,8 +174,43 @@ def test_every_text_layer_and_part_that_is_left_out_stands_at_its_place(family, 
         np.testing.assert_allclose(values, expected, rtol=2e-3, atol=2e-6)
 
 
+def test_layers_in_a_row_and_single_heads_are_left_out(proved) -> None:
+    model = proved("llama", num_hidden_layers=4)
+    ids = [model.prompt(length, seed=length) for length in (9, 5)]
+    found = lesioned(model, ids, ["block", "mlp"], span=2)["divergence"]
+    heads = without_heads(model, ids)
+    assert found.shape == (2, 3, 2) and heads.shape == (2, 4, 4)
+    edits = {
+        (layer, part): Edit(SITES[part], "skip", layers=[layer, layer + 1])
+        for layer in range(3)
+        for part in ("block", "mlp")
+    }
+    for text in range(2):
+        batch = model.batch([ids[text]])
+        with torch.no_grad():
+            before = model.forward(batch, head=True)[0, -1].double().log_softmax(-1)
+
+            def moved(edit, batch=batch, before=before) -> float:
+                with model.intervene([edit]):
+                    after = model.forward(batch, head=True)[0, -1].double().log_softmax(-1)
+                return float(torch.sum(before.exp() * (before - after)))
+
+            for (layer, part), edit in edits.items():
+                place = ("block", "mlp").index(part)
+                np.testing.assert_allclose(
+                    found[text, layer, place], moved(edit), rtol=2e-3, atol=2e-6
+                )
+            for layer, head in np.ndindex(4, 4):
+                edit = Edit("z", "ablate", layers=[layer], heads=[head])
+                np.testing.assert_allclose(
+                    heads[text, layer, head], moved(edit), rtol=2e-3, atol=2e-6
+                )
+
+
 def test_a_model_without_the_part_is_named(proved) -> None:
     model = proved("mamba")
     with pytest.raises(SiteError, match="no 'attn_out_post'"):
         lesioned(model, [model.prompt(5)], ["attention"])
+    with pytest.raises(SiteError, match="no 'z'"):
+        without_heads(model, [model.prompt(5)])
     assert float(lesioned(model, [model.prompt(5)], ["block"])["divergence"].min()) > 0
