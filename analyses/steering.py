@@ -9,6 +9,9 @@ al. 2024), so what is reported beside it is how far predictions move at all.
 Beside the direction of the word's own category, others are added as long: drawn from the covariance
 of the activations, the same so strong that predictions move as much, found from labels dealt out
 anew, and those of other categories (`analyses.directions`).
+
+How steeply a category can be steered is held against over how many dimensions its items are spread,
+in items that did not find its direction.
 """
 
 from collections.abc import Mapping
@@ -17,11 +20,14 @@ from typing import ClassVar
 
 import numpy as np
 import xarray as xr
+from scipy.stats import spearmanr
 
 from analyses.acting import kinds, own, values_of
-from analyses.base import AnalysisError, Quantity, register
+from analyses.base import AnalysisError, Quantity, labels, register, vectors
+from analyses.dimensionality import participation, shared_variances
 from analyses.directions import Along
 from analyses.targets import strength
+from analyses.words import in_spreads, without_frames
 from scanner import Edit, Live, Subject, Trial, sweep
 
 
@@ -72,7 +78,9 @@ class Steering(Along):
         kinds_of = self.plan(len(names)) if live.trained else ["own"]
         shape = len(codes), len(kinds_of), len(self.doses)
         shift, divergence = np.empty(shape), np.empty(shape)
+        dimension = np.empty(len(codes))
         for fold, patterns, drawn in self.parts(subject, run, rng):
+            dimension[fold.test] = self._dimensions(subject, run, codes, fold.test)
             found = self.directions(patterns, drawn, random=live.trained)
             pushes = [along * (patterns.stimuli @ along).std() for along in found]
             steered = self._steered(live, run, pushes, codes, fold.test)
@@ -91,6 +99,7 @@ class Steering(Along):
             {
                 "shift": (dims, shift.astype(np.float32)),
                 "divergence": (dims, divergence.astype(np.float32)),
+                "dimension": ("stimulus", dimension),
             },
             coords={
                 "stimulus": np.arange(len(codes)),
@@ -99,6 +108,30 @@ class Steering(Along):
                 "target_kind": ("target", kinds_of),
             },
         ).expand_dims(layer=[run])
+
+    def _dimensions(
+        self, subject: Subject, layer: int, codes: np.ndarray, test: np.ndarray
+    ) -> np.ndarray:
+        """Of each test stimulus, over how many dimensions the test items of its category lie.
+
+        What halves of the frames share, where there are some; 0 where that is nothing.
+        """
+        x = vectors(subject, self.site)[list(subject.volume["layer"].to_numpy()).index(layer)]
+        items, frames = (labels(subject, name)[test] for name in ("item", "frame"))
+        scaled = in_spreads(without_frames(x[None, test], frames), x[None, test])[0]
+        _, half = np.unique(frames, return_inverse=True)
+        found = np.zeros(len(test))
+        for code in np.unique(codes[test]):
+            rows = codes[test] == code
+            member = np.unique(items[rows])[:, None] == items
+            halves = [member & (half % 2 == one) for one in (0, 1)]
+            if not all(one.any(1).all() for one in halves):  # one frame, or not of every item
+                halves = [member, member]
+            one, other = (
+                part.astype(float) @ scaled / part.sum(1, keepdims=True) for part in halves
+            )
+            found[rows] = participation(shared_variances(one, other))
+        return np.nan_to_num(found)
 
     def _steered(
         self,
@@ -160,6 +193,10 @@ class Steering(Along):
         -------
         xarray.Dataset
             ``slope`` (layer): of the rise over the dose, with no rise at none, mean over stimuli;
+            ``slope_by_category`` (layer, category); ``with_dimension`` (layer): Spearman's
+            correlation of these with the dimensions of the categories' items, with its interval,
+            ``with_dimension_low`` and ``_high`` (Bonett & Wright 2000; 95 %), and ``concepts``
+            (scalar), the number of categories;
             ``slope_of`` (layer, arm): of all targets on average; ``rise`` and ``moved``
             (layer, dose): the rise of a word's own category, and the divergence of predictions,
             nats.
@@ -174,8 +211,11 @@ class Steering(Along):
         )
         slopes = shift @ dose / np.sum(dose**2)
         result = xr.Dataset(
-            {"slope": ("layer", slopes[mine], {"chance": 0.0})},
-            coords={"layer": volume["layer"].to_numpy()},
+            {"slope": ("layer", slopes[mine], {"chance": 0.0}), **self._of_categories(subject)},
+            coords={
+                "layer": volume["layer"].to_numpy(),
+                "category": np.unique(labels(subject, self.label)),
+            },
         )
         if volume.sizes["target"] == 1:
             return result
@@ -188,3 +228,37 @@ class Steering(Along):
             rise=(("layer", "dose"), shift[mine]),
             moved=(("layer", "dose"), divergence[mine]),
         ).assign_coords(arm=arms, dose=dose)  # fmt: skip
+
+    def _of_categories(
+        self, subject: Subject
+    ) -> dict[str, float | tuple[tuple[str, ...], np.ndarray]]:
+        """How steeply each category can be steered, and whether that goes with its dimensions."""
+        volume = subject.volume
+        names, codes = np.unique(labels(subject, self.label), return_inverse=True)
+        dose = volume["dose"].to_numpy()
+        shift = values_of(volume, "shift", "target", "layer", "dose", "stimulus")[own(subject)]
+        slopes = np.einsum("lds,d->ls", shift, dose) / np.sum(dose**2)
+        mean = (codes == np.arange(len(names))[:, None]) / np.bincount(codes)[:, None]
+        of_category = slopes @ mean.T
+        dimension = values_of(volume, "dimension", "layer", "stimulus") @ mean.T
+        correlation = np.full(len(of_category), np.nan)
+        for layer, (slope, size) in enumerate(zip(of_category, dimension, strict=True)):
+            there = size > 0
+            if there.sum() > 3 and np.ptp(size[there]) > 0 and np.ptp(slope[there]) > 0:
+                correlation[layer] = spearmanr(slope[there], size[there])[0]
+        low, high = _interval(correlation, (dimension > 0).sum(1))
+        return {
+            "slope_by_category": (("layer", "category"), of_category),
+            "with_dimension": (("layer",), correlation),
+            "with_dimension_low": (("layer",), low),
+            "with_dimension_high": (("layer",), high),
+            "concepts": float(len(names)),
+        }
+
+
+def _interval(correlation: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of Spearman's correlation (Bonett & Wright 2000), 95 %."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.sqrt((1 + correlation**2 / 2) / np.maximum(count - 3, 0))
+        middle = np.arctanh(correlation)
+    return np.tanh(middle - 1.96 * error), np.tanh(middle + 1.96 * error)

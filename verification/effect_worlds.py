@@ -91,7 +91,8 @@ def _steered(
     shift = effects[..., None] * doses
     dims = ("stimulus", "layer", "target", "dose")
     return labels.assign(
-        shift=(dims, shift), divergence=(dims, 0.01 * shift**2)
+        shift=(dims, shift), divergence=(dims, 0.01 * shift**2),
+        dimension=(dims[:2], rng.uniform(1, 5, size=shift.shape[:2])),
     ).assign_coords(dose=doses)  # fmt: skip
 
 

@@ -157,6 +157,10 @@ READING = {
     "share_of_item": "The same of each item alone, at the first site and place; empty where its "
     "two texts are less than a logit apart.",
     "attributed": "The same, estimated for all patches at once from the gradient.",
+    "slope_by_category": "The slope of the words of each category.",
+    "with_dimension": "Spearman's correlation, over categories, of how steeply they can be steered "
+    "with over how many dimensions their items lie, in items that did not find the direction. "
+    "Between broken lines its interval at 95 %: with few categories it is wide.",
     "slope_of": "The slope, on average over targets of a kind.",
     "rise": "By how much the words of a category become likelier than others, in nats.",
     "contrast_of": "By how much larger, in logarithms, slopes of weights are for the category than "
@@ -216,6 +220,8 @@ TITLES = {
     "attributed": "way to the other answer, by attribution",
     "attribution_agreement": "agreement of attributions with patches (Spearman)",
     "slope_of": "slope",
+    "with_dimension": "slope with dimensions (Spearman)",
+    "concepts": "number of categories",
     "rise": "rise of a category's words",
     "contrast_of": "contrast",
     "weights": "slopes of weights",
@@ -411,9 +417,12 @@ def _curve(found: Found, variable: str) -> Panel:
     """A value of each layer."""
     values = found.measures[variable]
     without = found.measures.get(variable + WITHOUT)
+    beside = {} if without is None else {"without outliers": without}
+    if variable + BOUNDS[0] in found.measures:
+        beside = {bound.strip("_"): found.measures[variable + bound] for bound in BOUNDS}
     figure = curve(
         values,
-        beside={} if without is None else {"without outliers": without},
+        beside=beside,
         twins=[twin[variable] for twin in found.twins],
     )
     return Panel(_title(variable), READING.get(variable, ""), figure)

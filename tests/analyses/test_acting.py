@@ -10,12 +10,14 @@ import xarray as xr
 
 from analyses import AnalysisError
 from analyses.ablation import Ablation
+from analyses.dimensionality import Dimensionality
 from analyses.patching import Patching, _of_another, _of_items
 from analyses.splits import item_groups
-from analyses.steering import Steering
+from analyses.steering import Steering, _interval
 from analyses.targets import Patterns, aim
 from scanner import Edit, Live, Recording, Site, Subject, open_volume, record
 from stimuli import StimulusSet, load
+from verification.effect_worlds import effect_world
 
 FIELDS = ("text", "item", "frame", "category", "corrupt", "answer", "foil")
 
@@ -224,6 +226,44 @@ def test_no_target_of_steering_is_nothing_by_construction(sentences) -> None:
     means = np.abs(found["shift"].isel(layer=0).mean("stimulus"))
     for target in range(found.sizes["target"]):
         assert float(means[target].max()) > 1e-6, str(found["target_kind"].values[target])
+
+
+def test_the_dimensions_of_a_category_are_those_of_dimensionality(sentences) -> None:
+    """Of items that did not find the direction, in halves of the frames."""
+    live, subject = sentences
+    analysis = Steering("resid_post", (1,), random=1)
+    found = analysis.act(live, subject, 1, rng=generator())["dimension"][0].to_numpy()
+    for group in (0, 1):
+        rows = np.flatnonzero(of_items(subject, analysis) == group)
+        expected = Dimensionality("resid_post", splits=1)._within(subject.take(rows), generator())
+        values = subject.volume["category"].to_numpy().astype(object).astype(str)[rows]
+        names = np.unique(values)
+        told = np.array([found[rows][values == name][0] for name in names])
+        np.testing.assert_allclose(told, np.nan_to_num(expected[1]), rtol=1e-6)
+
+
+def test_what_is_easily_steered_has_few_dimensions_where_that_is_planted() -> None:
+    analysis = Steering("resid_post", (0, 1))
+    subject = effect_world(generator(), analysis, size=0.5, categories=8, layers=2, spread=0.05)
+    volume, codes = subject.volume, np.unique(
+        subject.volume["category"].values.astype(str), return_inverse=True
+    )[1]  # fmt: skip
+    shift = volume["shift"] * xr.DataArray(1.0 + codes, dims="stimulus")
+    size = np.stack([10.0 - codes, 3.0 + 0 * codes], axis=1)
+    dimension = (("stimulus", "layer"), np.where(codes[:, None] == 7, 0.0, size))
+    found = analysis(
+        subject.replace_volume(volume.assign(shift=shift, dimension=dimension)), rng=generator()
+    )
+    # Of the eighth category halves share nothing; in the second layer all are the same.
+    assert float(found["with_dimension"][0]) == pytest.approx(-1)
+    assert np.isnan(found["with_dimension"][1])
+    assert float(found["concepts"]) == 8
+    slopes = found["slope_by_category"][0].to_numpy()
+    assert (np.diff(slopes) > 0).all()
+    low, high = _interval(np.array([0.5, -0.83]), np.array([28, 10]))
+    # Bonett & Wright (2000): tanh(atanh r -+ 1.96 sqrt((1 + r^2/2) / (n - 3))).
+    np.testing.assert_allclose([low[0], high[0]], [0.134, 0.747], atol=2e-3)
+    assert low[1] < -0.95 and -0.4 < high[1] < -0.2
 
 
 def test_steering_says_what_it_cannot_do(toy) -> None:
