@@ -85,6 +85,29 @@ def values_of(volume: xr.Dataset, name: str, *dims: str) -> np.ndarray:
     return volume.variables[name].transpose(*dims).to_numpy()
 
 
+def by_kind(volume: xr.Dataset, values: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Kinds of targets but what is known, and the mean of each: layer x kind, of target x layer."""
+    given = kinds(volume)
+    arms = [kind for kind in dict.fromkeys(given.tolist()) if kind != "known"]
+    return arms, np.stack([values[given == kind].mean(0) for kind in arms], axis=1)
+
+
+def check_begun(name: str, live: Live) -> None:
+    """Hold each target to have something before it that is read.
+
+    Raises
+    ------
+    AnalysisError
+        If one is the first or the second token of its text.
+    """
+    short = next((one for one, target in enumerate(live.targets) if target[0] < 2), None)
+    if short is not None:
+        raise AnalysisError(
+            f"{name}: the target of stimulus {short} stands at the beginning of its text, so "
+            "nothing is read before it"
+        )
+
+
 def own(subject: Subject) -> int:
     """The place of what the claim is about among the targets.
 

@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 import xarray as xr
 
-from analyses.acting import kinds, own, values_of
+from analyses.acting import by_kind, own, values_of
 from analyses.base import AnalysisError, Quantity, register, vectors
 from analyses.directions import Along
 from scanner import Edit, Live, Site, Subject, Trial, sweep
@@ -193,16 +193,12 @@ class Bus(Along):
         )
         if volume.sizes["target"] == 1:
             return result
-        given = kinds(volume)
-        arms = [kind for kind in dict.fromkeys(given) if kind != "known"]
+        arms, additivity_of = by_kind(volume, additivity[:, :, 0, -1])
+        _, ratio_of = by_kind(volume, ratio[:, :, 0, -1])
         begun = read < layer[:, None] + self.blocks - 1
-        return result.assign({
-            f"{name}_of": (
-                ("layer", "arm"),
-                np.stack([values[given == kind, :, 0, -1].mean(0) for kind in arms], 1),
-            )
-            for name, values in (("additivity", additivity), ("ratio", ratio))
-        }).assign(
+        return result.assign(
+            additivity_of=(("layer", "arm"), additivity_of),
+            ratio_of=(("layer", "arm"), ratio_of),
             additivity_of_size=(("layer", "size"), additivity[mine, ..., -1]),
             additivity_at=(("layer", "read"), np.where(begun, np.nan, additivity[mine, :, 0])),
             ratio_at=(("layer", "read"), np.where(begun, np.nan, ratio[mine, :, 0])),

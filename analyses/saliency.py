@@ -21,7 +21,7 @@ import numpy as np
 import xarray as xr
 from scipy.stats import spearmanr
 
-from analyses.acting import Acting, kinds, own, values_of
+from analyses.acting import Acting, check_begun, kinds, own, values_of
 from analyses.base import AnalysisError, Quantity, labels, register
 from scanner import Live, Subject
 from scanner.gradients import SALIENCY, integrated_gradients, weight_slopes
@@ -76,12 +76,7 @@ class Saliency(Acting):
             raise ValueError("before must be at least 1, steps and random at least 0")
 
     def runs(self, live: Live, subject: Subject) -> list[range]:
-        first = next((one for one, target in enumerate(live.targets) if target[0] < 2), None)
-        if first is not None:
-            raise AnalysisError(
-                f"saliency: the target of stimulus {first} stands at the beginning of its text, so "
-                "nothing is read before it"
-            )
+        check_begun("saliency", live)
         if self.category not in labels(subject, self.label):
             raise AnalysisError(f"saliency: no '{self.category}' among '{self.label}'")
         count = len(live.ids)
@@ -183,11 +178,10 @@ class Saliency(Acting):
             result = result.assign_coords(offset=volume["offset"].to_numpy())
         if volume.sizes["target"] == 1:
             return result
-        given = kinds(volume)
         parts = volume["part"].to_numpy().astype(object).astype(str).tolist()
         weights = sizes.mean(-1)
         by_part = np.exp(weights - weights.mean(0))
-        dealt = contrasts[given != "own"].mean((0, 2))
+        dealt = contrasts[kinds(volume) != "own"].mean((0, 2))
         result = result.assign(
             contrast_of=(("layer", "arm"), np.column_stack([contrasts[mine], dealt])),
             weights=(("layer", "arm"), np.column_stack([by_part, np.full(len(dealt), np.nan)])),
@@ -195,16 +189,23 @@ class Saliency(Acting):
         if self.steps:
             missed, whole = (float(np.abs(volume[name]).sum()) for name in ("missed", "inputs"))
             result = result.assign(missed_share=missed / whole)
-        twins = list(subject.twins.values())
-        if twins:
-            others = [_logarithms(twin, self.summary).mean(-1) for twin in twins]
-            alike = np.array([spearmanr(weights.ravel(), one.ravel())[0] for one in others])
-            result = result.assign(twin_weights=float(alike.mean()))
-        if twins and self.steps:
-            inputs = _shares(volume)
-            alike = np.array([_alike(inputs, _shares(twin)) for twin in twins])
-            result = result.assign(twin_tokens=float(alike.mean()))
-        return result
+        return result.assign(self._beside_twins(subject))
+
+    def _beside_twins(self, subject: Subject) -> dict[str, float]:
+        """How like untrained twins are, to whom nothing has been taught."""
+        twins, volume = list(subject.twins.values()), subject.volume
+        if not twins:
+            return {}
+        weights, *others = (
+            _logarithms(one, self.summary).mean(-1).ravel() for one in (volume, *twins)
+        )
+        alike = np.array([spearmanr(weights, one)[0] for one in others])
+        found = {"twin_weights": float(alike.mean())}
+        if self.steps:
+            inputs, *others = map(_shares, (volume, *twins))
+            alike = np.array([_alike(inputs, one) for one in others])
+            found["twin_tokens"] = float(alike.mean())
+        return found
 
 
 def _logarithms(volume: xr.Dataset, summary: str) -> np.ndarray:

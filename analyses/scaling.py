@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 import xarray as xr
 
-from analyses.acting import kinds, own, values_of
+from analyses.acting import by_kind, own, values_of
 from analyses.base import AnalysisError, Quantity, register, vectors
 from analyses.directions import Along
 from scanner import Edit, Live, Subject, Trial, sweep
@@ -190,14 +190,11 @@ class Scaling(Along):
         )
         if volume.sizes["target"] == 1:
             return result
-        given = kinds(volume)
-        arms = [kind for kind in dict.fromkeys(given) if kind != "known"]
-        return result.assign({
-            f"{name}_of": (
-                ("layer", "arm"), np.stack([values[given == kind].mean(0) for kind in arms], 1)
-            )
-            for name, values in (("slope", slopes), ("whole", moved))
-        }).assign(
+        arms, slope_of = by_kind(volume, slopes)
+        _, whole_of = by_kind(volume, moved)
+        return result.assign(
+            slope_of=(("layer", "arm"), slope_of),
+            whole_of=(("layer", "arm"), whole_of),
             rise=(("layer", "factor"), shift[mine]),
             moved_whole=(("layer", "factor"), whole[mine]),
             moved_component=(("layer", "factor"), divergence[mine]),

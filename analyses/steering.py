@@ -22,8 +22,8 @@ import numpy as np
 import xarray as xr
 from scipy.stats import spearmanr
 
-from analyses.acting import kinds, own, values_of
-from analyses.base import AnalysisError, Quantity, labels, register, vectors
+from analyses.acting import by_kind, check_begun, own, values_of
+from analyses.base import Quantity, labels, register, vectors
 from analyses.dimensionality import participation, shared_variances
 from analyses.directions import Along
 from analyses.targets import strength
@@ -63,12 +63,7 @@ class Steering(Along):
 
     def runs(self, live: Live, subject: Subject) -> list[int]:
         """Layers."""
-        short = next((one for one, target in enumerate(live.targets) if target[0] < 2), None)
-        if short is not None:
-            raise AnalysisError(
-                f"steering: the target of stimulus {short} stands at the beginning of its text, so "
-                "nothing is read before it"
-            )
+        check_begun("steering", live)
         return list(self.layers)
 
     def act(
@@ -219,12 +214,9 @@ class Steering(Along):
         )
         if volume.sizes["target"] == 1:
             return result
-        given = kinds(volume)
-        arms = [kind for kind in dict.fromkeys(given) if kind != "known"]
+        arms, of_kinds = by_kind(volume, slopes)
         return result.assign(
-            slope_of=(
-                ("layer", "arm"), np.stack([slopes[given == kind].mean(0) for kind in arms], 1)
-            ),
+            slope_of=(("layer", "arm"), of_kinds),
             rise=(("layer", "dose"), shift[mine]),
             moved=(("layer", "dose"), divergence[mine]),
         ).assign_coords(arm=arms, dose=dose)  # fmt: skip

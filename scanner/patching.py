@@ -11,7 +11,7 @@ all patches at once. It fails where the line does not hold, at saturated softmax
 that it is worth what its agreement with true patches is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -102,14 +102,7 @@ def patched(
         If the texts of a pair are not of one length, a place is none of theirs, or the model lacks
         a kind.
     """
-    _check_all(pairs, kinds)
-    shape = len(kinds), model.layers, len(pairs[0].places)
-    made = np.empty((len(pairs), *shape))
-    base, donor = np.empty(len(pairs)), np.empty(len(pairs))
-    for start in range(0, len(pairs), PAIRS):
-        some = slice(start, start + PAIRS)
-        made[some], base[some], donor[some] = _some(model, pairs[some], kinds, shape, into)
-    return Patched(made, base, donor)
+    return _in_turn(_some, model, pairs, kinds, into)
 
 
 def attributed(
@@ -119,13 +112,28 @@ def attributed(
 
     Parameters are those of `patched`, and so are the errors.
     """
-    _check_all(pairs, kinds)
+    return _in_turn(_estimated, model, pairs, kinds, into)
+
+
+Made = tuple[np.ndarray, np.ndarray, np.ndarray]
+Way = Callable[[Model, Sequence[Pair], Sequence[Kind], tuple[int, int, int], Into], Made]
+
+
+def _in_turn(
+    way: Way, model: Model, pairs: Sequence[Pair], kinds: Sequence[Kind], into: Into
+) -> Patched:
+    """Some pairs after others, so that memory holds them."""
+    for number, pair in enumerate(pairs):
+        _check(number, pair, len(pairs[0].places))
+    for kind in kinds:
+        if kind in OUTSIDE or kind in PAIRED:
+            raise SiteError(f"'{kind}' cannot be patched: it is no vector of a token in a block")
     shape = len(kinds), model.layers, len(pairs[0].places)
     made = np.empty((len(pairs), *shape))
     base, donor = np.empty(len(pairs)), np.empty(len(pairs))
     for start in range(0, len(pairs), PAIRS):
         some = slice(start, start + PAIRS)
-        made[some], base[some], donor[some] = _estimated(model, pairs[some], kinds, shape, into)
+        made[some], base[some], donor[some] = way(model, pairs[some], kinds, shape, into)
     return Patched(made, base, donor)
 
 
@@ -135,7 +143,7 @@ def _estimated(
     kinds: Sequence[Kind],
     shape: tuple[int, int, int],
     into: Into,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> Made:
     takers, givers = _sides(pairs, into)
     # The head is run where a text ends, and nowhere else.
     ends, which = np.unique([len(text) - 1 for text in takers], return_inverse=True)
@@ -167,14 +175,6 @@ def _estimated(
     return base[:, None, None, None] + moved, base, donor
 
 
-def _check_all(pairs: Sequence[Pair], kinds: Sequence[Kind]) -> None:
-    for number, pair in enumerate(pairs):
-        _check(number, pair, len(pairs[0].places))
-    for kind in kinds:
-        if kind in OUTSIDE or kind in PAIRED:
-            raise SiteError(f"'{kind}' cannot be patched: it is no vector of a token in a block")
-
-
 def _sides(pairs: Sequence[Pair], into: Into) -> tuple[list[Sequence[int]], list[Sequence[int]]]:
     """The texts that are patched, and those that give."""
     clean, corrupt = [pair.clean for pair in pairs], [pair.corrupt for pair in pairs]
@@ -200,7 +200,7 @@ def _some(
     kinds: Sequence[Kind],
     shape: tuple[int, int, int],
     into: Into,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> Made:
     takers, givers = _sides(pairs, into)
     given = {
         site: activation.float().cpu().numpy()

@@ -235,3 +235,24 @@ def _save_tiny(folder: Path, family: str, bos: bool, seed: int, config: dict[str
     PreTrainedTokenizerFast(
         tokenizer_object=bpe, pad_token=pad, bos_token=start, eos_token=end
     ).save_pretrained(folder)
+
+
+def sentences_of(model, folder: Path):
+    """The words of `WORDS` behind a few others, recorded at the target: alive, and as a subject."""
+    import pandas as pd
+
+    from scanner import Live, Recording, Subject, open_volume, record
+
+    rows = [
+        (f"{frame} {item}.", item, frame, category)
+        for frame in ("We had the", "There was once a")
+        for category, items in WORDS.items()
+        for item in items
+    ]
+    folder.mkdir(exist_ok=True)
+    path = folder / "sentences.csv"
+    pd.DataFrame(rows, columns=["text", "item", "frame", "category"]).to_csv(path, index=False)
+    loaded = stimuli.load(str(path))
+    recording = Recording(model.source, loaded, ("resid_post",), "target", "float32")
+    at = record(recording, folder, lambda: model, protocol_sha256="0" * 64)
+    return Live(model, recording), Subject("toy", open_volume(at), {})

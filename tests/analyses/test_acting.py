@@ -17,6 +17,7 @@ from analyses.steering import Steering, _interval
 from analyses.targets import Patterns, aim
 from scanner import Edit, Live, Recording, Site, Subject, open_volume, record
 from stimuli import StimulusSet, load
+from tests.conftest import sentences_of
 from verification.effect_worlds import effect_world
 
 FIELDS = ("text", "item", "frame", "category", "corrupt", "answer", "foil")
@@ -167,17 +168,7 @@ def test_ablation_says_what_it_cannot_do(toy) -> None:
 @pytest.fixture
 def sentences(model, tmp_path) -> tuple[Live, Subject]:
     """Items that stand behind a few words."""
-    from tests.conftest import WORDS
-
-    rows = [
-        (f"{frame} {item}.", item, frame, category)
-        for frame in ("We had the", "There was once a")
-        for category, items in WORDS.items()
-        for item in items
-    ]
-    path = tmp_path / "sentences.csv"
-    pd.DataFrame(rows, columns=FIELDS[:4]).to_csv(path, index=False)
-    return scanned(model, load(str(path)), tmp_path)
+    return sentences_of(model, tmp_path)
 
 
 def test_words_rise_as_in_passes_by_hand(sentences) -> None:

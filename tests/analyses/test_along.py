@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -12,33 +11,17 @@ from analyses.bus import Bus
 from analyses.scaling import Scaling
 from analyses.splits import item_groups
 from analyses.targets import Patterns
-from scanner import Edit, Live, Recording, Site, Subject, open_volume, record
-from stimuli import load
-from tests.conftest import WORDS
+from scanner import Edit, Live, Site, Subject
+from tests.conftest import sentences_of
 
 
 def generator(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def scanned(model, folder) -> tuple[Live, Subject]:
-    """Words behind a few others."""
-    rows = [
-        (f"{frame} {item}.", item, frame, category)
-        for frame in ("We had the", "There was once a")
-        for category, items in WORDS.items()
-        for item in items
-    ]
-    path = folder / "sentences.csv"
-    pd.DataFrame(rows, columns=["text", "item", "frame", "category"]).to_csv(path, index=False)
-    recording = Recording(model.source, load(str(path)), ("resid_post",), "target", "float32")
-    at = record(recording, folder, lambda: model, protocol_sha256="0" * 64)
-    return Live(model, recording), Subject("toy", open_volume(at), {})
-
-
 @pytest.fixture(scope="module")
 def deep(tiny_model, tmp_path_factory) -> tuple[Live, Subject]:
-    return scanned(
+    return sentences_of(
         tiny_model("llama", num_hidden_layers=5, seed=5), tmp_path_factory.mktemp("deep")
     )
 
@@ -110,7 +93,7 @@ def test_parts_and_the_whole_are_passes_by_hand(deep) -> None:
 
 def test_where_blocks_add_nothing_nothing_is_claimed_of_their_sum(tiny_model, tmp_path) -> None:
     model = tiny_model("llama", num_hidden_layers=5, seed=5)
-    live, subject = scanned(model, tmp_path)
+    live, subject = sentences_of(model, tmp_path)
     with torch.no_grad():
         for block in model.base.layers:
             block.self_attn.o_proj.weight.zero_()

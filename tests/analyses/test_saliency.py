@@ -8,30 +8,14 @@ import xarray as xr
 from analyses import AnalysisError
 from analyses.acting import aimed
 from analyses.saliency import Saliency
-from scanner import Live, Recording, Subject, open_volume, record
+from scanner import Live, Subject
 from scanner.gradients import integrated_gradients, weight_slopes
-from stimuli import load
-from tests.conftest import WORDS
+from tests.conftest import sentences_of
 from verification.effect_worlds import effect_world
 
 
 def generator(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
-
-
-def scanned(model, folder) -> tuple[Live, Subject]:
-    rows = [
-        (f"{frame} {item}.", item, frame, category)
-        for frame in ("We had the", "There was once a")
-        for category, items in WORDS.items()
-        for item in items
-    ]
-    folder.mkdir(exist_ok=True)
-    path = folder / "sentences.csv"
-    pd.DataFrame(rows, columns=["text", "item", "frame", "category"]).to_csv(path, index=False)
-    recording = Recording(model.source, load(str(path)), ("resid_post",), "target", "float32")
-    at = record(recording, folder, lambda: model, protocol_sha256="0" * 64)
-    return Live(model, recording), Subject("toy", open_volume(at), {})
 
 
 def effects(live: Live, subject: Subject, analysis: Saliency) -> xr.Dataset:
@@ -45,7 +29,7 @@ def effects(live: Live, subject: Subject, analysis: Saliency) -> xr.Dataset:
 
 def test_what_is_kept_is_what_the_scanner_gives(tiny_model, tmp_path) -> None:
     analysis = Saliency("animals", before=4, steps=48, random=3)
-    live, subject = scanned(tiny_model("llama", seed=5), tmp_path / "one")
+    live, subject = sentences_of(tiny_model("llama", seed=5), tmp_path / "one")
     found = effects(live, subject, analysis)
     for row in (0, 7, 23):
         text, target = live.ids[row], live.targets[row]
@@ -65,7 +49,7 @@ def test_what_is_kept_is_what_the_scanner_gives(tiny_model, tmp_path) -> None:
         found["inside"][:, 0], subject.volume["category"].values.astype(object) == "animals"
     )
 
-    other, again = scanned(tiny_model("llama", seed=6), tmp_path / "other")
+    other, again = sentences_of(tiny_model("llama", seed=6), tmp_path / "other")
     twin = effects(other, again, analysis)
     measured = analysis(Subject("toy", found, {0: twin}), rng=generator())
     itself = analysis(Subject("toy", found, {0: found}), rng=generator())
@@ -105,11 +89,11 @@ def test_what_the_surprisal_explains_is_no_contrast() -> None:
 
 
 def test_what_cannot_be_asked_is_said(tiny_model, tmp_path, toy_stimuli) -> None:
-    live, subject = scanned(tiny_model("llama", seed=5), tmp_path / "one")
+    live, subject = sentences_of(tiny_model("llama", seed=5), tmp_path / "one")
     with pytest.raises(AnalysisError, match="no 'stars' among 'category'"):
         Saliency("stars").runs(live, subject)
     with pytest.raises(ValueError, match="summary: no 'size'; there is magnitude"):
-        Saliency("animals", summary="size")  # type: ignore[arg-type]
+        Saliency(**{"category": "animals", "summary": "size"})
     with pytest.raises(ValueError, match="before must be at least 1"):
         Saliency("animals", before=0)
     every = effect_world(generator(), Saliency("category0"))
