@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 from analyses.acting import by_kind, own, values_of
-from analyses.base import AnalysisError, Quantity, register, vectors
+from analyses.base import AnalysisError, Quantity, register
 from analyses.directions import Along
 from scanner import Edit, Live, Site, Subject, Trial, sweep
 
@@ -80,7 +80,7 @@ class Bus(Along):
     ) -> xr.Dataset:
         names, codes = self.categories(subject)
         kinds_of = self.plan(len(names)) if live.trained else ["own"]
-        x = vectors(subject, self.site)[list(subject.volume["layer"].to_numpy()).index(run)]
+        x = self.recorded(subject, run)
         length = float(np.median(np.linalg.norm(x, axis=1)))
         shape = len(codes), len(kinds_of), len(self.sizes), live.model.layers
         made = {name: np.zeros(shape) for name in SUMS}

@@ -79,6 +79,10 @@ class Along(Acting):
             raise AnalysisError(f"'{self.label}' has one value; {name} needs words of others")
         return names, codes
 
+    def recorded(self, subject: Subject, layer: int) -> np.ndarray:
+        """What was recorded at the site: stimulus x unit."""
+        return vectors(subject, self.site)[list(subject.volume["layer"].to_numpy()).index(layer)]
+
     def parts(
         self, subject: Subject, layer: int, rng: np.random.Generator
     ) -> Iterator[tuple[Fold, Patterns, np.random.Generator]]:
@@ -96,7 +100,7 @@ class Along(Acting):
         except ValueError as error:
             name = type(self).__name__.lower()
             raise AnalysisError(f"{name} of '{self.label}': {error}") from None
-        x = vectors(subject, self.site)[list(subject.volume["layer"].to_numpy()).index(layer)]
+        x = self.recorded(subject, layer)
         seed = int(rng.integers(2**32))
         wanted = (codes[:, None] == np.arange(len(names))).astype(float)
         for number, fold in enumerate(folds_of(group)):

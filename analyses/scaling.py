@@ -18,7 +18,7 @@ import numpy as np
 import xarray as xr
 
 from analyses.acting import by_kind, own, values_of
-from analyses.base import AnalysisError, Quantity, register, vectors
+from analyses.base import AnalysisError, Quantity, register
 from analyses.directions import Along
 from scanner import Edit, Live, Subject, Trial, sweep
 
@@ -61,7 +61,8 @@ class Scaling(Along):
             raise ValueError("factors: each once, and none of them 1")
 
     def identity_at(self, measure: str, layer: int, layers: int) -> str:
-        if measure == "whole" and self.site == "resid_post" and layer == layers - 1:
+        at_the_end = self.site == "resid_post" and layer == layers - 1
+        if measure == "whole" and at_the_end and min(self.factors) > 0:
             return (
                 "behind the last block nothing but a norm reads the stream, which divides its "
                 "length out"
@@ -73,7 +74,7 @@ class Scaling(Along):
     ) -> xr.Dataset:
         names, codes = self.categories(subject)
         kinds_of = self.plan(len(names)) if live.trained else ["own"]
-        x = vectors(subject, self.site)[list(subject.volume["layer"].to_numpy()).index(run)]
+        x = self.recorded(subject, run)
         shape = len(codes), len(kinds_of), len(self.factors)
         made = {name: np.zeros(shape) for name in OUTCOMES}
         word = np.array([live.ids[one][target[0]] for one, target in enumerate(live.targets)])

@@ -23,7 +23,7 @@ import xarray as xr
 from scipy.stats import spearmanr
 
 from analyses.acting import by_kind, check_begun, own, values_of
-from analyses.base import Quantity, labels, register, vectors
+from analyses.base import Quantity, labels, register
 from analyses.dimensionality import participation, shared_variances
 from analyses.directions import Along
 from analyses.targets import strength
@@ -111,7 +111,7 @@ class Steering(Along):
 
         What halves of the frames share, where there are some; 0 where that is nothing.
         """
-        x = vectors(subject, self.site)[list(subject.volume["layer"].to_numpy()).index(layer)]
+        x = self.recorded(subject, layer)
         items, frames = (labels(subject, name)[test] for name in ("item", "frame"))
         scaled = in_spreads(without_frames(x[None, test], frames), x[None, test])[0]
         _, half = np.unique(frames, return_inverse=True)

@@ -18,9 +18,6 @@ from scanner.hooks import visiting
 from scanner.model import Model
 from scanner.sites import Kind, Part, Site
 
-# Tokens whose embeddings are held at once.
-VOCABULARY = 8192
-
 
 class Slopes(NamedTuple):
     """Activations, and the gradient of a score with respect to them.
@@ -150,7 +147,7 @@ def weight_slopes(
             ("by_weight", (slope * weight.detach().float()).abs()),
             ("fisher", slope.square()),
         ):
-            sums[name][wanted[weight]] += float(values.sum(dtype=torch.float64))
+            sums[name][wanted[weight]] += float(values.sum())
         weight.grad = None
 
     with torch.enable_grad(), _gradients_of(model.network, wanted):
@@ -218,7 +215,7 @@ def integrated_gradients(
     module = model.network.get_submodule(model.structure.port(site).path)
     with torch.no_grad():
         whole = module(torch.tensor([begun], device=model.device))
-        baseline = _mean_embedding(module, model).expand_as(whole).clone()
+        baseline = model.mean_embedding.expand_as(whole).clone()
         baseline[:, 0] = whole[:, 0]
     with torch.enable_grad(), _gradients_of(model.network, ()):
         found: Any = IntegratedGradients(score).attribute(
@@ -226,14 +223,6 @@ def integrated_gradients(
             return_convergence_delta=True,
         )  # fmt: skip
     return found[0][0].sum(-1).double().cpu().numpy(), float(found[1])
-
-
-def _mean_embedding(module: nn.Module, model: Model) -> torch.Tensor:
-    """Of all tokens of the vocabulary, some at a time."""
-    every = torch.arange(model.vocabulary, device=model.device).split(VOCABULARY)
-    return torch.stack([module(some[None])[0].double().sum(0) for some in every]).sum(0).div(
-        model.vocabulary
-    ).to(model.network.dtype)  # fmt: skip
 
 
 @contextmanager

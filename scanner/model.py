@@ -32,6 +32,8 @@ PASSAGE = (
 )
 # The random prompt that sites are found and proved on. Longer than the windows of toy models.
 PROMPT = 12
+# Tokens whose embeddings are held at once.
+EMBEDDINGS = 8192
 
 
 @dataclass(frozen=True)
@@ -230,6 +232,21 @@ class Model:
         assert logits is not None
         following = torch.tensor(ids[1:], device=logits.device)
         return float(torch.nn.functional.cross_entropy(logits[0, :-1].float(), following))
+
+    @cached_property
+    @torch.no_grad()
+    def mean_embedding(self) -> torch.Tensor:
+        """Of all tokens of the vocabulary, as the site ``embeddings`` has them: unit.
+
+        Raises
+        ------
+        SiteError
+            If the model does not have the site.
+        """
+        module = self.network.get_submodule(self.structure.port(Site("embeddings")).path)
+        every = torch.arange(self.vocabulary, device=self.device).split(EMBEDDINGS)
+        sums = torch.stack([module(some[None])[0].float().sum(0) for some in every])
+        return (sums.sum(0) / self.vocabulary).to(self.network.dtype)
 
     def initialisation(self) -> str:
         """How fresh weights are drawn: a twin is as good a control as this is like training's."""

@@ -144,6 +144,7 @@ def test_scaling_is_passes_by_hand_and_nothing_at_the_end_of_the_stream(deep) ->
         else:
             whole = float(measured["whole"][0])
     assert "divides its length out" in analysis.identity_at("whole", 4, 5)
+    assert Scaling("resid_post", (4,), factors=(-1.0, 2.0)).identity_at("whole", 4, 5) == ""
     assert analysis.identity_at("whole", 3, 5) == analysis.identity_at("slope", 4, 5) == ""
 
 
