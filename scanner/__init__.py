@@ -13,6 +13,7 @@ from scanner.interventions import Edit
 from scanner.lesions import lesioned, without_heads
 from scanner.model import Model
 from scanner.patching import Pair, attributed, patched
+from scanner.paths import path_patched
 from scanner.reading import Chat
 from scanner.recording import Recording, record
 from scanner.sites import Site, SiteError
@@ -46,6 +47,7 @@ __all__ = [
     "lesioned",
     "open_volume",
     "patched",
+    "path_patched",
     "record",
     "record_effects",
     "resolve",

@@ -123,8 +123,7 @@ def _in_turn(
     way: Way, model: Model, pairs: Sequence[Pair], kinds: Sequence[Kind], into: Into
 ) -> Patched:
     """Some pairs after others, so that memory holds them."""
-    for number, pair in enumerate(pairs):
-        _check(number, pair, len(pairs[0].places))
+    check_pairs(pairs)
     for kind in kinds:
         if kind in OUTSIDE or kind in PAIRED:
             raise SiteError(f"'{kind}' cannot be patched: it is no vector of a token in a block")
@@ -144,7 +143,7 @@ def _estimated(
     shape: tuple[int, int, int],
     into: Into,
 ) -> Made:
-    takers, givers = _sides(pairs, into)
+    takers, givers = sides(pairs, into)
     # The head is run where a text ends, and nowhere else.
     ends, which = np.unique([len(text) - 1 for text in takers], return_inverse=True)
     columns = torch.tensor(ends, device=model.device)
@@ -175,10 +174,21 @@ def _estimated(
     return base[:, None, None, None] + moved, base, donor
 
 
-def _sides(pairs: Sequence[Pair], into: Into) -> tuple[list[Sequence[int]], list[Sequence[int]]]:
+def sides(pairs: Sequence[Pair], into: Into) -> tuple[list[Sequence[int]], list[Sequence[int]]]:
     """The texts that are patched, and those that give."""
     clean, corrupt = [pair.clean for pair in pairs], [pair.corrupt for pair in pairs]
     return (corrupt, clean) if into == "corrupt" else (clean, corrupt)
+
+
+def check_pairs(pairs: Sequence[Pair]) -> None:
+    """Hold each pair to its length and its places.
+
+    Raises
+    ------
+    SiteError
+    """
+    for number, pair in enumerate(pairs):
+        _check(number, pair, len(pairs[0].places))
 
 
 def _check(number: int, pair: Pair, places: int) -> None:
@@ -201,7 +211,7 @@ def _some(
     shape: tuple[int, int, int],
     into: Into,
 ) -> Made:
-    takers, givers = _sides(pairs, into)
+    takers, givers = sides(pairs, into)
     given = {
         site: activation.float().cpu().numpy()
         for site, activation in model.activations(model.batch(givers), kinds).items()
