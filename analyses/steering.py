@@ -90,19 +90,22 @@ class Steering(Along):
             for place in np.flatnonzero(np.array(kinds_of) == "known"):
                 shift[fold.test, place] = self.doses
         dims = ("stimulus", "target", "dose")
-        return xr.Dataset(
-            {
-                "shift": (dims, shift.astype(np.float32)),
-                "divergence": (dims, divergence.astype(np.float32)),
-                "dimension": ("stimulus", dimension),
-            },
-            coords={
-                "stimulus": np.arange(len(codes)),
-                "target": np.arange(len(kinds_of)),
-                "dose": list(self.doses),
-                "target_kind": ("target", kinds_of),
-            },
-        ).expand_dims(layer=[run])
+        return (
+            xr.Dataset(
+                {
+                    "shift": (dims, shift.astype(np.float32)),
+                    "divergence": (dims, divergence.astype(np.float32)),
+                },
+                coords={
+                    "stimulus": np.arange(len(codes)),
+                    "target": np.arange(len(kinds_of)),
+                    "dose": list(self.doses),
+                    "target_kind": ("target", kinds_of),
+                },
+            )
+            .expand_dims(layer=[run])
+            .assign_coords(dimension=(("layer", "stimulus"), dimension[None]))
+        )
 
     def _dimensions(
         self, subject: Subject, layer: int, codes: np.ndarray, test: np.ndarray

@@ -91,9 +91,10 @@ def _steered(
     shift = effects[..., None] * doses
     dims = ("stimulus", "layer", "target", "dose")
     return labels.assign(
-        shift=(dims, shift), divergence=(dims, 0.01 * shift**2),
-        dimension=(dims[:2], rng.uniform(1, 5, size=shift.shape[:2])),
-    ).assign_coords(dose=doses)  # fmt: skip
+        shift=(dims, shift), divergence=(dims, 0.01 * shift**2)
+    ).assign_coords(
+        dose=doses, dimension=(dims[:2], rng.uniform(1, 5, size=shift.shape[:2]))
+    )  # fmt: skip
 
 
 def _added(

@@ -243,7 +243,8 @@ def test_what_is_easily_steered_has_few_dimensions_where_that_is_planted() -> No
     size = np.stack([10.0 - codes, 3.0 + 0 * codes], axis=1)
     dimension = (("stimulus", "layer"), np.where(codes[:, None] == 7, 0.0, size))
     found = analysis(
-        subject.replace_volume(volume.assign(shift=shift, dimension=dimension)), rng=generator()
+        subject.replace_volume(volume.assign(shift=shift).assign_coords(dimension=dimension)),
+        rng=generator(),
     )
     # Of the eighth category halves share nothing; in the second layer all are the same.
     assert float(found["with_dimension"][0]) == pytest.approx(-1)
