@@ -27,6 +27,7 @@ from analyses.patching import Patching
 from analyses.probe import Probe
 from analyses.rank import Rank
 from analyses.rsa import Rsa
+from analyses.saliency import Saliency
 from analyses.scaling import Scaling
 from analyses.selectivity import Selectivity
 from analyses.steering import Steering
@@ -271,6 +272,7 @@ KINDS = {
         ActingKind("scaling.slope", Scaling(SITE, (0,)), 0.1, ACTING),
         ActingKind("scaling.whole", Scaling(SITE, (0,)), 0.1, ACTING),
         ActingKind("bus.additivity", Bus(SITE, (0,)), 0.1, ACTING),
+        ActingKind("saliency.contrast", Saliency("category0", random=3), 0.1, ACTING),
     )
 }  # fmt: skip
 

@@ -118,7 +118,7 @@ def _added(
 def _sloped(
     labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
 ) -> xr.Dataset:
-    """An effect of 1 makes slopes of the category larger by a factor of e."""
+    """An effect of 1 makes slopes of a target's stimuli larger by a factor of e."""
     assert isinstance(analysis, Saliency)
     count, layers, targets = effects.shape
     _, first, which = np.unique(
@@ -127,7 +127,10 @@ def _sloped(
     own = labels[analysis.label].to_numpy().astype(str)[first] == analysis.category
     dealt = [rng.permutation(own) for _ in range(targets - 1)]
     inside = np.stack([own, *dealt], axis=1)[which]
-    sizes = effects[..., :1] * inside[:, None, :1] + 0.1 * rng.normal(size=(count, layers, 2))
+    # Of dealings what they do on average; the second target is what is known, and stands for none.
+    effects = np.where(np.arange(targets) == 0, effects, effects.mean(0))
+    done = (effects * inside[:, None, :])[..., [one for one in range(targets) if one != 1]].sum(2)
+    sizes = done[..., None] + 0.1 * rng.normal(size=(count, layers, 2))
     slopes = {
         name: (("stimulus", "layer", "part"), np.exp(sizes))
         for name in ("magnitude", "by_weight", "fisher")
