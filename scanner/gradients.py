@@ -69,8 +69,8 @@ def slopes(
     heard: dict[Site, torch.Tensor] = {}
 
     def keep(site: Site, activation: torch.Tensor) -> torch.Tensor:
-        kept = activation.clone() if activation.requires_grad else activation.detach().clone()
-        heard[site] = kept if kept.requires_grad else kept.requires_grad_()
+        # The first that is heard follows from no other: gradients begin there.
+        heard[site] = activation.clone().requires_grad_()
         # What the model goes on with is another tensor, which it may change in place.
         return heard[site].clone()
 
