@@ -9,9 +9,11 @@ other tools.
 
 from scanner.aliases import Place, resolve
 from scanner.effects import Acts, Live, record_effects
+from scanner.generation import continued
 from scanner.interventions import Edit
 from scanner.lesions import lesioned, without_heads
 from scanner.model import Model
+from scanner.neurons import Fired, fired, written
 from scanner.patching import Pair, attributed, patched
 from scanner.paths import path_patched
 from scanner.reading import Chat
@@ -27,6 +29,7 @@ __all__ = [
     "Anatomy",
     "Chat",
     "Edit",
+    "Fired",
     "Live",
     "Model",
     "Outcome",
@@ -43,7 +46,9 @@ __all__ = [
     "anatomy",
     "attributed",
     "check_volume",
+    "continued",
     "find_source",
+    "fired",
     "lesioned",
     "open_volume",
     "patched",
@@ -54,4 +59,5 @@ __all__ = [
     "sweep",
     "verify_volume",
     "without_heads",
+    "written",
 ]

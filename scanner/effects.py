@@ -200,7 +200,7 @@ def _joined(acts: Acts, volumes: Path, begun: Path, runs: int) -> xr.Dataset:
     labels = {
         str(name): ("stimulus", values.to_numpy())
         for name, values in volume.coords.items()
-        if values.dims == ("stimulus",) and name not in {*EFFECTS, *whole.coords}
+        if values.dims == ("stimulus",) and name not in {*EFFECTS, *whole.variables}
     }
     whole = whole.drop_vars("stimulus").assign_coords(labels)
     return whole.assign_attrs({

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from scanner.hooks import starting, visiting
 from scanner.interventions import Edit
 from scanner.model import Model
 from scanner.patching import Into, Pair, Patched, check_pairs, sides
@@ -26,7 +27,12 @@ ROWS = 64
 
 
 def path_patched(
-    model: Model, pairs: Sequence[Pair], receiver: Site, *, into: Into = "corrupt"
+    model: Model,
+    pairs: Sequence[Pair],
+    receiver: Site,
+    *,
+    senders: Sequence[Kind] = SENDERS,
+    into: Into = "corrupt",
 ) -> Patched:
     """Patch what every attention and every MLP adds, as one receiver alone sees it.
 
@@ -39,13 +45,15 @@ def path_patched(
         Of a block: queries, keys, values, ``z``, neurons, or what attention or MLP add. Or the
         stream behind the last block, which is all that the prediction is made of: the direct
         effect.
+    senders : sequence of str
+        Kinds, of `SENDERS`.
     into : {'corrupt', 'clean'}
         Which text is patched; the other gives.
 
     Returns
     -------
     Patched
-        Kinds are those of `SENDERS`; what stands behind the receiver reaches it on no path.
+        Kinds are those of `senders`; what stands behind the receiver reaches it on no path.
 
     Raises
     ------
@@ -56,45 +64,56 @@ def path_patched(
     entry = _entry(model, receiver)
     if receiver != entry:
         model.structure.port(receiver)
-    shape = len(SENDERS), model.layers, len(pairs[0].places)
+    shape = len(senders), model.layers, len(pairs[0].places)
     made = np.empty((len(pairs), *shape))
     base, donor = np.empty(len(pairs)), np.empty(len(pairs))
+    sent = [index for index in np.ndindex(shape) if _before(senders[index[0]], index[1], entry)]
     with torch.inference_mode():
         for number, pair in enumerate(pairs):
             (taker,), (giver,) = sides([pair], into)
-            there, given = (model.activations(model.batch([text]), SENDERS)
+            there, given = (model.activations(model.batch([text]), [*senders, "resid_pre"])
                             for text in (taker, giver))  # fmt: skip
             base[number], donor[number] = (_difference(model, [text], pair, [])[0]
                                            for text in (taker, giver))  # fmt: skip
             made[number] = base[number]
-            sent = [index for index in np.ndindex(shape) if _before(SENDERS[index[0]], index[1],
-                                                                    entry)]  # fmt: skip
+            stream = there[Site("resid_pre", _layer(entry))]
             for start in range(0, len(sent), ROWS):
                 some = sent[start : start + ROWS]
                 added = torch.zeros(len(some), len(taker), model.width, device=model.device)
                 for row, (kind, layer, place) in enumerate(some):
-                    site, at = Site(SENDERS[kind], layer), pair.places[place]
+                    site, at = Site(senders[kind], layer), pair.places[place]
                     added[row, at] = (given[site] - there[site])[0, at].float()
                 added = (added * model.structure.multiplier).to(model.network.dtype)
-                found = _received(model, [taker] * len(some), pair, added, receiver, entry)
+                found = _received(model, [taker] * len(some), pair, added, stream, receiver, entry)
                 made[(number, *np.array(some).T)] = found
     return Patched(made, base, donor)
 
 
 def _received(
-    model: Model, texts: list[Sequence[int]], pair: Pair, added: torch.Tensor, receiver: Site,
-    entry: Site,
+    model: Model, texts: list[Sequence[int]], pair: Pair, added: torch.Tensor,
+    stream: torch.Tensor, receiver: Site, entry: Site,
 ) -> np.ndarray:  # fmt: skip
-    """What the model says if the receiver alone sees the stream with something added."""
+    """What the model says if the receiver alone sees the stream with something added.
+
+    Blocks before the receiver's do not run: what enters that is known.
+    """
+    begun = starting(model.network, model.found, _layer(entry), stream.repeat(len(texts), 1, 1))
     put = Edit(entry.kind, "add", layers=[_layer(entry)], value=added, must_move=False)
     if receiver == entry:
-        return _difference(model, texts, pair, [put])
-    with model.intervene([put]):
-        seen = model.activations(model.batch(texts), [receiver.kind])[receiver]
-    handed = Edit(
-        receiver.kind, "replace", layers=[_layer(receiver)], value=seen, must_move=False
-    )  # fmt: skip
-    return _difference(model, texts, pair, [handed])
+        with begun:
+            return _difference(model, texts, pair, [put])
+    with begun:
+        seen: list[torch.Tensor] = []
+
+        def hear(_site: Site, activation: torch.Tensor) -> None:
+            seen.append(activation.clone())
+
+        with model.intervene([put]), visiting(model.network, model.found, [receiver], hear):
+            model.forward(model.batch(texts), head=False)
+        handed = Edit(
+            receiver.kind, "replace", layers=[_layer(receiver)], value=seen[0], must_move=False
+        )  # fmt: skip
+        return _difference(model, texts, pair, [handed])
 
 
 def _difference(

@@ -75,15 +75,17 @@ def test_runs_are_put_together_with_the_labels_of_the_stimuli(acts, tmp_path) ->
         verify_volume(path)
 
 
-def test_a_label_of_the_name_of_a_dimension_of_effects_is_left_out_of_them(
+def test_a_label_of_the_name_of_something_in_effects_is_left_out_of_them(
     recording, proved, tmp_path
 ) -> None:
-    table = recording.stimuli.table.assign(dose=1, note=2)
+    table = recording.stimuli.table.assign(dose=1, note=2, moved=3)
     named = Recording(recording.source, StimulusSet("named", table), ("resid_post",), "target",
                       "float32")  # fmt: skip
     record(named, tmp_path, lambda: proved("llama"), protocol_sha256="0" * 64)
     volume = open_volume(kept(Acts(named, "toy", {}, 0), tmp_path))
     assert "note" in volume.coords and "dose" not in volume.coords
+    # So is one of the name of what was found.
+    assert "moved" in volume.data_vars and float(volume["moved"][1, 0]) == 1.0
 
 
 def test_what_is_there_is_not_done_again_and_what_was_interrupted_goes_on(acts, tmp_path) -> None:
