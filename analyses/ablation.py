@@ -1,10 +1,11 @@
-"""Whether what carries a label is used: taken away, it is looked for in later blocks.
+"""Whether what carries a label is used: taken away, it is looked for in later blocks and in words.
 
-A direction, the units of largest contrast or all that erasure finds is taken out of the stream at
-the tokens of the target, up to its mean (Elazar et al. 2021; Arditi et al. 2024). Some blocks later
-the label is read by a probe that was trained on intact activations, and by one that was trained
-anew on those that are left: the first may miss what has only moved. Directions are found in some
-items and all is judged in others.
+A direction, a subspace, the units of largest contrast or all that erasure finds is taken out of the
+stream at the tokens of the target, up to its mean, to nothing, or to what another stimulus has
+there (Elazar et al. 2021; Arditi et al. 2024). Some blocks later the label is read by a probe that
+was trained on intact activations, and by one that was trained anew on those that are left: the
+first may miss what has only moved. And after the text other words of the category may have become
+less likely. Directions are found in some items and all is judged in others.
 
 Beside it the same is done to what is random: directions of as much variance; the same so strong
 that unrelated sentences suffer as much as from the own; what is found from labels dealt out anew;
@@ -13,25 +14,27 @@ and, where one category is taken away, those of other categories.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import xarray as xr
 
+from analyses import neutral
 from analyses.acting import Acting, kinds, own, values_of
+from analyses.answers import contrast_of_words, first_tokens
 from analyses.base import AnalysisError, Quantity, labels, register, vectors
 from analyses.probe import aucs, ridge, standardised
 from analyses.splits import Fold, folds_of, item_groups
 from analyses.targets import Patterns, Target, Way, aim, matched, matched_units, strength
 from scanner import Edit, Live, Site, Subject, Trial, sweep
 from scanner.sites import Kind
-from stimuli import load
 
+# What is left where something is taken away.
+Left = Literal["mean", "zero", "resample"]
 # Targets that are done together: they share what comes before the first token that is changed.
 TARGETS = 8
-# Sentences on which the harm to everything else is measured.
-NEUTRAL = 12
-MOST_UNITS = 64
+# Of units or directions.
+MOST = 64
 
 
 @register
@@ -50,10 +53,13 @@ class Ablation(Acting):
     category : str, optional
         The one value that is told from the rest; by default all values are told apart, and all
         directions between them are taken away.
-    way : {'mean_difference', 'probe', 'leace', 'units'}
+    way : {'mean_difference', 'probe', 'leace', 'subspace', 'units'}
         How it is found (`analyses.targets.aim`).
-    units : int
-        How many, where units are taken away.
+    count : int
+        Of units, or of probes one after the other that span a subspace.
+    left : {'mean', 'zero', 'resample'}
+        What is there instead: the mean over training stimuli, nothing, or what one of them has,
+        drawn for each text.
     later : tuple of int
         After how many blocks it is read. The last is measured.
     random : int
@@ -69,7 +75,8 @@ class Ablation(Acting):
     label: str = "category"
     category: str | None = None
     way: Way = "mean_difference"
-    units: int = 20
+    count: int = 20
+    left: Left = "mean"
     later: tuple[int, ...] = (1, 4)
     random: int = 8
     item_folds: int = 2
@@ -93,6 +100,12 @@ class Ablation(Acting):
             0.0,
             float("inf"),
         ),
+        "drop_words": Quantity(
+            "by how much less likely than others the other words of its category become after the "
+            "text, in nats",
+            -float("inf"),
+            float("inf"),
+        ),
     }
 
     def __post_init__(self) -> None:
@@ -102,10 +115,10 @@ class Ablation(Acting):
                 raise ValueError(f"{name}: whole numbers from 0, each once")
         if min(self.later) < 1:
             raise ValueError("later: at least 1; in its own block what is taken away is just gone")
-        if self.random < 0 or self.item_folds < 2 or not 1 <= self.units <= MOST_UNITS:
-            raise ValueError(
-                f"random must be at least 0, item_folds at least 2, units 1 to {MOST_UNITS}"
-            )
+        if self.random < 0 or self.item_folds < 2 or not 1 <= self.count <= MOST:
+            raise ValueError(f"random must be at least 0, item_folds at least 2, count 1 to {MOST}")
+        if self.left not in get_args(Left):
+            raise ValueError(f"left: '{self.left}' is none of {', '.join(get_args(Left))}")
         if not self.penalty > 0:
             raise ValueError(f"a penalty of {self.penalty:g}; it must be above 0")
 
@@ -146,22 +159,24 @@ class Ablation(Acting):
         shape = len(items), len(some), len(self.later), len(columns)
         frozen, refitted = np.empty(shape), np.empty(shape)
         intact = np.empty((len(items), len(self.later), len(columns)))
-        divergence = np.empty(shape[:2])
-        harm, named = np.zeros((2, len(some))), []
-        neutral = _neutral(live)
+        divergence, words = np.empty((2, *shape[:2]))
+        suffered, named = np.zeros((2, len(some))), []
+        other_texts = neutral.sentences(live)
         for number, fold in enumerate(folds_of(group)):
             patterns = Patterns.of(here[fold.train], items[fold.train], wanted[fold.train])
             drawn = np.random.default_rng([seed, layer, number])
             every = self._targets(patterns, values[fold.train], items[fold.train], drawn, live)
             targets = [every[one] for one in some]
-            targets = _as_harmful(
-                live, self.site, layer, every[0], targets, patterns.center, neutral
-            )
+            others = self._instead(patterns, len(other_texts), seed, layer, number)
+            harming = _Harming(live, self.site, layer, other_texts, others)
+            targets = harming.as_harmful(every[0], targets)
             named = [one.kind for one in targets]
-            told = _harm(live, self.site, layer, targets, patterns.center, neutral, surprisal=True)
-            harm += np.stack(told) / self.item_folds
-            edits = [_edit(self.site, layer, target, patterns.center) for target in targets]
-            left, divergence[fold.test] = self._acted(live, layer, edits, fold)
+            suffered += np.stack(harming(targets, surprisal=True)) / self.item_folds
+            instead = self._instead(patterns, len(items), seed, layer, number)
+            edits = [_edits(self.site, layer, targets, one) for one in instead]
+            left, divergence[fold.test], words[fold.test] = self._acted(
+                live, layer, edits, fold, values
+            )
             for place, later in enumerate(self.later):
                 known = x[where.index(layer + later)]
                 intact[fold.test, place] = self._scores(known, known, wanted, fold)
@@ -177,6 +192,7 @@ class Ablation(Acting):
                 "refitted": (dims, refitted.astype(np.float32)),
                 "intact": (("stimulus", "later", "column"), intact.astype(np.float32)),
                 "divergence": (("stimulus", "target"), divergence.astype(np.float32)),
+                "words": (("stimulus", "target"), words.astype(np.float32)),
             }
         ).expand_dims(layer=[layer])
         return made.assign_coords(
@@ -186,8 +202,8 @@ class Ablation(Acting):
             column=columns,
             fold=("stimulus", group),
             target_kind=("target", named),
-            neutral_divergence=(("layer", "target"), harm[:1]),
-            neutral_surprisal=(("layer", "target"), harm[1:]),
+            neutral_divergence=(("layer", "target"), suffered[:1]),
+            neutral_surprisal=(("layer", "target"), suffered[1:]),
         )
 
     def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:
@@ -196,10 +212,13 @@ class Ablation(Acting):
         Returns
         -------
         xarray.Dataset
-            By layer, ``drop_refitted``, ``drop_frozen`` and ``divergence``; ``auc_left``
-            (layer, arm): what is read at the last of `later`, intact, after the own and, on
-            average, after other targets; ``harm`` (layer, harmed): the divergence of unrelated
-            sentences, nats; ``auc_later`` (layer, later): what a probe trained anew reads.
+            By layer, ``drop_refitted``, ``drop_frozen``, ``divergence`` and ``drop_words``, which
+            is of the category's stimuli if one is told from the rest; ``auc_left`` (layer, arm):
+            what is read at the last of `later`, intact, after the own and, on average, after other
+            targets; ``harm`` and ``harm_surprisal`` (layer, harmed): the divergence of unrelated
+            sentences, nats, and the rise of their surprisal, nats a token; ``words_lost``
+            (layer, harmed): ``drop_words`` of all targets; ``auc_later`` (layer, later): what a
+            probe trained anew reads.
 
         Raises
         ------
@@ -221,32 +240,47 @@ class Ablation(Acting):
             name: values_of(volume, name, "target", *ordered) for name in ("frozen", "refitted")
         }
         frozen, refitted = (areas(one[mine, :, last]) for one in scores.values())
-        divergence = values_of(volume, "divergence", "target", "layer", "stimulus")[mine].mean(1)
+        divergence, words = (
+            values_of(volume, name, "target", "layer", "stimulus")
+            for name in ("divergence", "words")
+        )
+        # What other words lose by a category that is told from the rest is no loss of its own.
+        inside = codes == 0 if self.category is not None else codes >= 0
+        lost = -words[..., inside].mean(-1, dtype=float)
         zero = {"chance": 0.0}
         result = xr.Dataset(
             {
                 "drop_refitted": ("layer", intact - refitted, zero),
                 "drop_frozen": ("layer", intact - frozen, zero),
-                "divergence": ("layer", divergence, zero),
+                "divergence": ("layer", divergence[mine].mean(-1, dtype=float), zero),
+                "drop_words": ("layer", lost[mine], zero),
             },
             coords={"layer": volume["layer"].to_numpy()},
         )
         if volume.sizes["target"] == 1:
             return result
         given = kinds(volume)
-        harm = volume["neutral_divergence"].transpose("target", "layer").to_numpy()
+        # outcome x target x layer
+        outcomes = np.stack([
+            *(volume[f"neutral_{name}"].transpose("target", "layer").to_numpy()
+              for name in ("divergence", "surprisal")),
+            lost,
+        ])  # fmt: skip
         arms = {"intact": intact, "own, frozen probe": frozen, "own": refitted}
-        harmed = {"own": harm[mine]}
+        of_kinds = {"own": outcomes[:, mine]}
         for kind in dict.fromkeys(given[given != "own"]):
             some = np.flatnonzero(given == kind)
             arms[kind] = np.mean([areas(scores["refitted"][one, :, last]) for one in some], axis=0)
-            harmed[kind] = harm[some].mean(0)
+            of_kinds[kind] = outcomes[:, some].mean(1)
         later = [areas(scores["refitted"][mine, :, one]) for one in range(len(self.later))]
+        harm, surprisal, words_lost = np.stack(list(of_kinds.values()), axis=-1)
         return result.assign(
             auc_left=(("layer", "arm"), np.stack(list(arms.values()), 1)),
-            harm=(("layer", "harmed"), np.stack(list(harmed.values()), 1)),
             auc_later=(("layer", "later"), np.stack(later, 1)),
-        ).assign_coords(arm=list(arms), harmed=list(harmed), later=list(self.later))
+            harm=(("layer", "harmed"), harm),
+            harm_surprisal=(("layer", "harmed"), surprisal),
+            words_lost=(("layer", "harmed"), words_lost),
+        ).assign_coords(arm=list(arms), harmed=list(of_kinds), later=list(self.later))
 
     def _codes(self, subject: Subject) -> tuple[np.ndarray, np.ndarray]:
         """The columns of scores, and for each stimulus which of them is its own."""
@@ -294,7 +328,7 @@ class Ablation(Acting):
         """All targets of one fold, in the order of `_plan`."""
 
         def aimed(kind: str, of: Patterns) -> Target:
-            return aim(kind, of, self.way, count=self.units)
+            return aim(kind, of, self.way, count=self.count)
 
         first = aimed("own", patterns)
         if not live.trained:
@@ -314,29 +348,46 @@ class Ablation(Acting):
             *shuffled, *others[: self.random],
         ]  # fmt: skip
 
+    def _instead(self, patterns: Patterns, texts: int, *seed: int) -> list[np.ndarray]:
+        """Of each text what is there where something is taken away."""
+        if self.left == "resample":
+            rng = np.random.default_rng([*seed, texts])
+            return list(patterns.stimuli[rng.integers(len(patterns.stimuli), size=texts)])
+        center = patterns.center
+        return [center if self.left == "mean" else np.zeros_like(center)] * texts
+
     def _acted(
-        self, live: Live, layer: int, edits: list[Edit], fold: Fold
-    ) -> tuple[list[np.ndarray], np.ndarray]:
-        """What is left later (stimulus x edit x unit each), and divergences of test stimuli."""
+        self, live: Live, layer: int, edits: list[list[Edit]], fold: Fold, values: np.ndarray
+    ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+        """What is left later, stimulus x edit x unit each; and of test stimuli divergences and by
+        how much words of their category become likelier."""
         sites = [Site(self.site, layer + later) for later in self.later]
+        count = len(edits[0])
         left: list[np.ndarray] = []
-        divergence = np.empty((len(fold.test), len(edits)))
+        divergence, rise = np.empty((2, len(fold.test), count))
+        names, codes = np.unique(values, return_inverse=True)
+        tokens, weights = contrast_of_words(first_tokens(live), codes, fold.test, names)
+        places = [one[-1] for one in live.acted]
         # Of training stimuli nothing is asked but what a probe is trained on.
         for some, tested in ((fold.train, False), (fold.test, True)):
-            trials = [Trial(text, (edit.at(live.acted[text]),)) for text in some for edit in edits]
-            places = [one[-1] for one in live.acted]
+            trials = [Trial(text, (edit.at(live.acted[text]),)) for text in some
+                      for edit in edits[text]]  # fmt: skip
+            answers = [tokens] * len(live.ids) if tested else None
             for found in sweep(
-                live.model, live.ids, trials, reads=sites, places=places, predictions=tested
-            ):
-                which, what = np.divmod(found.trials, len(edits))
+                live.model, live.ids, trials, reads=sites, places=places, predictions=tested,
+                answers=answers,
+            ):  # fmt: skip
+                which, what = np.divmod(found.trials, count)
                 if tested:
                     divergence[which, what] = found.divergence
+                    change = found.logits - found.intact_logits
+                    rise[which, what] = np.sum(change * weights[which], axis=1)
                 for number, site in enumerate(sites):
-                    values = found.activations[site].reshape(len(found.trials), -1)
+                    read = found.activations[site].reshape(len(found.trials), -1)
                     if len(left) == number:
-                        left.append(np.empty((len(live.ids), len(edits), values.shape[1])))
-                    left[number][some[which], what] = values
-        return left, divergence
+                        left.append(np.empty((len(live.ids), count, read.shape[1])))
+                    left[number][some[which], what] = read
+        return left, divergence, rise
 
     def _scores(
         self, known: np.ndarray, asked: np.ndarray, wanted: np.ndarray, fold: Fold
@@ -364,57 +415,52 @@ def _area(scores: np.ndarray, codes: np.ndarray, folds: list[Fold]) -> float:
     return float(np.sum(areas, where=known) / known.sum()) if known.any() else np.nan
 
 
-def _edit(site: Kind, layer: int, target: Target, center: np.ndarray) -> Edit:
-    if not len(target.along):
-        return Edit(site, "replace", layers=[layer], value=center)
-    return Edit(
-        site, "scale", layers=[layer], value=1 - target.strength, along=target.along,
-        readout=target.readout, center=center,
-    )  # fmt: skip
-
-
-def _neutral(live: Live) -> list[list[int]]:
-    """Sentences that have nothing to do with the stimuli, in tokens."""
-    table = load("language").table
-    texts = table["text"][table["category"] == "sentences"].tolist()[:NEUTRAL]
-    return live.model.tokenizer(texts)["input_ids"]
-
-
-def _harm(
-    live: Live, site: Kind, layer: int, targets: list[Target], center: np.ndarray,
-    texts: list[list[int]], *, surprisal: bool,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """What taking targets away from every token but the first does to other texts, each target.
-
-    Returns
-    -------
-    divergence, surprisal : numpy.ndarray
-        Of the prediction at the end, nats; and the rise over the text, nats a token.
-    """
-    edits = [_edit(site, layer, one, center) for one in targets]
-    trials = [
-        Trial(text, (edit.at(range(1, len(ids))),)) for text, ids in enumerate(texts)
-        for edit in edits
+def _edits(site: Kind, layer: int, targets: list[Target], instead: np.ndarray) -> list[Edit]:
+    return [
+        Edit(
+            site, "scale", layers=[layer], value=1 - one.strength, along=one.along,
+            readout=one.readout, center=instead,
+        ) if len(one.along) else Edit(site, "replace", layers=[layer], value=instead)
+        for one in targets
     ]  # fmt: skip
-    made = np.empty((2, len(trials)))
-    for found in sweep(live.model, texts, trials, surprisal=surprisal):
-        made[0, found.trials] = found.divergence
-        made[1, found.trials] = found.surprisal - found.intact_surprisal
-    means = made.reshape(2, len(texts), len(targets)).mean(1)
-    return means[0], means[1]
 
 
-def _as_harmful(
-    live: Live, site: Kind, layer: int, own: Target, targets: list[Target], center: np.ndarray,
-    texts: list[list[int]],
-) -> list[Target]:  # fmt: skip
-    """Disruptive targets made so strong that other texts suffer as much as from the own."""
-    asked = [one for one, target in enumerate(targets) if target.kind == "disruptive"]
-    if not asked:
-        return targets
-    some = [own, *(targets[one] for one in asked)]
-    (wanted, *harm), _ = _harm(live, site, layer, some, center, texts, surprisal=False)
-    made = list(targets)
-    for one, suffered in zip(asked, harm, strict=True):
-        made[one] = replace(made[one], strength=strength(wanted, suffered))
-    return made
+@dataclass(frozen=True)
+class _Harming:
+    """Taking targets away from every token but the first of unrelated texts.
+
+    Attributes
+    ----------
+    live : Live
+    site : str
+    layer : int
+    texts : list of list of int
+    instead : list of numpy.ndarray
+        Of each text what is there then.
+    """
+
+    live: Live
+    site: Kind
+    layer: int
+    texts: list[list[int]]
+    instead: list[np.ndarray]
+
+    def __call__(self, targets: list[Target], *, surprisal: bool) -> neutral.Harm:
+        done = [
+            [(edit.having(start=1),) for edit in _edits(self.site, self.layer, targets, one)]
+            for one in self.instead
+        ]
+        return neutral.harm(self.live, self.texts, done, surprisal=surprisal)
+
+    def as_harmful(self, own: Target, targets: list[Target]) -> list[Target]:
+        """Disruptive targets made so strong that these texts suffer as much as from the own."""
+        asked = [one for one, target in enumerate(targets) if target.kind == "disruptive"]
+        if not asked:
+            return targets
+        wanted, *suffered = self(
+            [own, *(targets[one] for one in asked)], surprisal=False
+        ).divergence
+        made = list(targets)
+        for one, divergence in zip(asked, suffered, strict=True):
+            made[one] = replace(made[one], strength=strength(wanted, divergence))
+        return made

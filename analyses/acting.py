@@ -9,11 +9,14 @@ and its coordinate ``target_kind`` why.
 
 ============ ===========================================================================
 own          what the claim is about
-matched      drawn at random from the covariance of the activations, as much variance
+equal        drawn at random, as many
+matched      drawn at random from the covariance of the activations, as much variance; or of parts
+             that write as much to the stream
 disruptive   the same, made so strong that other texts suffer as much as from the own
 shuffled     found as the own, with labels dealt out anew among the items
 other        found as the own, of another category or another pair
 known        something that surely has an effect, for claims of absence
+shown        something that is told beside it and plays no part in the claim
 ============ ===========================================================================
 """
 
@@ -29,7 +32,7 @@ from analyses.base import Analysis, AnalysisError
 from scanner import Live, Subject
 
 # Against which a claim is held, in this order.
-RANDOM = ("matched", "disruptive", "shuffled", "other")
+RANDOM = ("equal", "matched", "disruptive", "shuffled", "other")
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ Nanda 2023), with how far such estimates may be believed here.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import numpy as np
 import xarray as xr
@@ -22,11 +22,10 @@ from scipy.stats import spearmanr
 
 from analyses.acting import Acting, kinds, own, values_of
 from analyses.base import AnalysisError, Quantity, labels, register
+from analyses.pairs import Place, of_another, pairs_of, position
 from scanner import Edit, Live, Pair, Site, Subject, Trial, attributed, patched, sweep
 from scanner.sites import Kind
-from stimuli.stimulus_set import PAIR, SPAN, StimulusSet
 
-Place = Literal["target", "next", "last"]
 # Pairs of a run.
 STIMULI = 8
 # Logits that the texts of an item must be apart, for its own share to be told.
@@ -87,7 +86,7 @@ class Patching(Acting):
     def runs(self, live: Live, subject: Subject) -> list[tuple[str, range]]:
         """Stimuli for the map of all sites, and targets of what is measured."""
         count, random = len(live.ids), 2 * self.random if live.trained else 0
-        _pairs(live)  # what is wrong with them is said before anything is done
+        pairs_of(live)  # what is wrong with them is said before anything is done
         return [
             *(("map", range(one, min(one + STIMULI, count))) for one in range(0, count, STIMULI)),
             *(("targets", range(one, one + 1)) for one in range(2 + random)),
@@ -101,11 +100,11 @@ class Patching(Acting):
 
     def _map(self, live: Live, some: range) -> xr.Dataset:
         """Every site and place of some pairs."""
-        pairs = _pairs(live)
+        pairs = pairs_of(live)
         asked = [
             Pair(
                 pairs.clean.ids[one], pairs.corrupt.ids[one], pairs.answers[one],
-                [self._place(pairs.clean, one, place) for place in self.places],
+                [position(pairs.clean, one, place) for place in self.places],
             )
             for one in some
         ]  # fmt: skip
@@ -130,11 +129,11 @@ class Patching(Acting):
 
     def _target(self, live: Live, target: int, rng: np.random.Generator) -> xr.Dataset:
         """One target of what is measured, in all pairs and layers."""
-        pairs, kind = _pairs(live), self.sites[0]
+        pairs, kind = pairs_of(live), self.sites[0]
         taker, giver = pairs.clean, pairs.corrupt
         if self.into == "corrupt":
             taker, giver = giver, taker
-        at = [self._place(taker, one, self.places[0]) for one in range(len(taker.ids))]
+        at = [position(taker, one, self.places[0]) for one in range(len(taker.ids))]
         there, given = _heard(live, taker.ids, at, kind), _heard(live, giver.ids, at, kind)
         named = "own" if target == 0 else "known" if target == 1 else (
             "other" if target % 2 else "matched"
@@ -142,10 +141,10 @@ class Patching(Acting):
         draws = np.random.default_rng([int(rng.integers(2**32)), target])
         values = given
         if named == "other":
-            values = there[_of_another(draws, pairs.answers)]
+            values = there[of_another(draws, pairs.answers)]
         elif named == "matched":
             apart = (
-                there[_of_another(draws, pairs.answers)] - there[_of_another(draws, pairs.answers)]
+                there[of_another(draws, pairs.answers)] - there[of_another(draws, pairs.answers)]
             )
             size = np.linalg.norm(given - there, axis=-1, keepdims=True)
             length = np.linalg.norm(apart, axis=-1, keepdims=True)
@@ -178,14 +177,6 @@ class Patching(Acting):
                 "target_kind": ("target", [named]),
             },
         )
-
-    def _place(self, live: Live, text: int, place: Place) -> int:
-        end, last = live.targets[text][-1], len(live.ids[text]) - 1
-        if place == "next" and end == last:
-            raise AnalysisError(
-                f"patching: nothing follows the target of stimulus {text}; leave `next` out"
-            )
-        return {"target": end, "next": end + 1, "last": last}[place]
 
     def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:
         """Say how far patches go.
@@ -269,64 +260,6 @@ def _of_items(
     return items, moved @ mean.T / apart
 
 
-@dataclass(frozen=True)
-class _Pairs:
-    """The stimuli, the other texts of their pairs, and what is right after each."""
-
-    clean: Live
-    corrupt: Live
-    answers: list[tuple[int, int]]
-
-
-def _pairs(live: Live) -> _Pairs:
-    """Pairs as the model reads them.
-
-    Raises
-    ------
-    AnalysisError
-        If the stimuli are no pairs, the texts of one are not of one length, or an answer is no
-        single token.
-    """
-    stimuli = live.recording.stimuli
-    missing = [column for column in PAIR if column not in stimuli.table]
-    if missing:
-        raise AnalysisError(f"patching: the stimuli have no column '{missing[0]}', so are no pairs")
-    texts, ends = [], []
-    for _, row in stimuli.table.iterrows():
-        start, end = (int(row[name]) for name in SPAN)
-        texts.append(row["text"][:start] + row["corrupt"] + row["text"][end:])
-        ends.append(start + len(row["corrupt"]))
-    table = stimuli.table.assign(text=texts, target_end=ends)
-    corrupt = replace(live, recording=replace(
-        live.recording, stimuli=StimulusSet(stimuli.name, table)
-    ))  # fmt: skip
-    for number, (one, other) in enumerate(zip(live.ids, corrupt.ids, strict=True)):
-        if len(one) != len(other) or live.targets[number] != corrupt.targets[number]:
-            raise AnalysisError(
-                f"patching: stimulus {number} ('{stimuli.table['text'][number]}') has {len(one)} "
-                f"tokens, with '{table['corrupt'][number]}' {len(other)}; take a word of as many"
-            )
-    asked = zip(stimuli.table["text"], stimuli.table["answer"], stimuli.table["foil"], strict=True)
-    answers = [(_token(live, text, right), _token(live, text, wrong))
-               for text, right, wrong in asked]  # fmt: skip
-    return _Pairs(live, corrupt, answers)
-
-
-def _token(live: Live, text: str, word: str) -> int:
-    """The token that a word is after a text.
-
-    Raises
-    ------
-    AnalysisError
-        If it is not a single one.
-    """
-    tokenize: Any = live.model.tokenizer
-    before, after = (tokenize(one)["input_ids"] for one in (text, f"{text} {word}"))
-    if after[: len(before)] != before or len(after) != len(before) + 1:
-        raise AnalysisError(f"patching: '{word}' is not a single token after '{text}'")
-    return after[-1]
-
-
 def _heard(live: Live, ids: list[list[int]], at: list[int], kind: Kind) -> np.ndarray:
     """Activations at one place of each text, stimulus x layer x unit."""
     sites = [Site(kind, layer) for layer in range(live.model.layers)]
@@ -339,12 +272,3 @@ def _heard(live: Live, ids: list[list[int]], at: list[int], kind: Kind) -> np.nd
         made[found.trials] = values
     assert made is not None
     return made
-
-
-def _of_another(rng: np.random.Generator, answers: list[tuple[int, int]]) -> np.ndarray:
-    """For each text another one with the same right answer."""
-    found = np.empty(len(answers), dtype=int)
-    for one, known in enumerate(answers):
-        same = [two for two, other in enumerate(answers) if other == known and two != one]
-        found[one] = rng.choice(same) if same else one
-    return found

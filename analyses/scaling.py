@@ -18,7 +18,8 @@ import numpy as np
 import xarray as xr
 
 from analyses.acting import by_kind, own, values_of
-from analyses.base import AnalysisError, Quantity, register
+from analyses.answers import contrast_of_words, first_tokens
+from analyses.base import Quantity, register
 from analyses.directions import Along
 from scanner import Edit, Live, Subject, Trial, sweep
 
@@ -77,21 +78,15 @@ class Scaling(Along):
         x = self.recorded(subject, run)
         shape = len(codes), len(kinds_of), len(self.factors)
         made = {name: np.zeros(shape) for name in OUTCOMES}
-        word = np.array([live.ids[one][target[0]] for one, target in enumerate(live.targets)])
+        words = first_tokens(live)
         for fold, patterns, drawn in self.parts(subject, run, rng):
             along = self.directions(patterns, drawn, random=live.trained)
             which = self.chosen(codes[fold.test], len(names), kinds_of)
-            for stimulus, targets in zip(fold.test, which, strict=True):
-                others = np.unique(word[fold.test[word[fold.test] != word[stimulus]]])
-                same = np.isin(others, word[fold.test[codes[fold.test] == codes[stimulus]]])
-                if not same.any() or same.all():
-                    raise AnalysisError(
-                        f"scaling: '{names[codes[stimulus]]}' has no two words in a group of "
-                        "items that begin with other tokens than each other; give it more"
-                    )
+            tokens, weights = contrast_of_words(words, codes, fold.test, names)
+            for stimulus, targets, weight in zip(fold.test, which, weights, strict=True):
                 found = self._scaled(
                     live, run, stimulus, kinds_of, along[targets], patterns.center, x[stimulus],
-                    others, same,
+                    tokens, weight,
                 )  # fmt: skip
                 for name in OUTCOMES:
                     made[name][stimulus] = found[name]
@@ -117,8 +112,8 @@ class Scaling(Along):
         along: np.ndarray,
         center: np.ndarray,
         there: np.ndarray,
-        others: np.ndarray,
-        same: np.ndarray,
+        tokens: list[int],
+        weight: np.ndarray,
     ) -> dict[str, np.ndarray]:
         """Scale at one stimulus, cut off behind its target.
 
@@ -148,9 +143,8 @@ class Scaling(Along):
             end = Edit("resid_post", "add", layers=[last], positions=at[-1:], value=moved)
             trials += [Trial(0, (one,)) for one in (component, whole, end)]
         shift, divergence = np.empty((2, len(trials)))
-        for found in sweep(live.model, [text], trials, answers=[others.tolist()]):
-            rise = found.logits - found.intact_logits
-            shift[found.trials] = rise[:, same].mean(1) - rise[:, ~same].mean(1)
+        for found in sweep(live.model, [text], trials, answers=[tokens]):
+            shift[found.trials] = (found.logits - found.intact_logits) @ weight
             divergence[found.trials] = found.divergence
         each = len(along), len(self.factors), 3
         shift, divergence = shift.reshape(each), divergence.reshape(each)

@@ -10,7 +10,8 @@ Beside the direction of the word's own category, others are added as long: drawn
 of the activations, the same so strong that predictions move as much, found from labels dealt out
 anew, and those of other categories (`analyses.directions`).
 
-How steeply a category can be steered is held against over how many dimensions its items are spread,
+The doses are shown at work, too: what the model goes on to say under each. How steeply a category
+can be steered is held against over how many dimensions its items are spread,
 in items that did not find its direction.
 """
 
@@ -28,7 +29,10 @@ from analyses.dimensionality import participation, shared_variances
 from analyses.directions import Along
 from analyses.targets import strength
 from analyses.words import in_spreads, without_frames
-from scanner import Edit, Live, Subject, Trial, sweep
+from scanner import Edit, Live, Subject, Trial, continued, sweep
+
+# Tokens of a continuation that is shown.
+SHOWN = 12
 
 
 @register
@@ -74,10 +78,13 @@ class Steering(Along):
         shape = len(codes), len(kinds_of), len(self.doses)
         shift, divergence = np.empty(shape), np.empty(shape)
         dimension = np.empty(len(codes))
+        said: dict[str, tuple[tuple[str, ...], object]] = {}
         for fold, patterns, drawn in self.parts(subject, run, rng):
             dimension[fold.test] = self._dimensions(subject, run, codes, fold.test)
             found = self.directions(patterns, drawn, random=live.trained)
             pushes = [along * (patterns.stimuli @ along).std() for along in found]
+            if live.trained and not said:
+                said = self._said(live, run, pushes[: len(names)], int(fold.test[0]))
             steered = self._steered(live, run, pushes, codes, fold.test)
             if live.trained:
                 stronger = self._as_disruptive(pushes, steered[1], len(names))
@@ -105,7 +112,27 @@ class Steering(Along):
             )
             .expand_dims(layer=[run])
             .assign_coords(dimension=(("layer", "stimulus"), dimension[None]))
+            .assign_coords(said)
         )
+
+    def _said(
+        self, live: Live, layer: int, pushes: list[np.ndarray], stimulus: int
+    ) -> dict[str, tuple[tuple[str, ...], object]]:
+        """How the beginning of a stimulus goes on under each push and dose, and without any."""
+        begun = live.ids[stimulus][: live.targets[stimulus][0]]
+        done = [
+            (Edit(self.site, "add", layers=[layer], start=1, value=push * dose),)
+            for push in pushes
+            for dose in self.doses
+        ]
+        unsteered, *steered = continued(live.model, begun, [(), *done], tokens=SHOWN)
+        shape = 1, len(pushes), len(self.doses)
+        return {
+            "said": (("layer", "towards", "dose"), np.array(steered).reshape(shape)),
+            "unsteered": (("layer",), np.array([unsteered])),
+            "begun": (("layer",), np.array([live.model.tokenizer.decode(begun)])),
+            "towards": (("towards",), np.arange(len(pushes))),
+        }
 
     def _dimensions(
         self, subject: Subject, layer: int, codes: np.ndarray, test: np.ndarray
@@ -195,6 +222,8 @@ class Steering(Along):
             correlation of these with the dimensions of the categories' items, with its interval,
             ``with_dimension_low`` and ``_high`` (Bonett & Wright 2000; 95 %), and ``concepts``
             (scalar), the number of categories;
+            ``said`` (layer, category, dose): text, how a beginning goes on under a dose of each
+            category's direction, with the beginning and how it goes on without in attributes;
             ``slope_of`` (layer, arm): of all targets on average; ``rise`` and ``moved``
             (layer, dose): the rise of a word's own category, and the divergence of predictions,
             nats.
@@ -222,7 +251,7 @@ class Steering(Along):
             slope_of=(("layer", "arm"), of_kinds),
             rise=(("layer", "dose"), shift[mine]),
             moved=(("layer", "dose"), divergence[mine]),
-        ).assign_coords(arm=arms, dose=dose)  # fmt: skip
+        ).assign(_shown(volume)).assign_coords(arm=arms, dose=dose)  # fmt: skip
 
     def _of_categories(
         self, subject: Subject
@@ -249,6 +278,15 @@ class Steering(Along):
             "with_dimension_high": (("layer",), high),
             "concepts": float(len(names)),
         }
+
+
+def _shown(volume: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Continuations, where some are kept."""
+    if "said" not in volume.coords:
+        return {}
+    said = volume["said"].transpose("layer", "towards", "dose").to_numpy().astype(object)
+    told = {name: [str(one) for one in volume[name].to_numpy()] for name in ("begun", "unsteered")}
+    return {"said": xr.DataArray(said, dims=("layer", "category", "dose"), attrs=told)}
 
 
 def _interval(correlation: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

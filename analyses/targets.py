@@ -14,7 +14,7 @@ from analyses.base import AnalysisError
 from analyses.erasure import leace
 from analyses.probe import ridge
 
-Way = Literal["mean_difference", "probe", "leace", "units"]
+Way = Literal["mean_difference", "probe", "leace", "subspace", "units"]
 # Powers of the covariance that are tried: from what varies least to the principal components.
 POWERS = (-4.0, 8.0)
 STEPS = 40
@@ -89,11 +89,12 @@ def aim(kind: str, patterns: Patterns, way: Way, *, count: int) -> Target:
     ----------
     kind : str
     patterns : Patterns
-    way : {'mean_difference', 'probe', 'leace', 'units'}
+    way : {'mean_difference', 'probe', 'leace', 'subspace', 'units'}
         The differences of the means of categories; the weights of a ridge probe; least-squares
-        erasure (Belrose et al. 2023); or the units of largest d'.
+        erasure (Belrose et al. 2023); the weights of several probes, each trained on what those
+        before it leave (Ravfogel et al. 2020); or the units of largest d'.
     count : int
-        Of units.
+        Of units, or of such probes.
 
     Raises
     ------
@@ -109,12 +110,19 @@ def aim(kind: str, patterns: Patterns, way: Way, *, count: int) -> Target:
     centred = patterns.items - patterns.items.mean(0)
     if way == "mean_difference":
         found = wanted.T @ centred / np.maximum(np.sum(wanted**2, axis=0), 1e-12)[:, None]
-    else:
-        spread = centred.std(0)
-        scale = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0)
-        (weights,) = ridge(centred * scale, wanted, penalties=(1.0,))
+        return _spanned(kind, found)
+    spread = centred.std(0)
+    scale = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0)
+    directions = np.empty((0, len(scale)))
+    for _ in range(count if way == "subspace" else 1):
+        left = centred - centred @ directions.T @ directions
+        if np.sum(left**2) < 1e-12 * np.sum(centred**2):  # there are no more than items
+            break
+        (weights,) = ridge(left * scale, wanted, penalties=(1.0,))
         found = weights.T * scale
-    return _spanned(kind, found)
+        found -= found @ directions.T @ directions
+        directions = np.concatenate([directions, _spanned(kind, found).along])
+    return Target(kind, directions, directions)
 
 
 def matched(rng: np.random.Generator, patterns: Patterns, own: Target) -> Target:

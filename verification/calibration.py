@@ -23,7 +23,9 @@ from analyses.acting import Acting
 from analyses.bus import Bus
 from analyses.localiser import Localiser
 from analyses.mlp_probe import MlpProbe
+from analyses.neurons import Neurons
 from analyses.patching import Patching
+from analyses.paths import Paths
 from analyses.probe import Probe
 from analyses.rank import Rank
 from analyses.rsa import Rsa
@@ -267,7 +269,11 @@ KINDS = {
         ActingKind("ablation.drop_refitted", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),
         ActingKind("ablation.drop_frozen", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),
         ActingKind("ablation.divergence", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),
+        ActingKind("ablation.drop_words", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),
+        ActingKind("neurons.drop", Neurons(), 0.1, ACTING),
+        ActingKind("neurons.drop_margin", Neurons(), 0.1, ACTING),
         ActingKind("patching.share", Patching(), 0.1, ACTING),
+        ActingKind("paths.share", Paths(), 0.1, ACTING),
         ActingKind("steering.slope", Steering(SITE, (0,)), 0.1, ACTING),
         ActingKind("scaling.slope", Scaling(SITE, (0,)), 0.1, ACTING),
         ActingKind("scaling.whole", Scaling(SITE, (0,)), 0.1, ACTING),

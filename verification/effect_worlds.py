@@ -8,11 +8,14 @@ from collections.abc import Callable
 
 import numpy as np
 import xarray as xr
+from scipy.stats import norm
 
 from analyses.ablation import Ablation
 from analyses.acting import RANDOM, Acting
 from analyses.bus import Bus
+from analyses.neurons import TEXTS, Neurons
 from analyses.patching import Patching
+from analyses.paths import Paths
 from analyses.saliency import Saliency
 from analyses.scaling import Scaling
 from analyses.steering import Steering
@@ -182,6 +185,50 @@ def _patched(
     ).assign_coords(kind=list(analysis.sites), place=list(analysis.places))
 
 
+def _sent(
+    labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
+) -> xr.Dataset:
+    """An effect of 1 goes all the way from one answer to the other on the path."""
+    assert isinstance(analysis, Paths)
+    base = -2 + 0.3 * rng.normal(size=len(effects))
+    donor = 2 + 0.3 * rng.normal(size=len(effects))
+    sent = base[:, None, None] + effects * (donor - base)[:, None, None]
+    return labels.assign(
+        sent=(("stimulus", "layer", "target"), sent),
+        base=("stimulus", base),
+        donor=("stimulus", donor),
+    )
+
+
+def _silenced(
+    labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
+) -> xr.Dataset:
+    """An effect of 1 turns every answer that is right; nine of ten are."""
+    assert isinstance(analysis, Neurons)
+    right = 0.9
+    _, which = np.unique(labels["item"].to_numpy(), return_inverse=True)
+    shape = (len(TEXTS), *effects.shape)
+
+    def luck() -> np.ndarray:
+        """Even over 0 to 1, and alike within an item."""
+        of_items = rng.normal(size=(len(TEXTS), which.max() + 1, *effects.shape[1:]))[:, which]
+        return norm.cdf((of_items + rng.normal(size=shape)) / np.sqrt(2))
+
+    intact = luck()[..., :1, :1] < right
+    turned, mended = effects.mean(0) / right, -effects.mean(0) / (1 - right)
+    answered = np.where(intact, luck() >= turned, luck() < mended)
+    dims = ("stimulus", "layer", "target")
+    count = effects.shape[2]
+    return labels.assign(
+        {name: (dims, one - 0.5) for name, one in zip(TEXTS, answered, strict=True)}
+    ).assign_coords(
+        {f"intact_{name}": ("stimulus", one[:, 0, 0] - 0.5)
+         for name, one in zip(TEXTS, intact, strict=True)}
+    ).assign_coords(
+        by=("target", [analysis.by] * count), share=("target", [analysis.shares[0]] * count)
+    )  # fmt: skip
+
+
 def _ablated(
     labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
 ) -> xr.Dataset:
@@ -209,6 +256,7 @@ def _ablated(
         frozen=(dims, scores(left, layers, targets)),
         refitted=(dims, scores(left, layers, targets)),
         divergence=(("stimulus", "layer", "target"), effects),
+        words=(("stimulus", "layer", "target"), -effects),
     ).assign_coords(
         later=list(analysis.later),
         column=columns,
@@ -220,6 +268,7 @@ def _ablated(
 
 Planting = Callable[[xr.Dataset, np.ndarray, Acting, np.random.Generator], xr.Dataset]
 PLANTING: dict[type[Acting], Planting] = {
-    Ablation: _ablated, Bus: _added, Patching: _patched, Saliency: _sloped,
+    Ablation: _ablated, Bus: _added, Neurons: _silenced, Patching: _patched,
+    Paths: _sent, Saliency: _sloped,
     Scaling: _scaled, Steering: _steered,
 }  # fmt: skip

@@ -5,10 +5,11 @@ a line here but that of `READING`.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
@@ -152,11 +153,28 @@ READING = {
     "many blocks later.",
     "harm": "How far predictions after unrelated sentences are from the intact ones, in nats, on "
     "average over targets of a kind.",
+    "harm_surprisal": "By how much these sentences themselves are harder to predict, in nats a "
+    "token.",
+    "words_lost": "By how much less likely than others the other words of the category become "
+    "after the text, in nats, on average over targets of a kind.",
     "share_of": "How much of the way from one answer to the other it goes to set in what the other "
     "text has there: 0 for none, 1 for all.",
     "share_of_item": "The same of each item alone, at the first site and place; empty where its "
     "two texts are less than a logit apart.",
+    "accuracy_left": "The share of questions that are still answered right without the neurons "
+    "that are chosen (own), without all, and on average without those at random; half is luck.",
+    "relative_drop": "The answers that are lost, over those that were right: the figure that is "
+    "published. It cannot reach 1, since luck is right, too.",
+    "above_chance_drop": "The same over what was right beyond luck: 1 if nothing is left.",
+    "left_activation": "The share of right answers without the neurons of largest mean activation, "
+    "by how many are silenced.",
+    "left_magnitude": "The same of largest mean size of activation.",
+    "left_contribution": "The same of largest mean size of what they write to the stream.",
+    "left_selectivity": "The same of largest d' between categories.",
     "attributed": "The same, estimated for all patches at once from the gradient.",
+    "said": "How the model goes on after '{begun}', by the likeliest token, while the direction of "
+    "a category is added behind block {layer}. Without, it says '{unsteered}'. Nothing is measured "
+    "of these.",
     "slope_by_category": "The slope of the words of each category.",
     "with_dimension": "Spearman's correlation, over categories, of how steeply they can be steered "
     "with over how many dimensions their items lie, in items that did not find the direction. "
@@ -215,10 +233,21 @@ TITLES = {
     "auc_left": "area under the curve",
     "auc_later": "area under the curve, without the own",
     "harm": "harm to unrelated sentences",
+    "harm_surprisal": "unrelated sentences harder to predict",
+    "words_lost": "words of the category less likely",
     "share_of": "way to the other answer",
     "share_of_item": "way to the other answer of each item",
     "attributed": "way to the other answer, by attribution",
+    "accuracy_left": "accuracy that is left",
+    "relative_drop": "relative drop of accuracy",
+    "above_chance_drop": "drop of accuracy above chance",
+    "left_activation": "accuracy without neurons by mean activation",
+    "left_magnitude": "accuracy without neurons by mean size",
+    "left_contribution": "accuracy without neurons by contribution",
+    "left_selectivity": "accuracy without neurons by selectivity",
+    "on_the_path": "how much of what all senders do goes on the path",
     "attribution_agreement": "agreement of attributions with patches (Spearman)",
+    "said": "what is said under each dose",
     "slope_of": "slope",
     "with_dimension": "slope with dimensions (Spearman)",
     "concepts": "number of categories",
@@ -262,6 +291,7 @@ NAMED = {
     "factor": lambda factor: f"times {factor:g}",
     "read": lambda layer: f"behind block {layer}",
     "later": lambda blocks: f"{words.counted(blocks, 'block')} later",
+    "share": lambda share: words.percent(share),
     "dose": lambda size: f"{size:+g} standard deviations",
     "offset": lambda away: (
         f"{words.counted(abs(away), 'token')} {'after' if away > 0 else 'before'}"
@@ -282,11 +312,23 @@ BY = {
 
 @dataclass(frozen=True)
 class Panel:
-    """A figure with how to read it."""
+    """A figure, or a table of texts, with how to read it.
+
+    Attributes
+    ----------
+    name, reading : str
+    figure : plotly.graph_objects.Figure or None
+    header : list of str
+        Of the table's columns, but that of the rows' names.
+    rows : list of (str, list of str)
+        Name and cells of each.
+    """
 
     name: str
     reading: str
-    figure: go.Figure
+    figure: go.Figure | None
+    header: list[str] = field(default_factory=list)
+    rows: list[tuple[str, list[str]]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -538,6 +580,23 @@ def _categories(found: Found, variable: str) -> Panel:
     return Panel("distance of categories", READING[variable].format(layer=best), figure)
 
 
+def _texts(found: Found, variable: str) -> Panel:
+    """What was said, of the layer at which the analysis's first measure is greatest."""
+    assert found.first is not None
+    best, values = found.best(found.first), found.measures[variable]
+    said = values.sel(layer=best).transpose("category", "dose")
+    at = values["layer"].to_numpy().tolist().index(best)
+    begun, unsteered = (np.atleast_1d(values.attrs[name])[at] for name in ("begun", "unsteered"))
+    return Panel(
+        _title(variable),
+        READING[variable].format(layer=best, begun=begun, unsteered=unsteered),
+        None,
+        [NAMED["dose"](one) for one in said["dose"].to_numpy()],
+        [(str(name), [str(one) for one in row.to_numpy()])
+         for name, row in zip(said["category"].to_numpy(), said, strict=True)],
+    )  # fmt: skip
+
+
 PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"layer"}): _curve,
     frozenset({"layer", "category"}): _by_category,
@@ -546,11 +605,13 @@ PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"layer", "contrast"}): _by_row,
     frozenset({"layer", "arm"}): _by_row,
     frozenset({"layer", "patch"}): _by_row,
+    frozenset({"layer", "share"}): _by_row,
     frozenset({"layer", "item"}): _by_row,
     frozenset({"layer", "harmed"}): _by_row,
     frozenset({"layer", "later"}): _by_row,
     frozenset({"layer", "dose"}): _by_row,
     frozenset({"layer", "head"}): _by_row,
+    frozenset({"layer", "category", "dose"}): _texts,
     frozenset({"layer", "size"}): _by_row,
     frozenset({"layer", "factor"}): _by_row,
     frozenset({"layer", "read"}): _by_row,

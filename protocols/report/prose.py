@@ -309,7 +309,14 @@ _WAYS = {
     "mean_difference": "the differences of the means of items",
     "probe": "the weights of a ridge probe",
     "leace": "least-squares concept erasure (Belrose et al. 2023)",
+    "subspace": "the weights of ridge probes, each trained on what those before it leave (Ravfogel "
+    "et al. 2020)",
     "units": "the units of largest d'",
+}
+_LEFT = {
+    "mean": "the mean",
+    "zero": "nothing",
+    "resample": "what a training stimulus has there, drawn for each text",
 }
 _RANDOM = (
     "directions drawn from a power of the covariance of the activations, the power so chosen that "
@@ -324,12 +331,13 @@ def _ablation(name: str, settings: Mapping[str, Any]) -> str:
         f"What carries {what} of {settings['label']} in {settings['site']} (analysis '{name}'; "
         f"Elazar et al. 2021) was found by {_WAYS[settings['way']]} in training items and taken "
         f"out at the tokens of the target in layers {listed(_numbers(settings['layers']))}, up to "
-        "the mean. A ridge probe read the label from the same kind of site "
+        f"{_LEFT[settings['left']]}. A ridge probe read the label from the same kind of site "
         f"{listed(_numbers(settings['later']))} blocks later in other items "
         f"({settings['item_folds']} groups), trained on intact activations (frozen) or on those "
         f"that are left (refitted). The same was done to {random} {_RANDOM}; to these made so "
         f"strong that unrelated sentences diverge as much; to what {random} dealings of the labels "
-        "among items give; and to that of other categories, where one is taken out."
+        "among items give; and to that of other categories, where one is taken out. After the "
+        "text, the logits of other words of the category were held against those of the rest."
     )
 
 
@@ -345,6 +353,51 @@ def _patching(name: str, settings: Mapping[str, Any]) -> str:
         "activations of texts with the answer that is there already, and as many steps as long as "
         "the patch along the difference of two such texts, were set in, too. Each patch was "
         "estimated, besides, as its difference times the gradient (Nanda 2023)."
+    )
+
+
+def _paths(name: str, settings: Mapping[str, Any]) -> str:
+    other = "clean" if settings["into"] == "corrupt" else "corrupt"
+    what = {"attn_out_post": "attention", "mlp_out_post": "MLP"}[settings["sender"]]
+    receiver = "the prediction"
+    if settings["at"] is not None:
+        receiver = f"{settings['receiver']} of layer {settings['at']}"
+    return (
+        f"What the {what} of each layer adds to the stream at the {settings['place']} token was "
+        f"exchanged for what it adds in the {other} text of the pair (analysis '{name}'; Wang et "
+        f"al. 2023; Goldowsky-Dill et al. 2023), as {receiver} alone sees it: all else added what "
+        f"it adds in the {settings['into']} text. The share is the sum over pairs of what that "
+        "changes in the difference of the logits of the two answers, over the sum of the "
+        f"differences between the texts. The same was sent from {settings['random']} other texts "
+        "with the answer that is there already."
+    )
+
+
+def _neurons(name: str, settings: Mapping[str, Any]) -> str:
+    by = {
+        "activation": "mean activation",
+        "magnitude": "mean absolute activation",
+        "contribution": "mean absolute activation times the length of what it writes",
+        "selectivity": f"largest |d'| between values of {settings['label']}",
+    }
+    first, *more = settings["shares"]
+    span = "to the end" if settings["span"] is None else f"and {settings['span'] - 1} more"
+    within = "each layer" if settings["within"] == "layer" else "all these layers"
+    left = "zero" if settings["left"] == "zero" else "their mean over these items"
+    others = listed([percent(one) for one in more])
+    return (
+        f"Neurons (the input of the MLP's last projection; analysis '{name}'; Tanwar et al. 2025) "
+        f"were ranked in training items by {by[settings['by']]}, and the top {percent(first)} of "
+        f"{within}, from layer {listed(_numbers(settings['layers']))} {span}, were set to {left} "
+        "at every token but the first, in other items "
+        f"({settings['item_folds']} groups). Both texts of each pair were asked; a text is "
+        "answered if the logit of its answer is above that of the other. Beside it the same was "
+        "done to as "
+        "many neurons of each layer at random, and to as many as write as much to the stream "
+        f"({settings['random']} draws each)"
+        + (", to those of labels dealt out anew" if settings["by"] == "selectivity" else "")
+        + "; and, to be seen beside it, to neurons ranked each other way"
+        + (f", and to {others} of them." if more else ".")
     )
 
 
@@ -433,7 +486,9 @@ def _numbers(values: Sequence[int]) -> list[str]:
 
 _PROSE = {
     "ablation": _ablation,
+    "neurons": _neurons,
     "patching": _patching,
+    "paths": _paths,
     "steering": _steering,
     "bus": _bus,
     "saliency": _saliency,

@@ -11,11 +11,12 @@ import xarray as xr
 from analyses import AnalysisError
 from analyses.ablation import Ablation
 from analyses.dimensionality import Dimensionality
-from analyses.patching import Patching, _of_another, _of_items
+from analyses.pairs import of_another
+from analyses.patching import Patching, _of_items
 from analyses.splits import item_groups
 from analyses.steering import Steering, _interval
 from analyses.targets import Patterns, aim
-from scanner import Edit, Live, Recording, Site, Subject, open_volume, record
+from scanner import Edit, Live, Recording, Site, Subject, continued, open_volume, record
 from stimuli import StimulusSet, load
 from tests.conftest import sentences_of
 from verification.effect_worlds import effect_world
@@ -111,6 +112,48 @@ def ridge_scores(train: np.ndarray, test: np.ndarray, wanted: np.ndarray) -> np.
     return judged @ np.linalg.solve(inner, fitted.T @ (wanted - wanted.mean(0)))
 
 
+@pytest.mark.parametrize("left", ["mean", "zero", "resample"])
+def test_words_that_are_lost_are_those_of_a_pass_by_hand(toy, left) -> None:
+    live, subject = toy
+    analysis = Ablation("resid_post", (0,), category="animals", later=(1,), random=0, left=left)
+    (run,) = analysis.runs(live, subject)
+    made = analysis.act(live, subject, run, rng=generator())
+    found, group = made.isel(layer=0), of_items(subject, analysis)
+    items, values = (subject.volume[name].to_numpy().astype(object).astype(str)
+                     for name in ("item", "category"))  # fmt: skip
+    x = subject.volume["resid_post"].to_numpy().astype(float)[:, 0]
+    wanted = (values == "animals")[:, None] * 1.0
+    train, test = np.flatnonzero(group != 0), np.flatnonzero(group == 0)
+    patterns = Patterns.of(x[train], items[train], wanted[train])
+    along = aim("own", patterns, "mean_difference", count=1).along
+    # The generator of the first fold; what is drawn for so many texts.
+    seed = generator()
+    item_groups(items, values, groups=2, rng=seed)
+    drawn = np.random.default_rng([int(seed.integers(2**32)), 0, 0, len(x)])
+    donors = drawn.integers(len(train), size=len(x))
+    words = np.array([live.ids[one][live.targets[one][0]] for one in range(len(x))])
+    for text in test:
+        center = {"mean": x[train].mean(0), "zero": 0 * x[0], "resample": x[train][donors[text]]}
+        edit = Edit("resid_post", "ablate", layers=[0], along=along, center=center[left],
+                    positions=list(live.targets[text]))  # fmt: skip
+        batch = live.model.batch([live.ids[text]])
+        with torch.no_grad():
+            before = live.model.forward(batch, head=True)[0, -1].double().numpy()
+            with live.model.intervene([edit]):
+                after = live.model.forward(batch, head=True)[0, -1].double().numpy()
+        rise = after - before
+        own = {words[one] for one in test if values[one] == values[text]} - {words[text]}
+        rest = {words[one] for one in test} - own - {words[text]}
+        expected = np.mean([rise[one] for one in own]) - np.mean([rise[one] for one in rest])
+        np.testing.assert_allclose(found["words"][text, 0], expected, rtol=2e-3, atol=1e-5)
+    columns = {name: ("stimulus", subject.volume[name].to_numpy())
+               for name in ("item", "category", "frame")}  # fmt: skip
+    result = analysis(subject.replace_volume(made.assign_coords(columns)), rng=generator())
+    lost = -found["words"][values == "animals", 0].mean()
+    np.testing.assert_allclose(result["drop_words"], [lost], rtol=1e-5)
+    assert result["words_lost"].sel(harmed="own") == result["drop_words"]
+
+
 def test_a_twin_is_not_held_against_what_is_random(toy) -> None:
     live, subject = toy
     untrained = Live(live.model, Recording(
@@ -144,7 +187,8 @@ def test_disruptive_targets_harm_other_texts_about_as_much_as_the_own(toy) -> No
         ({"layers": (0, 0)}, "layers: whole numbers from 0, each once"),
         ({"layers": (0,), "later": (0,)}, "later: at least 1"),
         ({"layers": (0,), "item_folds": 1}, "item_folds at least 2"),
-        ({"layers": (0,), "units": 0}, "units 1 to 64"),
+        ({"layers": (0,), "count": 0}, "count 1 to 64"),
+        ({"layers": (0,), "left": "half"}, "left: 'half' is none of mean, zero, resample"),
         ({"layers": (0,), "penalty": 0.0}, "a penalty of 0"),
     ],
 )
@@ -206,6 +250,18 @@ def test_words_rise_as_in_passes_by_hand(sentences) -> None:
             value = float(found["shift"].isel(layer=0, stimulus=row, target=0, dose=place))
             assert value == pytest.approx(expected, rel=1e-3, abs=1e-5)
     assert len(names) == 3
+    assert found["said"].shape == (1, 3, 2)
+    begun = live.ids[test[0]][: live.targets[test[0]][0]]
+    for place, name in enumerate(names):
+        inside = (values[train] == name)[:, None] * 1.0
+        patterns = Patterns.of(x[train], items[train], inside)
+        (along,) = aim("own", patterns, "mean_difference", count=1).along
+        means = [patterns.items[patterns.wanted[:, 0] == one].mean(0) for one in (0, 1)]
+        along *= np.sign(along @ (means[1] - means[0]))
+        push = along * (patterns.stimuli @ along).std()
+        done = [(Edit("resid_post", "add", layers=[1], start=1, value=3.0 * push),)]
+        assert continued(live.model, begun, done, tokens=12) == [found["said"].values[0, place, 1]]
+    assert continued(live.model, begun, [()], tokens=12) == [found["unsteered"].values[0]]
     known = found["shift"].isel(layer=0, target=1)
     np.testing.assert_allclose(known, np.broadcast_to(analysis.doses, known.shape))
 
@@ -344,7 +400,7 @@ def test_the_share_of_an_item_is_told_where_its_texts_are_apart() -> None:
 def test_random_donors_have_the_answer_that_is_there() -> None:
     answers = [(1, 2), (2, 1), (1, 2), (2, 1), (1, 2)]
     for seed in range(5):
-        found = _of_another(generator(seed), answers)
+        found = of_another(generator(seed), answers)
         assert all(answers[one] == answers[two] and one != two for one, two in enumerate(found))
 
 

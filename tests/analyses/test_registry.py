@@ -38,9 +38,11 @@ SETTINGS = {
     "saliency": {"category": "category0"},
 }
 # Analyses that act and have measures.
-ACTING = ("ablation", "patching", "steering", "bus", "scaling", "saliency")
+ACTING = (
+    "ablation", "bus", "neurons", "patching", "paths", "saliency", "scaling", "steering"
+)  # fmt: skip
 # Of these, what knows labels when it acts, and not when it averages.
-ALONG = ("steering", "bus", "scaling", "saliency")
+ALONG = ("bus", "neurons", "saliency", "scaling", "steering")
 # What is told in relation to all layers.
 ACROSS = {"saliency": ("weights", "twin_weights")}
 # Analyses that read other sites than the residual stream.

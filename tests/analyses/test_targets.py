@@ -67,6 +67,25 @@ def test_several_categories_span_one_direction_less_than_they_are() -> None:
     np.testing.assert_allclose(means, np.broadcast_to(means[0], (4, UNITS)), atol=1e-10)
 
 
+def test_a_subspace_is_what_probes_find_one_after_the_other() -> None:
+    patterns, _ = planted()
+    own = aim("own", patterns, "subspace", count=3).along
+    assert own.shape == (3, UNITS)
+    np.testing.assert_allclose(own @ own.T, np.eye(3), atol=1e-12)
+    centred = patterns.items - patterns.items.mean(0)
+    spread, left = centred.std(0), centred
+    span = np.empty((0, UNITS))
+    for _ in range(3):
+        scaled = left / spread
+        alpha = np.mean(np.sum(scaled**2, axis=1))
+        weights = Ridge(alpha=alpha).fit(scaled, patterns.wanted[:, 0]).coef_ / spread
+        span = np.linalg.qr(np.vstack([span, weights]).T)[0].T
+        left = centred - centred @ span.T @ span
+    np.testing.assert_allclose(own.T @ own, span.T @ span, atol=1e-8)
+    # Nothing is found once nothing is left.
+    assert len(aim("own", patterns, "subspace", count=64).along) == UNITS
+
+
 def test_units_are_those_that_tell_the_label() -> None:
     patterns, _ = planted(0.0)
     raised = patterns.items.copy()
