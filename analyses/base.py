@@ -22,7 +22,7 @@ DIMENSIONS = (
     *volume.DIMENSIONS, *volume.EFFECTS,
     "category", "other_category", "other_layer", "item", "draw", "mask",
     "distance", "removed", "model", "depth", "penalty", "axis", "contrast", "arm",
-    "harmed", "patch", "share",
+    "harmed", "patch", "chosen",
 )  # fmt: skip
 
 REGISTRY: dict[str, type["Analysis"]] = {}

@@ -202,8 +202,8 @@ class Neurons(Acting):
             without the own, without all and, on average, without those at random;
             ``relative_drop`` and ``above_chance_drop`` (layer, arm): of accuracy, over what it was,
             as published, and over what it was above chance; ``harm`` and ``harm_surprisal``
-            (layer, arm): of unrelated sentences; ``left_activation`` and so on (layer, share): the
-            accuracy without neurons chosen each way.
+            (layer, arm): of unrelated sentences; ``accuracy_by`` (layer, chosen): without neurons
+            chosen each way.
         """
         (subject,) = subjects
         volume, mine = subject.volume, own(subject)
@@ -236,31 +236,28 @@ class Neurons(Acting):
         )
         above = intact - CHANCE
         nothing = np.full_like(lost, np.nan)
-        return (
-            result.assign(self._by_share(volume, correct))
-            .assign(
-                accuracy=float(intact),
-                accuracy_left=(("layer", "arm"), left),
-                relative_drop=(("layer", "arm"), lost / intact if intact > 0 else nothing),
-                above_chance_drop=(("layer", "arm"), lost / above if above > 0 else nothing),
-                harm=(("layer", "arm"), harm),
-                harm_surprisal=(("layer", "arm"), surprisal),
-            )
-            .assign_coords(arm=list(of_kind), share=list(self.shares))
-        )
+        return result.assign(
+            accuracy=float(intact),
+            accuracy_left=(("layer", "arm"), left),
+            relative_drop=(("layer", "arm"), lost / intact if intact > 0 else nothing),
+            above_chance_drop=(("layer", "arm"), lost / above if above > 0 else nothing),
+            harm=(("layer", "arm"), harm),
+            harm_surprisal=(("layer", "arm"), surprisal),
+            accuracy_by=self._by_choice(volume, correct),
+        ).assign_coords(arm=list(of_kind))
 
-    def _by_share(
-        self, volume: xr.Dataset, correct: np.ndarray
-    ) -> dict[str, tuple[tuple[str, str], np.ndarray]]:
+    def _by_choice(self, volume: xr.Dataset, correct: np.ndarray) -> xr.DataArray:
         """The accuracy that each way to choose leaves, by how many are chosen."""
         shown = np.isin(kinds(volume), ["own", "shown"])
         by = volume["by"].to_numpy().astype(object).astype(str)
         share = volume["share"].to_numpy()
-        made = {}
-        for way in get_args(By):
-            rows = [np.flatnonzero(shown & (by == way) & (share == one))[0] for one in self.shares]
-            made[f"left_{way}"] = (("layer", "share"), correct[rows].T)
-        return made
+        rows = {
+            f"{way}, {100 * one:g} %": np.flatnonzero(shown & (by == way) & (share == one))[0]
+            for way in get_args(By)
+            for one in self.shares
+        }
+        left = correct[list(rows.values())].T
+        return xr.DataArray(left, dims=("layer", "chosen"), coords={"chosen": list(rows)})
 
 
 @dataclass(frozen=True)

@@ -166,11 +166,9 @@ READING = {
     "relative_drop": "The answers that are lost, over those that were right: the figure that is "
     "published. It cannot reach 1, since luck is right, too.",
     "above_chance_drop": "The same over what was right beyond luck: 1 if nothing is left.",
-    "left_activation": "The share of right answers without the neurons of largest mean activation, "
-    "by how many are silenced.",
-    "left_magnitude": "The same of largest mean size of activation.",
-    "left_contribution": "The same of largest mean size of what they write to the stream.",
-    "left_selectivity": "The same of largest d' between categories.",
+    "accuracy_by": "The same without the neurons that are chosen each way: by mean activation, by "
+    "its mean size, by that times the length of what the neuron writes to the stream, and by d' "
+    "between categories.",
     "attributed": "The same, estimated for all patches at once from the gradient.",
     "said": "How the model goes on after '{begun}', by the likeliest token, while the direction of "
     "a category is added behind block {layer}. Without, it says '{unsteered}'. Nothing is measured "
@@ -241,10 +239,7 @@ TITLES = {
     "accuracy_left": "accuracy that is left",
     "relative_drop": "relative drop of accuracy",
     "above_chance_drop": "drop of accuracy above chance",
-    "left_activation": "accuracy without neurons by mean activation",
-    "left_magnitude": "accuracy without neurons by mean size",
-    "left_contribution": "accuracy without neurons by contribution",
-    "left_selectivity": "accuracy without neurons by selectivity",
+    "accuracy_by": "accuracy without neurons",
     "on_the_path": "how much of what all senders do goes on the path",
     "attribution_agreement": "agreement of attributions with patches (Spearman)",
     "said": "what is said under each dose",
@@ -291,7 +286,7 @@ NAMED = {
     "factor": lambda factor: f"times {factor:g}",
     "read": lambda layer: f"behind block {layer}",
     "later": lambda blocks: f"{words.counted(blocks, 'block')} later",
-    "share": lambda share: words.percent(share),
+    "chosen": str,
     "dose": lambda size: f"{size:+g} standard deviations",
     "offset": lambda away: (
         f"{words.counted(abs(away), 'token')} {'after' if away > 0 else 'before'}"
@@ -306,7 +301,7 @@ NAMED = {
 # What a map's rows are, where their dimension does not say it.
 BY = {
     "arm": "what was done", "harmed": "what was done", "patch": "what was set in",
-    "later": "blocks", "read": "layer read",
+    "later": "blocks", "chosen": "how they are chosen", "read": "layer read",
 }  # fmt: skip
 
 
@@ -472,10 +467,10 @@ def _curve(found: Found, variable: str) -> Panel:
 
 def _by_category(found: Found, variable: str) -> Panel:
     reading = READING.get(variable, "")
-    reading += " The category with the highest mean over layers stands on top. Darker is more."
-    title = _title(variable)
-    figure = by_category(found.measures[variable], name=title)
-    return Panel(f"{title} by category and layer", reading.lstrip(), figure)
+    reading += " The category with the highest mean over layers stands on top."
+    title, values = _title(variable), found.measures[variable]
+    figure = by_category(values, name=title)
+    return Panel(f"{title} by category{_and_layer(values)}", reading.lstrip(), figure)
 
 
 def _by_row(found: Found, variable: str) -> Panel:
@@ -488,7 +483,13 @@ def _by_row(found: Found, variable: str) -> Panel:
     figure = by_row(rows[::-1], name=title)
     title = title.removesuffix(f" by {dim}")
     by = BY.get(dim, dim)
-    return Panel(f"{title} by {by} and layer", READING.get(variable, ""), figure)
+    name = f"{title} by {by}{_and_layer(values)}"
+    return Panel(name, READING.get(variable, ""), figure)
+
+
+def _and_layer(values: xr.DataArray) -> str:
+    """Of a figure's name, where it has more than one layer."""
+    return " and layer" if values.sizes["layer"] > 1 else ""
 
 
 def _units(found: Found, variable: str) -> Panel:
@@ -605,7 +606,7 @@ PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"layer", "contrast"}): _by_row,
     frozenset({"layer", "arm"}): _by_row,
     frozenset({"layer", "patch"}): _by_row,
-    frozenset({"layer", "share"}): _by_row,
+    frozenset({"layer", "chosen"}): _by_row,
     frozenset({"layer", "item"}): _by_row,
     frozenset({"layer", "harmed"}): _by_row,
     frozenset({"layer", "later"}): _by_row,

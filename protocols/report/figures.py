@@ -198,16 +198,18 @@ def by_category(values: xr.DataArray, *, name: str) -> go.Figure:
 
 
 def by_row(values: xr.DataArray, *, name: str) -> go.Figure:
-    """A measure of each row at each layer, as a map; the first row below.
+    """A measure of each row at each layer, as a map, or of one layer as bars; the first row below.
 
     Parameters
     ----------
     values : xarray.DataArray
         row, layer.
     name : str
-        For the colour bar.
+        For the colour bar, or the axis.
     """
     layers = values["layer"].to_numpy().tolist()
+    if len(layers) == 1:
+        return _bars(values.isel(layer=0), name=f"{name}, layer {layers[0]}")
     figure = _map(values, name=name, hover="%{y}, layer %{x}: %{z:.3f}<extra></extra>")
     figure.update_layout(xaxis=_layer_axis(layers))
     if _gaps(layers):  # side by side, whatever lies between them
@@ -459,6 +461,36 @@ def _mode(places: Sequence[float]) -> str:
 def _gaps(layers: Sequence[int]) -> bool:
     """Whether layers are left out between the first and the last, or it is one."""
     return len(layers) < 2 or bool((np.diff(layers) != 1).any())
+
+
+def _bars(values: xr.DataArray, *, name: str) -> go.Figure:
+    """A number for each row, the first below."""
+    (rows,) = (list(map(str, values[dim].to_numpy())) for dim in values.dims)
+    numbers = values.to_numpy()
+    figure = go.Figure(
+        go.Bar(
+            x=[_json_number(value) for value in numbers], y=rows, orientation="h",
+            marker={"color": BLUE}, width=0.6,
+            text=[f"{value:.3g}" if np.isfinite(value) else "none" for value in numbers],
+            textposition="outside", cliponaxis=False,
+            hovertemplate="%{y}: %{x:.4g}<extra></extra>",
+        )
+    )  # fmt: skip
+    finite = numbers[np.isfinite(numbers)]
+    low, high = min(0.0, *finite.tolist(), 0.0), max(0.0, *finite.tolist(), 0.0)
+    room = 0.18 * ((high - low) or 1.0)  # for the numbers
+    span = [low - room if low < 0 else 0.0, high + room]
+    figure.add_vline(0, line={"color": QUIET, "width": 1})
+    figure.update_layout(
+        template=TEMPLATE,
+        height=32 + BOTTOM + 25 * max(4, len(rows)),
+        margin={"t": 32, "b": BOTTOM, "l": 12, "r": 12},
+        dragmode=False,
+        xaxis=_axis(name, span),
+        yaxis={"type": "category", "automargin": True, "fixedrange": True, "ticks": "",
+               "showgrid": False},
+    )  # fmt: skip
+    return figure
 
 
 def _map(values: xr.DataArray, *, name: str, hover: str) -> go.Figure:

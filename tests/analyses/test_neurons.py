@@ -84,7 +84,9 @@ def test_without_the_neuron_that_answers_nothing_is_answered(live) -> None:
     lost = 1 - result["accuracy_left"]
     np.testing.assert_allclose(result["relative_drop"], lost)
     np.testing.assert_allclose(result["above_chance_drop"], lost / 0.5)
-    np.testing.assert_allclose(result["left_contribution"][:, 0], 1 - result["drop"])
+    np.testing.assert_allclose(
+        result["accuracy_by"].sel(chosen=f"contribution, {100 / count:g} %"), 1 - result["drop"]
+    )
 
 
 @pytest.mark.parametrize("left", ["zero", "mean"])
