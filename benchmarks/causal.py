@@ -34,6 +34,7 @@ COUNTRIES = (
     "Greece", "Turkey", "Poland", "Sweden", "Norway", "Canada", "Brazil", "India",
 )  # fmt: skip
 KINDS: tuple[Kind, ...] = ("resid_post", "attn_out_post", "mlp_out_post")
+DIRECTIONS = 6
 # What is timed of the loop.
 SOME = slice(None, None, 10)
 Hook = Callable[..., Any]
@@ -84,6 +85,38 @@ class Sweeps:
                               value=given[site][text, at], must_move=False),))
             for text in range(len(self.ids)) for site in sites for at in positions
         ]  # fmt: skip
+
+    def directions(self) -> np.ndarray:
+        """Of length one, as many as an ablation tries of each kind: direction x unit."""
+        drawn = np.random.default_rng(0).normal(size=(DIRECTIONS, self.model.width))
+        return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
+
+    def ablations(self, position: int) -> list[Trial]:
+        """Each direction taken out of the stream at one token, behind each block."""
+        return [
+            Trial(text, (Edit("resid_post", "ablate", layers=[layer], positions=[position],
+                              along=along),))
+            for text in range(len(self.ids))
+            for layer in range(self.model.layers)
+            for along in self.directions()
+        ]  # fmt: skip
+
+    def ablation_hooks(self, position: int) -> list[tuple[Site, Hook]]:
+        def ablate(along: torch.Tensor) -> Hook:
+            def hook(_module: Any, _args: Any, output: Any) -> Any:
+                first = output[0] if isinstance(output, tuple) else output
+                changed = first.clone()
+                there = changed[:, position]
+                changed[:, position] = there - (there @ along)[:, None] * along
+                return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+            return hook
+
+        return [
+            (site, ablate(torch.from_numpy(along)))
+            for site in sites_of("resid_post", self.model.layers)
+            for along in self.directions()
+        ]
 
     @torch.inference_mode()
     def loop(self, hooks: Sequence[tuple[Site, Hook]]) -> np.ndarray:
@@ -229,6 +262,13 @@ def races(sweeps: Sweeps, *, everywhere: bool) -> list[Race]:
                  lambda hooks=hooks: sweeps.loop(hooks[SOME]), 1e-3,
                  len(hooks) / len(hooks[SOME]), lambda answer: answer[:, SOME])
         )  # fmt: skip
+    trials, hooks = sweeps.ablations(length - 1), sweeps.ablation_hooks(length - 1)
+    made.append(
+        Race(f"{DIRECTIONS} directions taken out at the last token, behind each block, {size}",
+             "a full forward of all texts for each", lambda: sweeps.ours(trials),
+             lambda: sweeps.loop(hooks[SOME]), 1e-3, len(hooks) / len(hooks[SOME]),
+             lambda answer: answer[:, SOME])
+    )  # fmt: skip
     return made
 
 
