@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from analyses.base import AnalysisError
-from scanner import Live
+from scanner import Live, Subject
 from stimuli.stimulus_set import PAIR, SPAN, StimulusSet
 
 Place = Literal["target", "next", "last"]
@@ -103,3 +103,16 @@ def of_another(rng: np.random.Generator, alike: Sequence[Hashable]) -> np.ndarra
         same = [two for two, other in enumerate(alike) if other == known and two != one]
         found[one] = rng.choice(same) if same else one
     return found
+
+
+def check_apart(subject: Subject, base: np.ndarray, donor: np.ndarray) -> None:
+    """That the texts of pairs differ in how far one answer is ahead.
+
+    Raises
+    ------
+    AnalysisError
+    """
+    if not np.abs(donor - base).max() > 1e-6 * np.abs(np.concatenate([donor, base])).max():
+        raise AnalysisError(
+            f"{subject.name}: its answers do not differ between the texts of a pair"
+        )

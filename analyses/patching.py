@@ -3,8 +3,8 @@
 Activation patching (Vig et al. 2020; Meng et al. 2022; Zhang & Nanda 2024). Each stimulus is half
 of a pair: in the other text the column ``corrupt`` stands in the place of the target, and another
 word is right after it. Activations of one text are set into the other, site by site; how much of
-the way from one answer to the other that goes is the ratio of two sums over pairs, since a mean of
-ratios is that of the pairs that differ least.
+the way from one answer to the other that goes is the slope, over pairs, of what it moves on what
+there is to move (`scanner.patching.share_of_way`).
 
 Beside it, activations are set in that are as far from what was there but carry no answer: those of
 other texts with the answer of the text that is patched, and what is there moved as far by the
@@ -21,9 +21,20 @@ import xarray as xr
 from scipy.stats import spearmanr
 
 from analyses.acting import Acting, kinds, own, values_of
-from analyses.base import AnalysisError, Quantity, labels, register
-from analyses.pairs import Place, of_another, pairs_of, position
-from scanner import Edit, Live, Pair, Site, Subject, Trial, attributed, patched, sweep
+from analyses.base import Quantity, labels, register
+from analyses.pairs import Place, check_apart, of_another, pairs_of, position
+from scanner import (
+    Edit,
+    Live,
+    Pair,
+    Site,
+    Subject,
+    Trial,
+    attributed,
+    patched,
+    share_of_way,
+    sweep,
+)  # fmt: skip
 from scanner.sites import Kind
 
 # Pairs of a run.
@@ -201,15 +212,11 @@ class Patching(Acting):
         (subject,) = subjects
         volume = subject.volume
         base, donor = volume["base"].to_numpy(), volume["donor"].to_numpy()
-        whole = float(np.sum(donor - base))
-        if not abs(whole) > 1e-6 * np.sum(np.abs(donor) + np.abs(base)):
-            raise AnalysisError(
-                f"{subject.name}: its answers do not differ between the texts of a pair"
-            )
+        check_apart(subject, base, donor)
 
         def share(values: np.ndarray) -> np.ndarray:
             """Of what was patched, layer x stimulus."""
-            return (values - base).sum(1) / whole
+            return share_of_way(values - base, donor - base)
 
         mine = own(subject)
         patched = values_of(volume, "patched", "target", "layer", "stimulus")

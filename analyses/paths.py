@@ -19,8 +19,18 @@ import xarray as xr
 
 from analyses.acting import Acting, kinds, own, values_of
 from analyses.base import AnalysisError, Quantity, register
-from analyses.pairs import Pairs, Place, of_another, pairs_of, position
-from scanner import Live, Pair, Site, Subject, Trial, patched, path_patched, sweep
+from analyses.pairs import Pairs, Place, check_apart, of_another, pairs_of, position
+from scanner import (
+    Live,
+    Pair,
+    Site,
+    Subject,
+    Trial,
+    patched,
+    path_patched,
+    share_of_way,
+    sweep,
+)  # fmt: skip
 from scanner.paths import FIRST, SECOND, SENDERS
 from scanner.sites import Kind
 
@@ -203,13 +213,9 @@ class Paths(Acting):
         (subject,) = subjects
         volume, mine = subject.volume, own(subject)
         base, donor = volume["base"].to_numpy(), volume["donor"].to_numpy()
-        whole = float(np.sum(donor - base))
-        if not abs(whole) > 1e-6 * np.sum(np.abs(donor) + np.abs(base)):
-            raise AnalysisError(
-                f"{subject.name}: its answers do not differ between the texts of a pair"
-            )
+        check_apart(subject, base, donor)
         sent = values_of(volume, "sent", "target", "layer", "stimulus").astype(float)
-        shares = (sent - base).sum(-1) / whole
+        shares = share_of_way(sent - base, donor - base)
         result = xr.Dataset(
             {"share": ("layer", shares[mine], {"chance": 0.0})},
             coords={"layer": volume["layer"].to_numpy()},

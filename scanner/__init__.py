@@ -14,7 +14,7 @@ from scanner.interventions import Edit
 from scanner.lesions import lesioned, without_heads
 from scanner.model import Model
 from scanner.neurons import Fired, fired, written
-from scanner.patching import Pair, attributed, patched
+from scanner.patching import Pair, attributed, patched, share_of_way
 from scanner.paths import path_patched
 from scanner.reading import Chat
 from scanner.recording import Recording, record
@@ -56,6 +56,7 @@ __all__ = [
     "record",
     "record_effects",
     "resolve",
+    "share_of_way",
     "sweep",
     "verify_volume",
     "without_heads",

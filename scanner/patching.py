@@ -67,18 +67,40 @@ class Patched:
     def share(self) -> np.ndarray:
         """How much of the way from one text to the other a patch goes, kind x layer x place.
 
-        A ratio of sums over pairs: the mean of ratios is that of the pairs that differ least. More
-        than 1 and less than 0 are possible; 0 is no effect.
-
-        Raises
-        ------
-        ValueError
-            If the texts of all pairs together do not differ in their answers.
+        See `share_of_way`.
         """
-        whole = float(np.sum(self.donor - self.base))
-        if whole == 0:
-            raise ValueError("the texts do not differ in their answers, so nothing can be restored")
-        return np.sum(self.difference - self.base[:, None, None, None], axis=0) / whole
+        moved = np.moveaxis(self.difference - self.base[:, None, None, None], 0, -1)
+        return share_of_way(moved, self.donor - self.base)
+
+
+def share_of_way(moved: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """How much of the way from one answer to the other something goes.
+
+    The slope through 0 of what it moves on what there is to move, by least squares over pairs. A
+    mean of ratios is that of the pairs that differ least, and a ratio of sums has nothing to be
+    divided by where pairs differ in both directions, as those of an untrained network do.
+
+    Parameters
+    ----------
+    moved : numpy.ndarray
+        ... x pair: what it changes in the difference of the answers' logits.
+    whole : numpy.ndarray
+        pair: what the other text changes.
+
+    Returns
+    -------
+    numpy.ndarray
+        More than 1 and less than 0 are possible; 0 is no effect.
+
+    Raises
+    ------
+    ValueError
+        If the texts of no pair differ in their answers.
+    """
+    whole = whole.astype(float)
+    if not whole @ whole > 0:
+        raise ValueError("the texts do not differ in their answers, so nothing can be restored")
+    return moved.astype(float) @ whole / (whole @ whole)
 
 
 def patched(

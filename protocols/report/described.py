@@ -235,7 +235,7 @@ TITLES = {
     "words_lost": "words of the category less likely",
     "share_of": "way to the other answer",
     "share_of_item": "way to the other answer of each item",
-    "attributed": "way to the other answer, by attribution",
+    "attributed": "estimated way to the other answer",
     "accuracy_left": "accuracy that is left",
     "relative_drop": "relative drop of accuracy",
     "above_chance_drop": "drop of accuracy above chance",

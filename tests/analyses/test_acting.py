@@ -379,8 +379,9 @@ def test_targets_of_patching_are_what_they_are_called(pairs, into) -> None:
             {label: ("stimulus", subject.volume[label].values) for label in ("item", "category")}
         )
     ), rng=generator())  # fmt: skip
-    whole = float((found["donor"] - found["base"]).sum())
-    moved = (found["patched"].isel(target=0) - found["base"]).sum("stimulus") / whole
+    whole = (found["donor"] - found["base"]).values
+    moved = (found["patched"].isel(target=0) - found["base"]).transpose(..., "stimulus").values
+    moved = moved @ whole / np.sum(whole**2)
     np.testing.assert_allclose(measured["share"], moved, rtol=1e-6)
     np.testing.assert_allclose(measured["share"][-1], 0, atol=1e-4)
     arms = measured["share_of"].sel(arm="resid_post, target")

@@ -90,8 +90,9 @@ def test_the_direct_path_is_the_difference_set_into_the_end_of_the_stream(pairs,
                 rtol=1e-3, atol=1e-5,
             )  # fmt: skip
     result = analysis(subject.replace_volume(found), rng=generator())
-    whole = float((found["donor"] - found["base"]).sum())
-    moved = (found["sent"].isel(target=1) - found["base"]).sum("stimulus") / whole
+    whole = (found["donor"] - found["base"]).values
+    moved = (found["sent"].isel(target=1) - found["base"]).transpose(..., "stimulus").values
+    moved = moved @ whole / np.sum(whole**2)
     np.testing.assert_allclose(result["share"], moved, rtol=1e-5)
     np.testing.assert_allclose(result["share_of"].sel(arm="on the path"), moved, rtol=1e-5)
     # What the last attention adds is read by the last MLP and by the prediction.

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from scanner import Edit, Site, SiteError, Trial, sweep
-from scanner.patching import PAIRS, Pair, attributed, patched
+from scanner.patching import PAIRS, Pair, attributed, patched, share_of_way
 
 KINDS = ("resid_post", "attn_out_post", "mlp_out_post")
 LENGTH = 8
@@ -83,10 +83,16 @@ def test_where_no_token_sees_another_only_the_last_one_counts(tiny_model) -> Non
     np.testing.assert_allclose(share[:, 2], 1, atol=1e-5)
 
 
-def test_the_share_is_a_ratio_of_sums(llama) -> None:
+def test_the_share_is_the_slope_over_pairs(llama) -> None:
     found = patched(llama, [pair(llama, seed=seed) for seed in range(3)], ["resid_post"])
-    top = (found.difference - found.base[:, None, None, None]).sum(0)
-    np.testing.assert_allclose(found.share(), top / (found.donor - found.base).sum())
+    moved, whole = found.difference[:, 0, 1, 1] - found.base, found.donor - found.base
+    slope = np.linalg.lstsq(whole[:, None], moved, rcond=None)[0][0]
+    np.testing.assert_allclose(found.share()[0, 1, 1], slope)
+    # Of pairs that differ alike it is the ratio of sums; of such as differ both ways it is known.
+    rng = np.random.default_rng(0)
+    way = rng.normal(size=400)
+    assert share_of_way(0.3 * np.ones(5), np.ones(5)) == pytest.approx(0.3)
+    assert share_of_way(0.3 * way + 0.1 * rng.normal(size=400), way) == pytest.approx(0.3, abs=0.02)
 
 
 @pytest.mark.parametrize(
