@@ -195,7 +195,9 @@ def _joined(acts: Acts, volumes: Path, begun: Path, runs: int) -> xr.Dataset:
     volume = open_volume(acts.recording.path(volumes))
     parts = [xr.open_zarr(begun / f"{number}.zarr", consolidated=False).load()
              for number in range(runs)]  # fmt: skip
-    whole = xr.combine_by_coords(parts, combine_attrs="override", data_vars="minimal")
+    whole = xr.combine_by_coords(
+        parts, combine_attrs="override", data_vars="minimal", compat="no_conflicts"
+    )
     assert isinstance(whole, xr.Dataset)
     labels = {
         str(name): ("stimulus", values.to_numpy())

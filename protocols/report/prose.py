@@ -347,10 +347,10 @@ def _patching(name: str, settings: Mapping[str, Any]) -> str:
         f"Activations of the {other} text of each pair were set into the {settings['into']} one "
         f"(analysis '{name}'; Vig et al. 2020; Zhang & Nanda 2024): "
         f"{listed(list(settings['sites']))}, in each layer and at the "
-        f"{listed(list(settings['places']))} token, one at a time. The share is "
-        "the slope through 0, by least squares over pairs, of what that changes in the difference of the "
-        "logits of the two answers on what the other text changes. For the first of these, {settings['random']} "
-        "activations of texts with the answer that is there already, and as many steps as long as "
+        f"{listed(list(settings['places']))} token, one at a time. The share is the slope through "
+        "0, by least squares over pairs, of what that changes in the difference of the logits of "
+        "the two answers on what the other text changes. For the first of these, "
+        f"{settings['random']} activations of texts with the answer that is there already, and as many steps as long as "
         "the patch along the difference of two such texts, were set in, too. Each patch was "
         "estimated, besides, as its difference times the gradient (Nanda 2023)."
     )
@@ -367,9 +367,9 @@ def _paths(name: str, settings: Mapping[str, Any]) -> str:
         f"exchanged for what it adds in the {other} text of the pair (analysis '{name}'; Wang et "
         f"al. 2023; Goldowsky-Dill et al. 2023), as {receiver} alone sees it: all else added what "
         f"it adds in the {settings['into']} text. The share is the slope through "
-        "0, by least squares over pairs, of what that changes in the difference of the logits of the two "
-        f"answers on what the other text changes. The same was sent from {settings['random']} other texts "
-        "with the answer that is there already."
+        "0, by least squares over pairs, of what that changes in the difference of the logits of "
+        "the two answers on what the other text changes. The same was sent from "
+        f"{settings['random']} other texts with the answer that is there already."
     )
 
 
