@@ -314,7 +314,7 @@ _WAYS = {
     "units": "the units of largest d'",
 }
 _LEFT = {
-    "mean": "the mean",
+    "mean": "their mean over training stimuli",
     "zero": "nothing",
     "resample": "what a training stimulus has there, drawn for each text",
 }
@@ -330,8 +330,8 @@ def _ablation(name: str, settings: Mapping[str, Any]) -> str:
     return (
         f"What carries {what} of {settings['label']} in {settings['site']} (analysis '{name}'; "
         f"Elazar et al. 2021) was found by {_WAYS[settings['way']]} in training items and taken "
-        f"out at the tokens of the target in layers {listed(_numbers(settings['layers']))}, up to "
-        f"{_LEFT[settings['left']]}. A ridge probe read the label from the same kind of site "
+        f"out at the tokens of the target in layers {listed(_numbers(settings['layers']))}; in "
+        f"its place was {_LEFT[settings['left']]}. A ridge probe read the label from the same kind of site "
         f"{listed(_numbers(settings['later']))} blocks later in other items "
         f"({settings['item_folds']} groups), trained on intact activations (frozen) or on those "
         f"that are left (refitted). The same was done to {random} {_RANDOM}; to these made so "
@@ -350,8 +350,9 @@ def _patching(name: str, settings: Mapping[str, Any]) -> str:
         f"{listed(list(settings['places']))} token, one at a time. The share is the slope through "
         "0, by least squares over pairs, of what that changes in the difference of the logits of "
         "the two answers on what the other text changes. For the first of these, "
-        f"{settings['random']} activations of texts with the answer that is there already, and as many steps as long as "
-        "the patch along the difference of two such texts, were set in, too. Each patch was "
+        f"{settings['random']} activations of texts with the answer that is there already, and as "
+        "many steps as long as the patch along the difference of two such texts, were set in, too. "
+        "Each patch was "
         "estimated, besides, as its difference times the gradient (Nanda 2023)."
     )
 
