@@ -331,8 +331,8 @@ def _ablation(name: str, settings: Mapping[str, Any]) -> str:
         f"What carries {what} of {settings['label']} in {settings['site']} (analysis '{name}'; "
         f"Elazar et al. 2021) was found by {_WAYS[settings['way']]} in training items and taken "
         f"out at the tokens of the target in layers {listed(_numbers(settings['layers']))}; in "
-        f"its place was {_LEFT[settings['left']]}. A ridge probe read the label from the same kind of site "
-        f"{listed(_numbers(settings['later']))} blocks later in other items "
+        f"its place was {_LEFT[settings['left']]}. A ridge probe read the label from the same kind "
+        f"of site {listed(_numbers(settings['later']))} blocks later in other items "
         f"({settings['item_folds']} groups), trained on intact activations (frozen) or on those "
         f"that are left (refitted). The same was done to {random} {_RANDOM}; to these made so "
         f"strong that unrelated sentences diverge as much; to what {random} dealings of the labels "
@@ -352,8 +352,7 @@ def _patching(name: str, settings: Mapping[str, Any]) -> str:
         "the two answers on what the other text changes. For the first of these, "
         f"{settings['random']} activations of texts with the answer that is there already, and as "
         "many steps as long as the patch along the difference of two such texts, were set in, too. "
-        "Each patch was "
-        "estimated, besides, as its difference times the gradient (Nanda 2023)."
+        "Each patch was estimated, besides, as its difference times the gradient (Nanda 2023)."
     )
 
 
