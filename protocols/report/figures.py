@@ -478,8 +478,8 @@ def _bars(values: xr.DataArray, *, name: str) -> go.Figure:
     )  # fmt: skip
     finite = numbers[np.isfinite(numbers)]
     low, high = min(0.0, *finite.tolist(), 0.0), max(0.0, *finite.tolist(), 0.0)
-    room = 0.18 * ((high - low) or 1.0)  # for the numbers
-    span = [low - room if low < 0 else 0.0, high + room]
+    room = 0.3 * ((high - low) or 1.0)  # for the numbers
+    span = [low - room if low < 0 else 0.0, high + 0.6 * room]
     figure.add_vline(0, line={"color": QUIET, "width": 1})
     figure.update_layout(
         template=TEMPLATE,
