@@ -590,7 +590,7 @@ def _texts(found: Found, variable: str) -> Panel:
     begun, unsteered = (np.atleast_1d(values.attrs[name])[at] for name in ("begun", "unsteered"))
     return Panel(
         _title(variable),
-        READING[variable].format(layer=best, begun=begun, unsteered=unsteered.strip()),
+        READING[variable].format(layer=best, begun=begun, unsteered=str(unsteered).strip()),
         None,
         [NAMED["dose"](one) for one in said["dose"].to_numpy()],
         [(str(name), [str(one) for one in row.to_numpy()])
