@@ -1,7 +1,8 @@
 """What a model loses when a part of one layer is left out, by layer and by category.
 
 After Lad et al. (2024) and Gromov et al. (2024): a block, its attention or its MLP adds nothing to
-the stream, and predictions are held against the intact ones. First and last layers are needed for
+the stream, or what it adds to unrelated sentences on average, and predictions are held against the
+intact ones. First and last layers are needed for
 every text, so what is lost in one category says something beside what is lost in the others.
 
 Two categories are doubly dissociated if one lesion harms the first more and another one the second
@@ -13,6 +14,7 @@ Where we differ: no text is generated, since a free run goes its own way after o
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -20,7 +22,8 @@ from scipy.stats import t as student
 
 from analyses.acting import Acting
 from analyses.base import AnalysisError, labels, register
-from scanner import Live, Subject, lesioned, without_heads
+from analyses.neutral import sentences
+from scanner import Live, Subject, added, lesioned, without_heads
 from scanner.sites import PARTS, Part
 
 # Stimuli of a run.
@@ -41,6 +44,9 @@ class Lesion(Acting):
     ----------
     parts : tuple of str
         What is left out, one of a layer at a time: ``block``, ``attention``, ``mlp``.
+    left : {'nothing', 'mean'}
+        What a part adds instead: nothing, or what it adds to unrelated sentences on average; the
+        first token is left as it is then.
     span : int
         Of how many layers in a row it is left out together.
     heads : bool
@@ -56,6 +62,7 @@ class Lesion(Acting):
     """
 
     parts: tuple[Part, ...] = PARTS
+    left: Literal["nothing", "mean"] = "nothing"
     span: int = 1
     heads: bool = False
     label: str = "category"
@@ -66,6 +73,8 @@ class Lesion(Acting):
     def __post_init__(self) -> None:
         if not self.parts or len(set(self.parts)) < len(self.parts):
             raise ValueError(f"parts: {', '.join(PARTS)}, each once")
+        if self.left not in ("nothing", "mean"):
+            raise ValueError(f"left: '{self.left}' is none of nothing, mean")
         if not 0 < self.level < 1:
             raise ValueError(f"a level of {self.level:g} is no share between 0 and 1")
         if self.span < 1 or self.permutations < 19:
@@ -86,7 +95,8 @@ class Lesion(Acting):
         self, live: Live, subject: Subject, run: range, *, rng: np.random.Generator
     ) -> xr.Dataset:
         ids = [live.ids[one] for one in run]
-        found = lesioned(live.model, ids, self.parts, span=self.span)
+        instead = added(live.model, sentences(live)) if self.left == "mean" else None
+        found = lesioned(live.model, ids, self.parts, span=self.span, instead=instead)
         layers = np.arange(live.model.layers - self.span + 1)
         made = xr.Dataset(
             {name: (("stimulus", "layer", "part"), values) for name, values in found.items()},

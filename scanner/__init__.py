@@ -11,7 +11,7 @@ from scanner.aliases import Place, resolve
 from scanner.effects import Acts, Live, record_effects
 from scanner.generation import continued
 from scanner.interventions import Edit
-from scanner.lesions import lesioned, without_heads
+from scanner.lesions import added, lesioned, without_heads
 from scanner.model import Model
 from scanner.neurons import Fired, fired, written
 from scanner.patching import Pair, attributed, patched, share_of_way
@@ -43,6 +43,7 @@ __all__ = [
     "Subject",
     "Trial",
     "VolumeError",
+    "added",
     "anatomy",
     "attributed",
     "check_volume",

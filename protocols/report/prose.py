@@ -284,10 +284,13 @@ def _participation(name: str, settings: Mapping[str, Any]) -> str:
 
 def _lesion(name: str, settings: Mapping[str, Any]) -> str:
     layers = "a layer" if settings["span"] == 1 else f"{spelled(settings['span'])} layers in a row"
+    gone = "left out"
+    if settings["left"] == "mean":
+        gone = "replaced by what it adds to unrelated sentences on average (first token excepted)"
     text = (
         f"What the {listed(list(settings['parts']), 'or')} of {layers} is needed for (analysis "
         f"'{name}'; Lad et al. 2024; Gromov et al. 2024) was the divergence of the prediction "
-        "after a text from the intact one when it was left out, and the rise of the surprisal of "
+        f"after a text from the intact one when it was {gone}, and the rise of the surprisal of "
         "the text's tokens; means over the frames of an item, then over items, with Student's "
         f"intervals at {percent(settings['level'])}, and by {settings['label']}."
     )

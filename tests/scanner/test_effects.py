@@ -13,8 +13,10 @@ from scanner import (
     Edit,
     Live,
     Recording,
+    Site,
     SiteError,
     VolumeError,
+    added,
     lesioned,
     open_volume,
     record,
@@ -22,7 +24,7 @@ from scanner import (
     verify_volume,
     without_heads,
 )
-from scanner.lesions import MEANINGS, SITES
+from scanner.lesions import ADDED, MEANINGS, SITES
 from scanner.sites import PARTS
 from stimuli import StimulusSet
 
@@ -207,6 +209,33 @@ def test_layers_in_a_row_and_single_heads_are_left_out(proved) -> None:
                 np.testing.assert_allclose(
                     heads[text, layer, head], moved(edit), rtol=2e-3, atol=2e-6
                 )
+
+
+@pytest.mark.having("attn_out_post", "mlp_out_post")
+def test_what_parts_add_on_average_is_added_in_their_place(family, proved) -> None:
+    model = proved(family)
+    ids = [model.prompt(length, seed=length) for length in (9, 5, 7)]
+    others = [model.prompt(length, seed=90 + length) for length in (6, 8)]
+    instead = added(model, others)
+    for kind in ADDED:
+        heard = [model.activations(model.batch([text]), [kind]) for text in others]
+        for layer in range(model.layers):
+            tokens = torch.cat([one[Site(kind, layer)][0, 1:] for one in heard]).detach()
+            np.testing.assert_allclose(instead[kind][layer], tokens.mean(0), rtol=1e-3, atol=1e-6)
+    found = lesioned(model, ids, PARTS, span=2, instead=instead)["divergence"]
+    for text, layer, part in np.ndindex(3, model.layers - 1, len(PARTS)):
+        kinds = {"block": ADDED, "attention": ADDED[:1], "mlp": ADDED[1:]}[PARTS[part]]
+        edits = [
+            Edit(kind, "replace", layers=[at], start=1, value=instead[kind][at])
+            for at in (layer, layer + 1) for kind in kinds
+        ]  # fmt: skip
+        batch = model.batch([ids[text]])
+        with torch.no_grad():
+            before = model.forward(batch, head=True)[0, -1].double().log_softmax(-1)
+            with model.intervene(edits):
+                after = model.forward(batch, head=True)[0, -1].double().log_softmax(-1)
+        expected = float(torch.sum(before.exp() * (before - after)))
+        np.testing.assert_allclose(found[text, layer, part], expected, rtol=2e-3, atol=2e-6)
 
 
 def test_a_model_without_the_part_is_named(proved) -> None:
