@@ -5,6 +5,9 @@ the stream, or what it adds to unrelated sentences on average, and predictions a
 intact ones. First and last layers are needed for
 every text, so what is lost in one category says something beside what is lost in the others.
 
+What is measured is by how much more, in logarithms, one category loses than the rest, beside the
+same when labels are dealt out anew among the items, and beside untrained twins.
+
 Two categories are doubly dissociated if one lesion harms the first more and another one the second
 (Shallice 1988): then neither is merely the more fragile. Which lesions show it is not known before,
 so that both t are held against the largest that dealings of the categories among the items give in
@@ -13,16 +16,18 @@ any layer.
 Where we differ: no text is generated, since a free run goes its own way after one other token.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import xarray as xr
 from scipy.stats import t as student
 
-from analyses.acting import Acting
-from analyses.base import AnalysisError, labels, register
+from analyses.acting import Acting, kinds, own, values_of
+from analyses.base import AnalysisError, Quantity, labels, register
 from analyses.neutral import sentences
+from analyses.sides import DEALT, apart, sides
 from scanner import Live, Subject, added, lesioned, without_heads
 from scanner.sites import PARTS, Part
 
@@ -37,13 +42,13 @@ LEAST = 1e-6
 class Lesion(Acting):
     """Leave parts out, and average what is lost over the frames of an item and then over items.
 
-    It describes, and has no measures that a hypothesis may name: shuffled labels and the surface of
-    the words are no controls for what a model needs.
-
     Attributes
     ----------
+    category : str
+        Whose loss is held against that of the rest.
     parts : tuple of str
-        What is left out, one of a layer at a time: ``block``, ``attention``, ``mlp``.
+        What is left out, one of a layer at a time: ``block``, ``attention``, ``mlp``. The first is
+        measured.
     left : {'nothing', 'mean'}
         What a part adds instead: nothing, or what it adds to unrelated sentences on average; the
         first token is left as it is then.
@@ -59,8 +64,11 @@ class Lesion(Acting):
         Dealings of these.
     level : float
         Confidence of the intervals, two-sided, of each layer and part by itself.
+    random : int
+        Dealings of the labels that the measure is held against.
     """
 
+    category: str
     parts: tuple[Part, ...] = PARTS
     left: Literal["nothing", "mean"] = "nothing"
     span: int = 1
@@ -69,6 +77,15 @@ class Lesion(Acting):
     between: tuple[str, str] | None = None
     permutations: int = 999
     level: float = 0.95
+    random: int = 12
+
+    measures: ClassVar[Mapping[str, Quantity]] = {
+        "selective": Quantity(
+            "by how much larger, in logarithms, the divergence is for a category than for the rest",
+            -float("inf"),
+            float("inf"),
+        ),
+    }
 
     def __post_init__(self) -> None:
         if not self.parts or len(set(self.parts)) < len(self.parts):
@@ -77,8 +94,8 @@ class Lesion(Acting):
             raise ValueError(f"left: '{self.left}' is none of nothing, mean")
         if not 0 < self.level < 1:
             raise ValueError(f"a level of {self.level:g} is no share between 0 and 1")
-        if self.span < 1 or self.permutations < 19:
-            raise ValueError("span must be at least 1, permutations at least 19")
+        if self.span < 1 or self.permutations < 19 or self.random < 0:
+            raise ValueError("span must be at least 1, permutations at least 19, random at least 0")
         if self.between is not None and len(set(self.between)) < 2:
             raise ValueError("between: two categories, not the same")
 
@@ -88,6 +105,8 @@ class Lesion(Acting):
         return f"a span of {self.span} leaves nothing of the model's {layers} layers"
 
     def runs(self, live: Live, subject: Subject) -> list[range]:
+        if self.category not in labels(subject, self.label):
+            raise AnalysisError(f"lesion: no '{self.category}' among '{self.label}'")
         count = len(live.ids)
         return [range(first, min(first + STIMULI, count)) for first in range(0, count, STIMULI)]
 
@@ -98,9 +117,20 @@ class Lesion(Acting):
         instead = added(live.model, sentences(live)) if self.left == "mean" else None
         found = lesioned(live.model, ids, self.parts, span=self.span, instead=instead)
         layers = np.arange(live.model.layers - self.span + 1)
+        kinds_of = ["own", *(DEALT,) * (self.random if live.trained else 0)]
+        inside = sides(subject, self.label, self.category, dealings=len(kinds_of) - 1, rng=rng)
         made = xr.Dataset(
-            {name: (("stimulus", "layer", "part"), values) for name, values in found.items()},
-            coords={"stimulus": np.array(run), "layer": layers, "part": list(self.parts)},
+            {
+                **{name: (("stimulus", "layer", "part"), values) for name, values in found.items()},
+                "inside": (("stimulus", "target"), inside[list(run)]),
+            },
+            coords={
+                "stimulus": np.array(run),
+                "layer": layers,
+                "part": list(self.parts),
+                "target": np.arange(len(kinds_of)),
+                "target_kind": ("target", kinds_of),
+            },
         )
         if not self.heads:
             return made
@@ -115,6 +145,8 @@ class Lesion(Acting):
         Returns
         -------
         xarray.Dataset
+            ``selective`` (layer): of the first part; ``selective_of`` (layer, arm): of each part,
+            and of dealings of the labels on average;
             ``divergence`` (layer, part): from the intact prediction of the next token, nats;
             ``surprisal`` (layer, part): what the surprisal of the text's tokens rises by, nats a
             token; each with ``..._low`` and ``..._high``, its interval over items. Of each part
@@ -127,7 +159,8 @@ class Lesion(Acting):
         Raises
         ------
         AnalysisError
-            If a category has a single item, or one that is to be dissociated is not there.
+            If a category has a single item, all stimuli are of the category or none, or one that is
+            to be dissociated is not there.
         """
         (subject,) = subjects
         names, codes = np.unique(labels(subject, self.label), return_inverse=True)
@@ -143,8 +176,16 @@ class Lesion(Acting):
             for name in ("divergence", "surprisal")
         }
         parts = subject.volume["part"].to_numpy().astype(object).astype(str)
+        if self.category not in names or len(names) < 2:
+            raise AnalysisError(f"{subject.name}: '{self.category}' cannot be held against others")
+        harm = np.log(np.maximum(of_items["divergence"], LEAST))
+        inside = values_of(subject.volume, "inside", "target", "stimulus")[:, first] > 0.5
+        # target x layer x part
+        selective = np.array([apart(np.moveaxis(harm, 0, -1), one) for one in inside])
+        mine = own(subject)
         result = xr.Dataset(
             {
+                "selective": ("layer", selective[mine, :, 0], {"chance": 0.0}),
                 **self._with_interval("divergence", of_items["divergence"]),
                 **_by_category(of_items["divergence"], of_category, parts),
                 **self._with_interval("surprisal", of_items["surprisal"]),
@@ -153,6 +194,11 @@ class Lesion(Acting):
                 "layer": subject.volume["layer"].to_numpy(), "part": parts, "category": names,
             },
         )  # fmt: skip
+        if len(inside) > 1:
+            dealt = selective[kinds(subject.volume) == DEALT, :, :1].mean(0)
+            arms = np.hstack([selective[mine], dealt])
+            result = result.assign(selective_of=(("layer", "arm"), arms))
+            result = result.assign_coords(arm=[*parts, "dealings of labels"])
         if "heads" in subject.volume:
             of_heads = subject.volume["heads"].to_numpy().astype(float)
             means = np.einsum("is,slh->ilh", mean, of_heads).mean(0)
@@ -164,11 +210,12 @@ class Lesion(Acting):
         if missing:
             raise AnalysisError(f"lesion: no '{missing[0]}' among '{self.label}'")
         one, other = (of_category == list(names).index(name) for name in self.between)
-        harm = np.log(np.maximum(of_items["divergence"][one | other], LEAST))
-        t, p = _dissociated(harm, one[one | other], self.permutations, rng)
-        return result.assign(dissociation=(("layer", "arm"), t)).assign(
+        t, p = _dissociated(harm[one | other], one[one | other], self.permutations, rng)
+        t = xr.DataArray(t, dims=("layer", "arm"), coords={"arm": parts})
+        result = result.assign(dissociation=t.reindex(arm=result["arm"]) if "arm" in result else t)
+        return result.assign(
             {f"dissociated_{part}": float(p[place]) for place, part in enumerate(parts)}
-        ).assign_coords(arm=parts)  # fmt: skip
+        )
 
     def _with_interval(
         self, name: str, values: np.ndarray

@@ -23,6 +23,7 @@ from scipy.stats import spearmanr
 
 from analyses.acting import Acting, check_begun, kinds, own, values_of
 from analyses.base import AnalysisError, Quantity, labels, register
+from analyses.sides import DEALT, apart, sides
 from scanner import Live, Subject
 from scanner.gradients import SALIENCY, integrated_gradients, weight_slopes
 
@@ -100,7 +101,8 @@ class Saliency(Acting):
                 )
                 near = tokens[max(0, target[0] - self.before) : target[0]]
                 inputs[row, self.before - len(near) :] = near
-        dims = ("stimulus", "layer", "part")
+        dims, kinds_of = ("stimulus", "layer", "part"), self._kinds(live)
+        inside = sides(subject, self.label, self.category, dealings=len(kinds_of) - 1, rng=rng)
         return xr.Dataset(
             {
                 **{name: (dims, values) for name, values in made.items()},
@@ -110,7 +112,7 @@ class Saliency(Acting):
                     else {}
                 ),
                 "loss": ("stimulus", loss),
-                "inside": (("stimulus", "target"), self._sides(live, subject, rng)[list(run)]),
+                "inside": (("stimulus", "target"), inside[list(run)]),
             },
             coords={
                 "stimulus": np.array(run),
@@ -119,24 +121,15 @@ class Saliency(Acting):
                 "offset": np.arange(-self.before, 0),
                 "predicted": ("stimulus", np.array([len(live.targets[one]) for one in run])),
                 "reached": ("stimulus", np.array([live.targets[one][0] for one in run])),
-                "target_kind": ("target", self._kinds(live)),
-                "target": np.arange(len(self._kinds(live))),
+                "target_kind": ("target", kinds_of),
+                "target": np.arange(len(kinds_of)),
             },
         )
 
     def _kinds(self, live: Live) -> list[str]:
         if not live.trained:
             return ["own"]
-        return ["own", *("shuffled",) * self.random]
-
-    def _sides(self, live: Live, subject: Subject, rng: np.random.Generator) -> np.ndarray:
-        """Whether each stimulus is of the category, and of what dealings make of it."""
-        items, values = labels(subject, "item"), labels(subject, self.label)
-        _, first, which = np.unique(items, return_index=True, return_inverse=True)
-        inside = (values == self.category)[first]
-        draws = np.random.default_rng(int(rng.integers(2**32)))
-        dealt = [draws.permutation(inside) for _ in range(self.random if live.trained else 0)]
-        return np.stack([inside, *dealt], axis=1)[which]
+        return ["own", *(DEALT,) * self.random]
 
     def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:
         """Say where slopes are large, and for what.
@@ -167,7 +160,7 @@ class Saliency(Acting):
             raise AnalysisError(f"{subject.name}: '{self.category}' cannot be held against others")
         sizes = _logarithms(volume, self.summary)
         left = sizes - _explained(volume, sizes)
-        contrasts = np.array([_apart(left, one) for one in inside])
+        contrasts = np.array([apart(left, one) for one in inside])
         result = xr.Dataset(
             {"contrast": ("layer", contrasts[mine].mean(-1), {"chance": 0.0})},
             coords={"layer": volume["layer"].to_numpy()},
@@ -212,17 +205,6 @@ def _logarithms(volume: xr.Dataset, summary: str) -> np.ndarray:
     """Of the saliency: layer x part x stimulus."""
     values = values_of(volume, summary, "layer", "part", "stimulus").astype(float)
     return np.log(np.maximum(values, np.finfo(float).tiny))
-
-
-def _apart(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """The mean over some stimuli less that over the others: layer x part.
-
-    A dealing of the labels may leave nothing on a side of a part of the items; then nothing lies
-    between the sides.
-    """
-    if inside.all() or not inside.any():
-        return np.zeros(values.shape[:-1])
-    return values[..., inside].mean(-1) - values[..., ~inside].mean(-1)
 
 
 def _explained(volume: xr.Dataset, sizes: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from analyses import Analysis
 from analyses.ablation import Ablation
 from analyses.acting import Acting
 from analyses.bus import Bus
+from analyses.lesion import Lesion
 from analyses.localiser import Localiser
 from analyses.mlp_probe import MlpProbe
 from analyses.neurons import Neurons
@@ -270,6 +271,7 @@ KINDS = {
         ActingKind("ablation.drop_frozen", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),
         ActingKind("ablation.divergence", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),
         ActingKind("ablation.drop_words", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),
+        ActingKind("lesion.selective", Lesion("category0", random=3), 0.1, ACTING),
         ActingKind("neurons.drop", Neurons(), 0.1, ACTING),
         ActingKind("neurons.drop_margin", Neurons(), 0.1, ACTING),
         ActingKind("patching.share", Patching(), 0.1, ACTING),

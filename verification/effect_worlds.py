@@ -13,6 +13,7 @@ from scipy.stats import norm
 from analyses.ablation import Ablation
 from analyses.acting import RANDOM, Acting
 from analyses.bus import Bus
+from analyses.lesion import Lesion
 from analyses.neurons import TEXTS, Neurons
 from analyses.patching import Patching
 from analyses.paths import Paths
@@ -118,21 +119,44 @@ def _added(
     ).assign_coords(size=sizes, read=[labels.sizes["layer"] + analysis.blocks])  # fmt: skip
 
 
+def _of_sides(
+    labels: xr.Dataset, effects: np.ndarray, label: str, category: str, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """A category and dealings of it (stimulus x target), and what they add (stimulus x layer)."""
+    targets = effects.shape[2]
+    _, first, which = np.unique(
+        labels["item"].to_numpy().astype(str), return_index=True, return_inverse=True
+    )
+    own = labels[label].to_numpy().astype(str)[first] == category
+    dealt = [rng.permutation(own) for _ in range(targets - 1)]
+    inside = np.stack([own, *dealt], axis=1)[which]
+    # Of dealings what they do on average; the second target is what is known, and stands for none.
+    effects = np.where(np.arange(targets) == 0, effects, effects.mean(0))
+    every = [one for one in range(targets) if one != 1]
+    return inside, (effects * inside[:, None, :])[..., every].sum(2)
+
+
+def _cut(
+    labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
+) -> xr.Dataset:
+    """An effect of 1 makes the loss of a target's stimuli larger by a factor of e."""
+    assert isinstance(analysis, Lesion)
+    inside, done = _of_sides(labels, effects, analysis.label, analysis.category, rng)
+    parts = len(analysis.parts)
+    lost = np.exp(done[..., None] + 0.1 * rng.normal(size=(*done.shape, parts)) - 1)
+    dims = ("stimulus", "layer", "part")
+    return labels.assign(
+        divergence=(dims, lost), surprisal=(dims, lost / 2), inside=(("stimulus", "target"), inside)
+    ).assign_coords(part=list(analysis.parts))
+
+
 def _sloped(
     labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
 ) -> xr.Dataset:
     """An effect of 1 makes slopes of a target's stimuli larger by a factor of e."""
     assert isinstance(analysis, Saliency)
-    count, layers, targets = effects.shape
-    _, first, which = np.unique(
-        labels["item"].to_numpy().astype(str), return_index=True, return_inverse=True
-    )
-    own = labels[analysis.label].to_numpy().astype(str)[first] == analysis.category
-    dealt = [rng.permutation(own) for _ in range(targets - 1)]
-    inside = np.stack([own, *dealt], axis=1)[which]
-    # Of dealings what they do on average; the second target is what is known, and stands for none.
-    effects = np.where(np.arange(targets) == 0, effects, effects.mean(0))
-    done = (effects * inside[:, None, :])[..., [one for one in range(targets) if one != 1]].sum(2)
+    inside, done = _of_sides(labels, effects, analysis.label, analysis.category, rng)
+    count, layers = done.shape
     sizes = done[..., None] + 0.1 * rng.normal(size=(count, layers, 2))
     slopes = {
         name: (("stimulus", "layer", "part"), np.exp(sizes))
@@ -268,7 +292,8 @@ def _ablated(
 
 Planting = Callable[[xr.Dataset, np.ndarray, Acting, np.random.Generator], xr.Dataset]
 PLANTING: dict[type[Acting], Planting] = {
-    Ablation: _ablated, Bus: _added, Neurons: _silenced, Patching: _patched,
+    Ablation: _ablated,
+    Lesion: _cut, Bus: _added, Neurons: _silenced, Patching: _patched,
     Paths: _sent, Saliency: _sloped,
     Scaling: _scaled, Steering: _steered,
 }  # fmt: skip

@@ -60,6 +60,8 @@ READING = {
     "block_by_category": "The divergence with the whole block left out.",
     "attention_by_category": "The divergence with the attention left out.",
     "mlp_by_category": "The divergence with the MLP left out.",
+    "selective_of": "By how much larger, in logarithms, the divergence is for the category than "
+    "for the rest, when each part is left out, and on average over dealings of the labels.",
     "heads": "The divergence with a single head of the attention left out.",
     "dissociation": "Welch's t of the logarithm of the divergence between the two categories, over "
     "items: above 0 where a lesion harms the first more, below where it harms the second.",
@@ -218,6 +220,7 @@ TITLES = {
     "attention_by_category": "attention left out",
     "mlp_by_category": "MLP left out",
     "heads": "divergence, head left out",
+    "selective_of": "selective loss",
     "dissociation": "t between categories",
     "dissociated_block": "p of a double dissociation by blocks",
     "dissociated_attention": "by attention",

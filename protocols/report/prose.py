@@ -294,6 +294,11 @@ def _lesion(name: str, settings: Mapping[str, Any]) -> str:
         "the text's tokens; means over the frames of an item, then over items, with Student's "
         f"intervals at {percent(settings['level'])}, and by {settings['label']}."
     )
+    text += (
+        f" What {settings['category']} lose beside the rest is the difference of the means of the "
+        f"logarithm of the divergence over items, without the {settings['parts'][0]}; it was held "
+        f"against {settings['random']} dealings of {settings['label']} among the items."
+    )
     if settings["heads"]:
         text += " Heads were left out one at a time, by setting what they give to zero."
     if settings["between"] is None:

@@ -7,7 +7,9 @@ from scipy import stats
 
 from analyses import AnalysisError
 from analyses.lesion import Lesion
-from scanner import Subject
+from analyses.neutral import sentences
+from scanner import Live, Recording, Subject, added
+from scanner import lesioned as lesion_parts
 from verification.worlds import world
 
 LAYERS, PARTS = 4, ("block", "attention")
@@ -23,11 +25,18 @@ def lesioned(harm: np.ndarray, *, items: int = 10, seed: int = 0) -> tuple[Subje
     values = 1 + 0.1 * noise + first[:, None, None] * harm
     dims = ("stimulus", "layer", "part")
     volume = subject.volume.assign(divergence=(dims, values), surprisal=(dims, values / 2))
-    return subject.replace_volume(volume.assign_coords(part=list(PARTS))), values
+    items = subject.volume["item"].to_numpy().astype(str)
+    known, which = np.unique(items, return_inverse=True)
+    dealt = np.array([rng.permutation(len(known)) < len(known) / 2 for _ in range(6)])
+    inside = np.column_stack([first, dealt.T[which]])
+    volume = volume.assign(inside=(("stimulus", "target"), inside)).assign_coords(
+        part=list(PARTS), target_kind=("target", ["own", *["shuffled"] * 6])
+    )
+    return subject.replace_volume(volume), values
 
 
 def analysed(subject: Subject, **settings: object) -> xr.Dataset:
-    return Lesion(**settings)(subject, rng=np.random.default_rng(0))
+    return Lesion("category0", **settings)(subject, rng=np.random.default_rng(0))
 
 
 def test_harm_to_one_category_at_one_layer_is_found_there_alone() -> None:
@@ -40,6 +49,47 @@ def test_harm_to_one_category_at_one_layer_is_found_there_alone() -> None:
     np.testing.assert_allclose(contrast, [0, 0, 3, 0], atol=0.15)
     np.testing.assert_allclose(found["block_by_category"], 1, atol=0.15)
     assert int(found["divergence"].sel(part="attention").argmax("layer")) == 2
+
+
+def test_what_one_category_loses_beside_the_rest_is_a_difference_of_logarithms_of_items() -> None:
+    harm = np.zeros((LAYERS, 2))
+    harm[1, 0] = 2.0
+    subject, values = lesioned(harm)
+    found = analysed(subject)
+    items = subject.volume["item"].to_numpy().astype(str)
+    first = subject.volume["category"].to_numpy().astype(str) == "category0"
+    known = np.unique(items)
+    means = np.log([values[items == item].mean(0) for item in known])
+    inside = np.array([first[items == item][0] for item in known])
+    expected = means[inside].mean(0) - means[~inside].mean(0)
+    np.testing.assert_allclose(found["selective"], expected[:, 0])
+    np.testing.assert_allclose(found["selective_of"].sel(arm=list(PARTS)), expected)
+    assert found["selective"][1] == pytest.approx(np.log(3), abs=0.1)
+    assert float(np.abs(found["selective_of"].sel(arm="dealings of labels")).max()) < 0.5
+
+
+def test_labels_dealt_anew_are_kept_beside_what_was_done(tiny_model, toy_stimuli) -> None:
+    model = tiny_model("llama")
+    recording = Recording(model.source, toy_stimuli, ("resid_post",), "target", "float32")
+    table = toy_stimuli.table
+    columns = {name: ("stimulus", table[name].to_numpy()) for name in ("item", "category")}
+    subject = Subject("toy", xr.Dataset(coords=columns), {})
+    analysis = Lesion("animals", parts=("mlp",), left="mean", random=3)
+    live = Live(model, recording)
+    (run,) = analysis.runs(live, subject)
+    found = analysis.act(live, subject, run, rng=np.random.default_rng(0))
+    assert found["target_kind"].values.tolist() == ["own", *["shuffled"] * 3]
+    inside = found["inside"].to_numpy()
+    np.testing.assert_array_equal(inside[:, 0], table["category"] == "animals")
+    for item in table["item"].unique():
+        assert (np.ptp(inside[table["item"] == item] * 1, axis=0) == 0).all()
+    assert len(np.unique(inside, axis=1).T) == 4
+    assert (inside.sum(0) == inside.sum(0)[0]).all()
+    instead = added(model, sentences(live))
+    expected = lesion_parts(model, live.ids, ["mlp"], instead=instead)["divergence"]
+    np.testing.assert_allclose(found["divergence"], expected)
+    with pytest.raises(AnalysisError, match="no 'plants' among 'category'"):
+        Lesion("plants").runs(live, subject)
 
 
 def test_intervals_are_those_of_scipy_over_items_and_not_over_stimuli() -> None:
@@ -81,9 +131,9 @@ def test_what_cannot_be_averaged_is_refused() -> None:
     with pytest.raises(AnalysisError, match="'category0' has one item; an average needs 2"):
         analysed(subject.take(one))
     with pytest.raises(ValueError, match="level of 1 is no share"):
-        Lesion(level=1)
+        Lesion("category0", level=1)
     with pytest.raises(ValueError, match="parts: block, attention, mlp, each once"):
-        Lesion(parts=("mlp", "mlp"))
+        Lesion("category0", parts=("mlp", "mlp"))
 
 
 # --- double dissociations
@@ -104,7 +154,12 @@ def test_two_lesions_dissociate_what_one_alone_does_not() -> None:
     assert float(found["dissociated_block"]) < 0.02
     # Of attention one lesion harms the first category more, and none the second.
     assert float(found["dissociated_attention"]) > 0.05
-    assert found["dissociation"].sel(arm="block")[1] > 3 > -3 > found["dissociation"][3, 0]
+    assert (
+        found["dissociation"].sel(arm=list(PARTS)).sel(arm="block")[1]
+        > 3
+        > -3
+        > found["dissociation"][3, 0]
+    )
 
 
 def test_t_is_welchs_and_no_item_counts_more_for_its_frames() -> None:
@@ -117,7 +172,7 @@ def test_t_is_welchs_and_no_item_counts_more_for_its_frames() -> None:
         for item in np.unique(items)
     ])  # fmt: skip
     expected = stats.ttest_ind(np.log(means[first]), np.log(means[~first]), equal_var=False)
-    np.testing.assert_allclose(found["dissociation"], expected.statistic)
+    np.testing.assert_allclose(found["dissociation"].sel(arm=list(PARTS)), expected.statistic)
 
 
 def test_noise_is_dissociated_no_more_often_than_the_p_says() -> None:
@@ -137,8 +192,8 @@ def test_what_cannot_be_dissociated_is_refused() -> None:
     with pytest.raises(AnalysisError, match="no 'stars' among 'category'"):
         analysed(subject, between=("category0", "stars"))
     with pytest.raises(ValueError, match="between: two categories, not the same"):
-        Lesion(between=("one", "one"))
+        Lesion("category0", between=("one", "one"))
     with pytest.raises(ValueError, match="span must be at least 1"):
-        Lesion(span=0)
-    assert "leaves nothing of the model's 3 layers" in Lesion(span=3).beyond(3)
-    assert Lesion(span=2).beyond(3) == ""
+        Lesion("category0", span=0)
+    assert "leaves nothing of the model's 3 layers" in Lesion("category0", span=3).beyond(3)
+    assert Lesion("category0", span=2).beyond(3) == ""

@@ -36,13 +36,14 @@ SETTINGS = {
     "bus": {"layers": (0, 1)},
     "scaling": {"layers": (0, 1)},
     "saliency": {"category": "category0"},
+    "lesion": {"category": "category0"},
 }
 # Analyses that act and have measures.
 ACTING = (
-    "ablation", "bus", "neurons", "patching", "paths", "saliency", "scaling", "steering"
+    "ablation", "bus", "lesion", "neurons", "patching", "paths", "saliency", "scaling", "steering"
 )  # fmt: skip
 # Of these, what knows labels when it acts, and not when it averages.
-ALONG = ("bus", "neurons", "saliency", "scaling", "steering")
+ALONG = ("bus", "lesion", "neurons", "saliency", "scaling", "steering")
 # What is told in relation to all layers.
 ACROSS = {"saliency": ("weights", "twin_weights")}
 # Analyses that read other sites than the residual stream.
@@ -70,8 +71,6 @@ def subject_of(name: str, **settings: Any) -> Subject:
     subject = world(np.random.default_rng(0), **settings)
     if name == "time_course":
         return in_tokens(subject)
-    if name == "lesion":
-        return lesioned(subject)
     if name not in SITES:
         return subject
     x = subject.volume["resid_post"]
@@ -94,17 +93,6 @@ def in_tokens(subject: Subject) -> Subject:
         .assign_coords(
             token_stimulus=("token", np.repeat(np.arange(len(x)), 3)),
             token_position=("token", (at[:, None] + [-1, 0, 1]).ravel()),
-        )
-    )
-
-
-def lesioned(subject: Subject) -> Subject:
-    """The same with what two lesions did: two of the units, in the place of it."""
-    x = subject.volume["resid_post"].to_numpy()[:, :, :2]
-    dims = ("stimulus", "layer", "part")
-    return subject.replace_volume(
-        subject.volume.assign(divergence=(dims, x**2), surprisal=(dims, x)).assign_coords(
-            part=["block", "mlp"]
         )
     )
 

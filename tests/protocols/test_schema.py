@@ -128,7 +128,7 @@ def test_a_contrast_is_of_categories_that_the_stimuli_have(tmp_path: Path) -> No
         ),
         (
             "probe: {site: resid_post, label: category, item_folds: 2}",
-            "lesion: {parts: [blok]}",
+            "lesion: {category: animals, parts: [blok]}",
             "lesion.parts",
         ),
         (

@@ -540,7 +540,7 @@ subjects: [{model}]
 stimuli: words.csv
 scan: {{sites: [resid_post], twins: 1}}
 analyses:
-  cut: {{lesion: {{parts: [mlp]}}}}
+  cut: {{lesion: {{category: animals, parts: [mlp]}}}}
   push: {{steering: {{site: resid_post, layers: [0, 1], random: 2}}}}
 hypotheses:
   - id: words-follow
