@@ -2,8 +2,8 @@
 
 After Lad et al. (2024) and Gromov et al. (2024): a block, its attention or its MLP adds nothing to
 the stream, or what it adds to unrelated sentences on average, and predictions are held against the
-intact ones. First and last layers are needed for
-every text, so what is lost in one category says something beside what is lost in the others.
+intact ones. First and last layers are needed for every text, so what is lost in one category says
+something beside what is lost in the others.
 
 What is measured is by how much more, in logarithms, one category loses than the rest, beside the
 same when labels are dealt out anew among the items, and beside untrained twins.

@@ -22,6 +22,7 @@ from analyses.base import AnalysisError, Quantity, labels, register
 from analyses.neutral import harm, sentences
 from analyses.pairs import Pairs, pairs_of
 from analyses.splits import folds_of, item_groups
+from analyses.targets import Patterns, dprime
 from scanner import Edit, Fired, Live, Subject, Trial, fired, sweep, written
 
 By = Literal["activation", "magnitude", "contribution", "selectivity"]
@@ -122,6 +123,7 @@ class Neurons(Acting):
             group = item_groups(items, values, groups=self.item_folds, rng=rng)
         except ValueError as error:
             raise AnalysisError(f"neurons by '{self.label}': {error}") from None
+        wanted = (values[:, None] == np.unique(values)).astype(float)
         seed = int(rng.integers(2**32))
         heard, lengths = fired(live.model, live.ids, layers.tolist()), written(live.model)[layers]
         neutral = sentences(live)
@@ -131,7 +133,8 @@ class Neurons(Acting):
         for number, fold in enumerate(folds_of(group)):
             train = fold.train
             here = Fired(heard.signed[train], heard.size[train])
-            chooser = _Chooser(here, lengths, items[train], values[train], self)
+            patterns = Patterns.of(here.signed.reshape(len(train), -1), items[train], wanted[train])
+            chooser = _Chooser(here, lengths, patterns, self)
             sets = [
                 chooser.silenced(plan[one], np.random.default_rng([seed, first, number, one]))
                 for one in some
@@ -278,24 +281,20 @@ class _Chooser:
     fired : Fired
     lengths : numpy.ndarray
         layer x neuron: of what each writes.
-    items, values : numpy.ndarray
-        stimulus; its item, and its category.
+    patterns : Patterns
+        Of mean activations, layer after layer, with the categories of the items.
     analysis : Neurons
     """
 
     fired: Fired
     lengths: np.ndarray
-    items: np.ndarray
-    values: np.ndarray
+    patterns: Patterns
     analysis: Neurons
 
     def silenced(self, wanted: _Set, rng: np.random.Generator) -> np.ndarray:
         """The set: layer x neuron, bool."""
-        values = self.values
-        if wanted.kind == "shuffled":
-            _, first, which = np.unique(self.items, return_index=True, return_inverse=True)
-            values = rng.permutation(values[first])[which]
-        own = self._largest(self._scores(wanted.by, values), wanted.share)
+        dealt = self.patterns.dealt(rng) if wanted.kind == "shuffled" else self.patterns
+        own = self._largest(self._scores(wanted.by, dealt), wanted.share)
         if wanted.kind not in ("equal", "matched"):
             return own
         made = np.zeros_like(own)
@@ -310,10 +309,10 @@ class _Chooser:
             made[layer, drawn[:count]] = True
         return made
 
-    def _scores(self, by: By, values: np.ndarray) -> np.ndarray:
+    def _scores(self, by: By, patterns: Patterns) -> np.ndarray:
         """How much a neuron is to be chosen: layer x neuron."""
         if by == "selectivity":
-            return _dprime(self.fired.signed, self.items, values)
+            return dprime(patterns).reshape(self.lengths.shape)
         if by == "activation":
             return self.fired.signed.mean(0)
         size = self.fired.size.mean(0)
@@ -327,23 +326,6 @@ class _Chooser:
         made = np.zeros(rows.shape, dtype=bool)
         np.put_along_axis(made, order, values=True, axis=1)
         return made.reshape(scores.shape)
-
-
-def _dprime(x: np.ndarray, items: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The largest |d'| of each neuron over the categories, each against the rest, of items."""
-    _, first, which = np.unique(items, return_index=True, return_inverse=True)
-    mean = (which == np.arange(len(first))[:, None]) / np.bincount(which)[:, None]
-    of_items = np.tensordot(mean, x, axes=1)
-    best = np.zeros(x.shape[1:])
-    for value in np.unique(values):
-        inside = values[first] == value
-        one, rest = of_items[inside], of_items[~inside]
-        spread = np.sqrt((one.var(0) + rest.var(0)) / 2)
-        apart = np.abs(one.mean(0) - rest.mean(0))
-        best = np.maximum(
-            best, np.divide(apart, spread, out=np.zeros_like(apart), where=spread > 0)
-        )
-    return best
 
 
 def _asked(

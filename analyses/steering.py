@@ -24,6 +24,7 @@ import xarray as xr
 from scipy.stats import spearmanr
 
 from analyses.acting import by_kind, check_begun, own, values_of
+from analyses.answers import first_tokens
 from analyses.base import Quantity, labels, register
 from analyses.dimensionality import participation, shared_variances
 from analyses.directions import Along
@@ -176,7 +177,7 @@ class Steering(Along):
         """
         begun = [tuple(live.ids[one][: live.targets[one][0]]) for one in test]
         beginnings = list(dict.fromkeys(begun))
-        word = np.array([live.ids[one][live.targets[one][0]] for one in test])
+        word = first_tokens(live)[test]
         asked, place = np.unique(word, return_inverse=True)
         trials = []
         for text, push, dose in np.ndindex(len(beginnings), len(pushes), len(self.doses)):

@@ -102,7 +102,7 @@ def aim(kind: str, patterns: Patterns, way: Way, *, count: int) -> Target:
         If nothing differs between the categories.
     """
     if way == "units":
-        return _one_hot(kind, np.argsort(-_dprime(patterns), kind="stable")[:count], patterns)
+        return _one_hot(kind, np.argsort(-dprime(patterns), kind="stable")[:count], patterns)
     if way == "leace":
         eraser = leace(patterns.items, patterns.wanted)
         return Target(kind, eraser.write.T, eraser.read.T)
@@ -180,7 +180,7 @@ def _spanned(kind: str, vectors: np.ndarray) -> Target:
     return Target(kind, along, along)
 
 
-def _dprime(patterns: Patterns) -> np.ndarray:
+def dprime(patterns: Patterns) -> np.ndarray:
     """The largest |d'| of each unit over the categories, each against the rest."""
     best = np.zeros(patterns.items.shape[1])
     for column in patterns.wanted.T:

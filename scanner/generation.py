@@ -8,6 +8,9 @@ from transformers import GenerationConfig
 from scanner.interventions import Edit
 from scanner.model import Model
 
+# Of a byte-level tokenizer any byte may be the likeliest; files and pages hold no such characters.
+PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n\r"} | {127: 0x2421}
+
 
 def continued(
     model: Model, ids: Sequence[int], done: Sequence[tuple[Edit, ...]], *, tokens: int
@@ -28,7 +31,8 @@ def continued(
     Returns
     -------
     list of str
-        What is added, without special tokens.
+        What is added, without special tokens. Control characters other than tabs and ends of lines
+        are shown as their pictures (Unicode's U+2400 and on).
 
     Raises
     ------
@@ -47,5 +51,6 @@ def continued(
             batch.ids, attention_mask=batch.mask, generation_config=settings
         )
     return [
-        model.tokenizer.decode(row[len(ids) :], skip_special_tokens=True) for row in said.tolist()
+        model.tokenizer.decode(row[len(ids) :], skip_special_tokens=True).translate(PICTURES)
+        for row in said.tolist()
     ]

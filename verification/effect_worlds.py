@@ -189,23 +189,27 @@ def _scaled(
     ).assign_coords(factor=list(analysis.factors))  # fmt: skip
 
 
+def _on_the_way(
+    labels: xr.Dataset, effects: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, xr.Dataset]:
+    """How far the right answer is ahead after effects, and in the two texts of each pair."""
+    base, donor = (side + 0.3 * rng.normal(size=len(effects)) for side in (-2, 2))
+    made = base[:, None, None] + effects * (donor - base)[:, None, None]
+    return made, labels.assign(base=("stimulus", base), donor=("stimulus", donor))
+
+
 def _patched(
     labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
 ) -> xr.Dataset:
     """An effect of 1 goes all the way from one answer to the other."""
     assert isinstance(analysis, Patching)
-    base = -2 + 0.3 * rng.normal(size=len(effects))
-    donor = 2 + 0.3 * rng.normal(size=len(effects))
-    whole = (donor - base)[:, None, None]
-    patched = base[:, None, None] + effects * whole
+    patched, labels = _on_the_way(labels, effects, rng)
     shape = len(effects), len(analysis.sites), effects.shape[1], len(analysis.places)
     every = np.broadcast_to(patched[:, None, :, :1], shape)
     return labels.assign(
         patched=(("stimulus", "layer", "target"), patched),
         every=(("stimulus", "kind", "layer", "place"), every),
         estimated=(("stimulus", "kind", "layer", "place"), every),
-        base=("stimulus", base),
-        donor=("stimulus", donor),
     ).assign_coords(kind=list(analysis.sites), place=list(analysis.places))
 
 
@@ -214,14 +218,8 @@ def _sent(
 ) -> xr.Dataset:
     """An effect of 1 goes all the way from one answer to the other on the path."""
     assert isinstance(analysis, Paths)
-    base = -2 + 0.3 * rng.normal(size=len(effects))
-    donor = 2 + 0.3 * rng.normal(size=len(effects))
-    sent = base[:, None, None] + effects * (donor - base)[:, None, None]
-    return labels.assign(
-        sent=(("stimulus", "layer", "target"), sent),
-        base=("stimulus", base),
-        donor=("stimulus", donor),
-    )
+    sent, labels = _on_the_way(labels, effects, rng)
+    return labels.assign(sent=(("stimulus", "layer", "target"), sent))
 
 
 def _silenced(

@@ -7,9 +7,10 @@ import torch
 import xarray as xr
 
 from analyses import AnalysisError
-from analyses.neurons import Neurons, _Chooser, _dprime, _Set
+from analyses.neurons import Neurons, _Chooser, _Set
 from analyses.pairs import pairs_of
 from analyses.splits import item_groups
+from analyses.targets import Patterns
 from scanner import Edit, Fired, Live, Recording, Subject, fired, open_volume, record
 from stimuli import load
 
@@ -124,13 +125,19 @@ def test_margins_are_those_of_passes_by_hand(live, left) -> None:
             )
 
 
+def patterns_of(x: np.ndarray, items: np.ndarray, values: np.ndarray) -> Patterns:
+    return Patterns.of(x.reshape(len(x), -1), items, (values[:, None] == np.unique(values)) * 1.0)
+
+
 def test_neurons_at_random_are_others_of_the_same_layer() -> None:
     rng = generator(1)
     signed = np.abs(rng.normal(size=(12, 2, 200))).astype(np.float32)
     items = np.repeat(np.arange(6), 2).astype(str)
     values = np.where(np.arange(12) < 6, "a", "b")
     lengths = rng.uniform(0.5, 2, size=(2, 200))
-    chooser = _Chooser(Fired(signed, signed), lengths, items, values, Neurons())
+    chooser = _Chooser(
+        Fired(signed, signed), lengths, patterns_of(signed, items, values), Neurons()
+    )
     own = chooser.silenced(_Set("own", "contribution", 0.1), rng)
     assert own.sum(1).tolist() == [20, 20]
     worth = signed.mean(0) * lengths
@@ -156,14 +163,15 @@ def test_selective_neurons_are_those_whose_items_differ() -> None:
     values = np.where(np.arange(60) < 30, "a", "b")
     x = rng.normal(size=(60, 1, 50))
     x[values == "b", 0, 7] -= 5
-    found = _dprime(x, items, values)[0]
+    patterns = patterns_of(x, items, values)
+    chooser = _Chooser(Fired(x, np.abs(x)), np.ones((1, 50)), patterns, Neurons())
+    found = chooser._scores("selectivity", patterns)[0]
     assert found.argmax() == 7
     means = x.reshape(20, 3, 50).mean(1)[:, 7]
     one, other = means[:10], means[10:]
     expected = abs(one.mean() - other.mean()) / np.sqrt((one.var() + other.var()) / 2)
     np.testing.assert_allclose(found[7], expected)
     # Its labels dealt out anew tell nothing of it.
-    chooser = _Chooser(Fired(x, np.abs(x)), np.ones((1, 50)), items, values, Neurons())
     own = _Set("own", "selectivity", 0.02)
     assert chooser.silenced(own, rng)[0].nonzero()[0].tolist() == [7]
     dealt = [

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from scanner import Edit, SiteError, continued
+from scanner.generation import PICTURES
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text", "gpt_neox"])
@@ -27,7 +28,17 @@ def test_what_is_said_is_the_likeliest_token_after_token(family, proved) -> None
             with torch.no_grad(), model.intervene(edits):
                 logits = model.forward(model.batch([own]), head=True)
             own.append(int(logits[0, -1].argmax()))
-        assert text == model.tokenizer.decode(own[6:], skip_special_tokens=True)
+        words = model.tokenizer.decode(own[6:], skip_special_tokens=True)
+        assert text == words.translate(PICTURES)
+
+
+def test_control_characters_are_shown_by_their_pictures(proved) -> None:
+    model = proved("llama")
+    byte = {model.tokenizer.decode([each]): each for each in range(model.vocabulary)}
+    unembedding = model.network.get_output_embeddings().weight
+    push = 100 * unembedding[byte["\0"]].detach().numpy()
+    edit = Edit("resid_post", "add", layers=[2], value=push)
+    assert continued(model, model.prompt(6, seed=3), [(edit,)], tokens=3) == ["␀␀␀"]
 
 
 def test_an_edit_that_does_not_fit_is_refused(proved) -> None:

@@ -432,7 +432,7 @@ def test_random_target_alone_stops_what_anything_does() -> None:
     found = acted(generic=0.6)
     assert found.status == "rejected"
     assert [name for name, ok in passed(found).items() if not ok] == ["random_target"]
-    assert "the strongest of 8 random targets" in found.reason
+    assert "the strongest of 10 random targets" in found.reason
     spared = {name: one for name, one in OF_ACTING.items() if name != "random_target"}
     without = acted(generic=0.6, controls=spared)
     assert without.status == "invalid"
@@ -442,12 +442,13 @@ def test_random_target_alone_stops_what_anything_does() -> None:
 def test_one_random_target_that_does_the_same_is_enough() -> None:
     subject = effect_world(np.random.default_rng(0), PUSH, size=0.6)
     volume = subject.volume.copy(deep=True)
-    volume["shift"][:, :, 5] = volume["shift"][:, :, 0]
+    disruptive = volume["target_kind"].to_numpy().tolist().index("disruptive")
+    volume["shift"][:, :, disruptive] = volume["shift"][:, :, 0]
     found = verdict(
         Subject("toy", volume, subject.twins), PUSH, measure="m.slope", controls=OF_ACTING
     )
     assert found.status == "rejected"
-    assert "disruptive 3" in found.reason
+    assert f"(disruptive {disruptive - 2} 100%)" in found.reason
 
 
 def test_untrained_twin_stops_what_architecture_does() -> None:
@@ -457,7 +458,11 @@ def test_untrained_twin_stops_what_architecture_does() -> None:
 
 
 def test_fewer_than_five_random_targets_are_too_few() -> None:
-    found = acted(size=0.6, random=1)
+    subject = effect_world(np.random.default_rng(0), PUSH, size=0.6, random=1)
+    four = subject.volume.isel(target=subject.volume["target_kind"].to_numpy() != "other")
+    found = verdict(
+        Subject("toy", four, subject.twins), PUSH, measure="m.slope", controls=OF_ACTING
+    )
     assert found.status == "invalid"
     assert "4 random targets were tried, and at least 5 are needed" in found.reason
 
