@@ -23,12 +23,12 @@ shown        something that is told beside it and plays no part in the claim
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
 
-from analyses.base import Analysis, AnalysisError
+from analyses.base import Analysis, AnalysisError, Asks
 from scanner import Live, Subject
 
 # Against which a claim is held, in this order.
@@ -38,6 +38,8 @@ RANDOM = ("equal", "matched", "disruptive", "shuffled", "other")
 @dataclass(frozen=True)
 class Acting(Analysis):
     """An analysis in two steps: `act` on the subject, run by run, and average what came of it."""
+
+    asks: ClassVar[Asks] = "acts"
 
     def beyond(self, layers: int) -> str:
         """Why it cannot act on a model of so many layers; empty if it can."""

@@ -22,11 +22,12 @@ DIMENSIONS = (
     *volume.DIMENSIONS, *volume.EFFECTS,
     "category", "other_category", "other_layer", "item", "draw", "mask",
     "distance", "removed", "model", "depth", "penalty", "axis", "contrast", "arm",
-    "harmed", "patch", "chosen",
+    "harmed", "patch", "chosen", "density", "reference", "node", "other_node",
 )  # fmt: skip
 
 REGISTRY: dict[str, type["Analysis"]] = {}
 Reading = Literal["linear", "nonlinear"]
+Asks = Literal["labels", "structure", "acts"]
 Registered = TypeVar("Registered", bound=type["Analysis"])
 Named = TypeVar("Named")
 
@@ -57,8 +58,12 @@ class Analysis(ABC):
         Variables of the result that can be no finding whatever they are, and why.
     reads : {'linear', 'nonlinear'}
         By what kind of probe a control is to ask whether the label can be read at all.
+    asks : {'labels', 'structure', 'acts'}
+        Whether it asks what tells labels apart, how activations lie whatever the labels, or what an
+        act on the model does. Controls fit some of these.
     """
 
+    asks: ClassVar[Asks] = "labels"
     reads: ClassVar[Reading] = "linear"
     measures: ClassVar[Mapping[str, Quantity]] = {}
     identities: ClassVar[Mapping[str, str]] = {}
@@ -100,6 +105,14 @@ class Analysis(ABC):
             subject holds that layer alone. The gate relies on it to judge one layer without
             computing all.
         """
+
+    def measured(self, *subjects: Subject, variable: str, rng: np.random.Generator) -> xr.DataArray:
+        """One measure (layer), with the attribute ``chance``, as `__call__` gives it.
+
+        The gate asks for it hundreds of times. An analysis of which it is the smaller part
+        overrides this.
+        """
+        return self(*subjects, rng=rng)[variable]
 
     def permuted(
         self,

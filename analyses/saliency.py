@@ -4,8 +4,8 @@ Gradients of the target's surprisal are summed up without their signs over the w
 attention and the MLP of each block, stimulus by stimulus (Simonyan et al. 2014); gradients of its
 log probability are integrated from a token of no identity to each token before it (Sundararajan et
 al. 2017). Neither says that anything is used: every weight of every network has a slope. So each
-stands beside the same of untrained twins, which a map that says anything must not be like (Adebayo
-et al. 2018).
+stands beside the same of untrained twins, and of the same model with fresh weights in its last
+blocks, which a map that says anything must not be like (Adebayo et al. 2018).
 
 Slopes grow with the surprisal and shrink with the number of weights, whatever is predicted, and
 depth has a profile of its own. What is measured is how much larger, by layer, they are for one
@@ -13,7 +13,7 @@ category than for the rest, in logarithms, with what surprisal and number of tok
 out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -24,11 +24,12 @@ from scipy.stats import spearmanr
 from analyses.acting import Acting, check_begun, kinds, own, values_of
 from analyses.base import AnalysisError, Quantity, labels, register
 from analyses.sides import DEALT, apart, sides
-from scanner import Live, Subject
+from scanner import Live, Model, Subject
 from scanner.gradients import SALIENCY, integrated_gradients, weight_slopes
 
-# Stimuli of a run.
+# Stimuli of a run, and of the check with fresh weights, whose blocks are this many at most.
 STIMULI = 8
+STEPS = 8
 SLOPED = ("attention", "mlp")
 
 
@@ -86,26 +87,12 @@ class Saliency(Acting):
     def act(
         self, live: Live, subject: Subject, run: range, *, rng: np.random.Generator
     ) -> xr.Dataset:
-        shape = len(run), live.model.layers, len(SLOPED)
-        made = {name: np.empty(shape) for name in SALIENCY}
-        loss, missed = np.empty(len(run)), np.zeros(len(run))
-        inputs = np.zeros((len(run), self.before))
-        for row, stimulus in enumerate(run):
-            text, target = live.ids[stimulus], live.targets[stimulus]
-            loss[row], found = weight_slopes(live.model, text, target, SLOPED)
-            for name in SALIENCY:
-                made[name][row] = found[name]
-            if self.steps:
-                tokens, missed[row] = integrated_gradients(
-                    live.model, text, target, steps=self.steps
-                )
-                near = tokens[max(0, target[0] - self.before) : target[0]]
-                inputs[row, self.before - len(near) :] = near
+        slopes, loss, inputs, missed = self._maps(live.model, live, run)
         dims, kinds_of = ("stimulus", "layer", "part"), self._kinds(live)
         inside = sides(subject, self.label, self.category, dealings=len(kinds_of) - 1, rng=rng)
         return xr.Dataset(
             {
-                **{name: (dims, values) for name, values in made.items()},
+                **{name: (dims, values) for name, values in slopes.items()},
                 **(
                     {"inputs": (("stimulus", "offset"), inputs), "missed": ("stimulus", missed)}
                     if self.steps
@@ -123,8 +110,53 @@ class Saliency(Acting):
                 "reached": ("stimulus", np.array([live.targets[one][0] for one in run])),
                 "target_kind": ("target", kinds_of),
                 "target": np.arange(len(kinds_of)),
+                **(self._cascade(live, rng) if live.trained and not run.start else {}),
             },
         )
+
+    def _maps(
+        self, model: Model, live: Live, run: Sequence[int]
+    ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
+        """Slopes of weights by name, losses, attributions to tokens, and what these miss."""
+        slopes = {name: np.empty((len(run), model.layers, len(SLOPED))) for name in SALIENCY}
+        loss, missed = np.empty(len(run)), np.zeros(len(run))
+        inputs = np.zeros((len(run), self.before))
+        for row, stimulus in enumerate(run):
+            text, target = live.ids[stimulus], live.targets[stimulus]
+            loss[row], found = weight_slopes(model, text, target, SLOPED)
+            for name in SALIENCY:
+                slopes[name][row] = found[name]
+            if self.steps:
+                tokens, missed[row] = integrated_gradients(model, text, target, steps=self.steps)
+                near = tokens[max(0, target[0] - self.before) : target[0]]
+                inputs[row, self.before - len(near) :] = near
+        return slopes, loss, inputs, missed
+
+    def _cascade(
+        self, live: Live, rng: np.random.Generator
+    ) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+        """Maps of a few stimuli with fresh weights from a block on, the last time in none."""
+        layers, count = live.model.layers, len(live.ids)
+        firsts = np.linspace(0, layers, min(layers, STEPS) + 1).round().astype(int).tolist()
+        tried = np.linspace(0, count - 1, min(count, STIMULI)).round().astype(int).tolist()
+        seed = int(rng.integers(2**31))
+        maps = [self._maps(one, live, tried) for one in live.model.cascade(firsts, seed=seed)]
+        weights = "fresh", "tried", "layer", "part"
+        found: dict[str, tuple[tuple[str, ...], np.ndarray]] = {
+            # Not of their dimensions' names: runs are put together along those that have an index.
+            "first_fresh": (("fresh",), np.array(firsts)),
+            "tried_stimulus": (("tried",), np.array(tried)),
+            **{
+                f"fresh_{name}": (weights, np.stack([slopes[name] for slopes, *_ in maps]))
+                for name in SALIENCY
+            },
+        }
+        if self.steps:
+            inputs = np.stack([one for _, _, one, _ in maps])
+            reached = np.array([live.targets[one][0] for one in tried])
+            there = np.arange(self.before, 0, -1) <= reached[:, None]
+            found["fresh_inputs"] = ("fresh", "tried", "offset"), np.where(there, inputs, np.nan)
+        return found
 
     def _kinds(self, live: Live) -> list[str]:
         if not live.trained:
@@ -145,7 +177,9 @@ class Saliency(Acting):
             target, on average over stimuli that have it; ``missed_share`` (scalar): what
             attributions do not add up to, over their absolute sum; ``twin_weights``,
             ``twin_tokens`` (scalar): Spearman's correlation with untrained twins, of layers and
-            parts, and of tokens within stimuli, 0 for maps that have nothing to do with another.
+            parts, and of tokens within stimuli, 0 for maps that have nothing to do with another;
+            ``fresh_weights``, ``fresh_tokens`` (fresh): the same, within stimuli, with the model
+            itself where its blocks from that one on have fresh weights.
 
         Raises
         ------
@@ -182,7 +216,7 @@ class Saliency(Acting):
         if self.steps:
             missed, whole = (float(np.abs(volume[name]).sum()) for name in ("missed", "inputs"))
             result = result.assign(missed_share=missed / whole)
-        return result.assign(self._beside_twins(subject))
+        return result.assign(self._beside_twins(subject)).assign(self._beside_fresh(volume))
 
     def _beside_twins(self, subject: Subject) -> dict[str, float]:
         """How like untrained twins are, to whom nothing has been taught."""
@@ -199,6 +233,25 @@ class Saliency(Acting):
             alike = np.array([_alike(inputs, one) for one in others])
             found["twin_tokens"] = float(alike.mean())
         return found
+
+    def _beside_fresh(self, volume: xr.Dataset) -> dict[str, xr.DataArray]:
+        """How like the model is with fresh weights in its last blocks (Adebayo et al. 2018)."""
+        if "first_fresh" not in volume.coords:
+            return {}
+        weights = volume[f"fresh_{self.summary}"].transpose("fresh", "tried", "layer", "part")
+        maps = {"fresh_weights": weights.to_numpy().reshape(*weights.shape[:2], -1)}
+        if self.steps:
+            maps["fresh_tokens"] = (
+                volume["fresh_inputs"].transpose("fresh", "tried", ...).to_numpy()
+            )
+        firsts = volume["first_fresh"].to_numpy()
+        return {
+            name: xr.DataArray(
+                [_alike(values[-1], one) for one in values[:-1]],
+                dims="fresh", coords={"fresh": firsts[:-1]},
+            )
+            for name, values in maps.items()
+        }  # fmt: skip
 
 
 def _logarithms(volume: xr.Dataset, summary: str) -> np.ndarray:
@@ -226,7 +279,7 @@ def _shares(volume: xr.Dataset) -> np.ndarray:
 
 
 def _alike(one: np.ndarray, other: np.ndarray) -> float:
-    """Spearman's correlation of absolute attributions, within each stimulus, on average."""
+    """Spearman's correlation of absolute values, within each stimulus, on average."""
     found = []
     for a, b in zip(np.abs(one), np.abs(other), strict=True):
         both = np.isfinite(a) & np.isfinite(b)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -112,6 +113,36 @@ class Model:
             self.dtype,
             seed,
         )
+
+    def cascade(self, firsts: Sequence[int], *, seed: int) -> Iterator["Model"]:
+        """The same model with fresh weights in its last blocks, which end the way of each token.
+
+        Cascading randomisation (Adebayo et al. 2018); what stands outside the blocks is left.
+
+        Parameters
+        ----------
+        firsts : sequence of int
+            The first block with fresh weights, ascending; the number of blocks for none.
+        seed : int
+            As of `twin`.
+
+        Yields
+        ------
+        Model
+            Good until the next is asked for, which is made of it.
+        """
+        mixed = self.twin(seed)
+        path = self.structure.blocks
+        fresh, taught = (one.network.get_submodule(path) for one in (mixed, self))
+        trained = dict(self.network.named_parameters())
+        with torch.no_grad():
+            for name, weight in mixed.network.named_parameters():
+                if not name.startswith(f"{path}."):
+                    weight.copy_(trained[name])
+            for before, first in pairwise((0, *firsts)):
+                for layer in range(before, first):
+                    fresh[layer].load_state_dict(taught[layer].state_dict())
+                yield mixed
 
     @property
     def name(self) -> str:

@@ -21,6 +21,7 @@ from analyses import Analysis
 from analyses.ablation import Ablation
 from analyses.acting import Acting
 from analyses.bus import Bus
+from analyses.connectome import Connectome
 from analyses.lesion import Lesion
 from analyses.localiser import Localiser
 from analyses.mlp_probe import MlpProbe
@@ -159,7 +160,7 @@ class Kind:
         rng = np.random.default_rng([seed, 0])
         explained = EXPLAINED[seed % len(EXPLAINED)]
         surface = SURFACES[rng.integers(len(SURFACES))]
-        of_twins: Code = "paired" if self.code == "paired" else "direction"
+        of_twins: Code = self.code if self.code in ("paired", "modules") else "direction"
         codes: dict[str, Code] = {"noise": "none", "surface": surface, "architecture": of_twins}
         return explained, world(
             rng,
@@ -245,6 +246,12 @@ ACTING: dict[str, dict[str, Any]] = {
     "random_target": {"margin": 0.05},
     "split_half": {"margin": 0.05, "splits": 10},
 }
+STRUCTURE: dict[str, dict[str, Any]] = {
+    "untrained_twin": {"margin": 0.05},
+    "rotated_units": {"margin": 0.05, "rotations": 2},
+    "split_half": {"margin": 0.05, "splits": 5},
+}
+GRAPHS = Connectome(SITE, nodes=40, densities=(0.15,), splits=1, nulls=0)
 OVERLAP: dict[str, dict[str, Any]] = {
     "planted_units": {"margin": 0.2, "units": 5, "strength": 2.0},
     "split_half": {"margin": 0.0, "splits": 10},
@@ -267,6 +274,9 @@ KINDS = {
             "selectivity.overlap", Selectivity(SITE, top=5, splits=10), 0.1, OVERLAP, "localist",
             than=0.5,
         ),
+        Kind("connectome.modularity", GRAPHS, 0.3, STRUCTURE, "modules"),
+        Kind("connectome.small_world", GRAPHS, 0.8, STRUCTURE, "modules"),
+        Kind("connectome.rich_club", GRAPHS, 0.15, STRUCTURE, "modules"),
         ActingKind("ablation.drop_refitted", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),
         ActingKind("ablation.drop_frozen", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),
         ActingKind("ablation.divergence", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from analyses import Analysis
-from analyses.acting import Acting
+from analyses.base import Asks
 from scanner import Subject
 from verification.base import Check, Hypothesis, Kind
 from verification.measure import Measure
@@ -25,8 +25,8 @@ class Control(ABC):
     """
 
     kind: ClassVar[Kind]
-    # Whether only what acts, or only what reads, can be held against it; None for both.
-    of_acting: ClassVar[bool | None] = None
+    # What an analysis must ask for that it can be held against it.
+    of: ClassVar[tuple[Asks, ...]] = ("labels", "structure", "acts")
     decided_by_p: ClassVar[bool] = False  # so that a margin of zero still asks for something
     margin: float
 
@@ -46,16 +46,23 @@ class Control(ABC):
     @classmethod
     def misfit(cls, analysis: Analysis) -> str:
         """Why an analysis cannot be held against it; empty if it can."""
-        acting = isinstance(analysis, Acting)
-        if cls.of_acting in (None, acting):
+        if analysis.asks in cls.of:
             return ""
-        if acting:
+        if cls.of == ("acts",):
+            return f"'{name_of(cls)}' is of analyses that act on the subject, and this one reads it"
+        if analysis.asks == "acts":
             return (
                 f"'{name_of(cls)}' changes what is read, and here something was done: that cannot "
                 "be done anew to the changed subject. Claims of what was done are held against "
                 "'random_target', or 'known_target' if they are of absence"
             )
-        return f"'{name_of(cls)}' is of analyses that act on the subject, and this one reads it"
+        if analysis.asks == "structure":
+            return (
+                f"'{name_of(cls)}' is of analyses that tell labels apart, and this one reads none. "
+                "Claims of structure are held against 'rotated_units', or 'planted_modules' if "
+                "they are of absence"
+            )
+        return f"'{name_of(cls)}' is of analyses that read no label, and this one does"
 
     @property
     def reserves(self) -> float:
@@ -156,3 +163,10 @@ def control(added: type[Control]) -> type[Control]:
 def name_of(cls: type) -> str:
     """The name of the file that a control is written in."""
     return cls.__module__.rpartition(".")[2]
+
+
+def with_activations(subject: Subject, site: str, values: np.ndarray) -> Subject:
+    """The same stimuli with other activations of one site, layer x stimulus x unit; no twins."""
+    bare = subject.volume.drop_vars([*subject.volume.data_vars, "unit"], errors="ignore")
+    made = bare.assign({site: (("layer", "stimulus", "unit"), values)})
+    return subject.replace_volume(made.assign_coords(unit=np.arange(values.shape[2])))

@@ -9,8 +9,7 @@ import xarray as xr
 from joblib import Parallel, delayed
 
 from analyses import Analysis, AnalysisError
-from analyses.acting import Acting
-from analyses.base import label_of
+from analyses.base import Asks, label_of
 from analyses.splits import item_groups
 from scanner import Subject
 from verification.base import Check, Hypothesis, Status, Verdict
@@ -20,16 +19,22 @@ from verification.design import check_design
 from verification.measure import Measure, item_labels
 from verification.statistics import Estimate, HalfSamples, holm, items_needed, stream
 
-# What a claim of presence, and one of absence, cannot do without. Named here and not discovered,
-# so that a control whose file is lost makes a verdict invalid instead of easier.
-REQUIRED: Mapping[str, tuple[str, ...]] = {
-    "greater": ("untrained_twin", "shuffled_labels", "surface_only", "split_half"),
-    "less": ("planted_units", "split_half"),
-}
-# The same of what acts: to deal labels out anew after it was done says nothing.
-REQUIRED_OF_ACTING: Mapping[str, tuple[str, ...]] = {
-    "greater": ("untrained_twin", "random_target", "split_half"),
-    "less": ("known_target", "split_half"),
+# What a claim of presence, and one of absence, cannot do without, by what its analysis asks. Named
+# here and not discovered, so that a control whose file is lost makes a verdict invalid instead of
+# easier. To deal labels out anew says nothing where none are read, or after something was done.
+REQUIRED: Mapping[Asks, Mapping[str, tuple[str, ...]]] = {
+    "labels": {
+        "greater": ("untrained_twin", "shuffled_labels", "surface_only", "split_half"),
+        "less": ("planted_units", "split_half"),
+    },
+    "structure": {
+        "greater": ("untrained_twin", "rotated_units", "split_half"),
+        "less": ("planted_modules", "split_half"),
+    },
+    "acts": {
+        "greater": ("untrained_twin", "random_target", "split_half"),
+        "less": ("known_target", "split_half"),
+    },
 }
 FEWEST_ITEMS = 4
 SHOWN_HALF_SAMPLES = 16
@@ -39,8 +44,7 @@ Step = Callable[[str], None]
 
 def required(hypothesis: Hypothesis, analysis: Analysis) -> tuple[str, ...]:
     """The controls that a hypothesis cannot do without."""
-    known = REQUIRED_OF_ACTING if isinstance(analysis, Acting) else REQUIRED
-    return known[hypothesis.expect]
+    return REQUIRED[analysis.asks][hypothesis.expect]
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class Measure:
         # A fresh generator each time: subject and control are split alike, so that they differ
         # only by what the control changed.
         rng = stream(self.seed, self.hypothesis.id, "analysis")
-        return self.analysis(subject, rng=rng)[self.variable]
+        return self.analysis.measured(subject, variable=self.variable, rng=rng)
 
     def effect(self, subject: Subject) -> float:
         """How far the measure lies on the side that the hypothesis expects.

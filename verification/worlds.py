@@ -13,8 +13,9 @@ import xarray as xr
 from scanner import Subject
 
 Surface = Literal["length", "frequency", "letter", "position", "token"]
-Code = Literal["none", "direction", "graded", "localist", "paired", "item"] | Surface
+Code = Literal["none", "direction", "graded", "localist", "paired", "item", "modules"] | Surface
 SITE = "resid_post"
+MODULES = 6
 
 
 def world(
@@ -44,7 +45,8 @@ def world(
     code : str
         What the activations carry: nothing; one random direction a category; every unit a little;
         five units a category; one direction a category, of either sign, so that no line tells it;
-        the item alone (no category); or a property of the word's surface.
+        the item alone (no category); what a sixth of the units share over items, whatever their
+        category; or a property of the word's surface.
     size : float
         Strength of the code, in units of the noise.
     categories, items, frames, layers, units : int
@@ -186,4 +188,7 @@ def _coded(
         return np.broadcast_to(tuned[category], (layers, len(category), units))
     if code == "item":
         return 5 * rng.normal(size=(layers, item.max() + 1, units))[:, item]
+    if code == "modules":
+        module = rng.permutation(units) % MODULES
+        return rng.normal(size=(layers, item.max() + 1, MODULES))[:, item][..., module]
     return np.zeros((layers, len(category), units))

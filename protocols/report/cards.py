@@ -191,6 +191,9 @@ def _world_words(name: str, draws: int) -> str:
         "random_target": f"Green lines: {counted(draws, 'random target')}, to which the same was "
         "done.",
         "known_target": "Dashed: what surely has an effect.",
+        "rotated_units": "Dotted: the same activations in other bases, whose units are turned at "
+        "random.",
+        "planted_modules": "Dashed: a model with modules planted in every layer.",
         "planted_units": "Dashed: a model with selective units planted in every layer.",
     }
     return words.get(name, f"Dash-dotted: the world of {plain(name)}.")

@@ -23,6 +23,7 @@ from protocols.report.figures import (
     by_row,
     curve,
     intervals,
+    matrix,
     plane,
     ranked,
 )
@@ -187,6 +188,27 @@ READING = {
     "a profile in untrained networks, too.",
     "tokens": "The share of the absolute attributions that each token before the target has, by "
     "its distance.",
+    "fresh_weights": "Spearman's correlation of the map of layers and parts with that of the same "
+    "model whose blocks from this one on have fresh weights, within stimuli. A map that says "
+    "something of what was learnt falls towards 0 to the left.",
+    "fresh_tokens": "The same of attributions to tokens.",
+    "agreement_of_halves": "How far the modules of two halves of the items agree (adjusted Rand "
+    "index): 0 for modules of noise.",
+    "largest_modularity": "The modularity of the modules that fit best, on average over densities: "
+    "noise has some, too. Bands hold 95 % of the graphs of a reference. Where rotations of the "
+    "units are as modular, what there is belongs to the layer's spectrum and not to its units.",
+    "clustering_coefficient": "How many of a unit's neighbours are neighbours.",
+    "efficiency": "The inverse of the harmonic mean of the lengths of the shortest paths.",
+    "over_reference": "The small-world ratio with each reference: 1 for no more clustering at "
+    "paths as short.",
+    "excess": "By how much the largest modularity is above that of rotations, by the share of "
+    "pairs that are connected.",
+    "mean_correlation": "The mean size of the correlation of two units. Graphs of equal density "
+    "contain weaker ones where it is low.",
+    "participation_coefficient": "How evenly the connections of a unit go to all modules, on "
+    "average: 0 where all stay in one.",
+    "matrix": "Every two units of layer {layer}, where modularity is largest, by {modules} that "
+    "runs agree on, the largest first.",
     "additivity_of": "How much of what the network makes of a vector added at once it makes of its "
     "parts added one after the other, on average over targets of a kind.",
     "additivity_of_size": "The same of the own, by how much is added behind each block.",
@@ -256,6 +278,13 @@ TITLES = {
     "missed_share": "share of attributions that does not add up",
     "twin_weights": "correlation with untrained twins of slopes of weights (Spearman)",
     "twin_tokens": "of attributions to tokens",
+    "fresh_weights": "slopes of weights where blocks have fresh weights",
+    "fresh_tokens": "attributions to tokens where blocks have fresh weights",
+    "agreement_of_halves": "agreement of modules",
+    "over_reference": "small-world ratio",
+    "excess": "modularity above that of rotations",
+    "participation_coefficient": "participation coefficient",
+    "matrix": "how far units go together",
     "additivity_of": "additivity",
     "additivity_of_size": "additivity",
     "additivity_at": "additivity",
@@ -297,6 +326,7 @@ NAMED = {
         else "last of the target"
     ),
     "penalty": lambda size: f"penalty {size:g}",
+    "density": lambda share: f"{words.percent(share)} of pairs",
     "mask": lambda share: f"{words.percent(share)} of units",
     "distance": lambda apart: f"{apart} apart",
 }
@@ -463,7 +493,7 @@ def _curve(found: Found, variable: str) -> Panel:
     figure = curve(
         values,
         beside=beside,
-        twins=[twin[variable] for twin in found.twins],
+        twins=[twin[variable] for twin in found.twins if variable in twin],
     )
     return Panel(_title(variable), READING.get(variable, ""), figure)
 
@@ -584,6 +614,23 @@ def _categories(found: Found, variable: str) -> Panel:
     return Panel("distance of categories", READING[variable].format(layer=best), figure)
 
 
+def _references(found: Found, variable: str) -> Panel:
+    """The graph of a layer and those at random, with the range of these."""
+    values, low, high = (found.measures[variable + one] for one in ("", *BOUNDS))
+    return Panel(
+        f"{_title(variable)}, beside graphs at random",
+        READING[variable],
+        intervals(values, low, high, []),
+    )
+
+
+def _matrix(found: Found, variable: str) -> Panel:
+    values = found.measures[variable]
+    modules = words.counted(values.attrs["modules"], "module")
+    reading = READING[variable].format(layer=values.attrs["layer"], modules=modules)
+    return Panel(_title(variable), reading, matrix(values, name="correlation"))
+
+
 def _texts(found: Found, variable: str) -> Panel:
     """What was said, of the layer at which the analysis's first measure is greatest."""
     assert found.first is not None
@@ -622,6 +669,10 @@ PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"layer", "penalty"}): _by_row,
     frozenset({"layer", "offset"}): _by_row,
     frozenset({"offset"}): _curve,
+    frozenset({"fresh"}): _curve,
+    frozenset({"layer", "reference"}): _references,
+    frozenset({"layer", "density"}): _by_row,
+    frozenset({"node", "other_node"}): _matrix,
     frozenset({"layer", "unit"}): _units,
     frozenset({"layer", "removed"}): _removed,
     frozenset({"layer", "item", "axis"}): _plane,

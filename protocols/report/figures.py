@@ -29,6 +29,7 @@ LABEL_GAP = 17
 ALONG = {
     "removed": "directions removed", "depth": "depth (0: first layer, 1: last)",
     "place": "value, the lower of two", "offset": "tokens from the last of the target",
+    "fresh": "first block with fresh weights",
 }  # fmt: skip
 # Of units in order: how many are drawn at each end, and how many along the whole.
 ENDS, SEEN = 100, 400
@@ -59,6 +60,8 @@ LOOKS = {
     "shuffled_labels": Look("#8b959c", "solid", 0.8, "shuffled labels"),
     "surface_only": Look("#007a5a", "dash", 1.8, "surface only"),
     "planted_units": Look("#a6487f", "dash", 1.8, "planted units"),
+    "rotated_units": Look("#00857c", "dot", 1.6, "units rotated"),
+    "planted_modules": Look("#a6487f", "dash", 1.8, "planted modules"),
     "random_target": Look("#007a5a", "solid", 0.8, "random targets"),
     "known_target": Look("#a6487f", "dash", 1.8, "known to have an effect"),
 }
@@ -241,6 +244,24 @@ def between_categories(values: xr.DataArray, *, name: str) -> go.Figure:
         xaxis=_axis("", None)
         | {"tickangle": -45, "automargin": True, "ticks": "", "showline": False},
     )
+    return figure
+
+
+def matrix(values: xr.DataArray, *, name: str) -> go.Figure:
+    """How far every two nodes go together, in the order that they are given in.
+
+    Parameters
+    ----------
+    values : xarray.DataArray
+        node, other_node: symmetric.
+    name : str
+        For the colour bar.
+    """
+    rounded = values.round(2)
+    figure = _map(rounded, name=name, hover="%{y} and %{x}: %{z:.2f}<extra></extra>")
+    for axis in ("xaxis", "yaxis"):
+        figure.update_layout({axis: _axis("units, by module", None) | {"automargin": True}})
+    figure.update_layout(height=560, yaxis={"autorange": "reversed"})
     return figure
 
 

@@ -281,6 +281,12 @@ def _control(name: str, controls: list[Control]) -> str:
         f"half had to keep, in the median, an effect of at least the margin ({margin}).",
         "other_seeds": f"With {fields.get('seeds')} other seeds of the analysis the effect had to "
         f"reach, in the median, at least the margin ({margin}).",
+        "rotated_units": f"The same activations in {fields.get('rotations')} bases at random, "
+        "which keep all covariances and forget which unit is which, had to be exceeded by a margin "
+        f"({margin}), the strongest counted by how often it is in halves of the items.",
+        "planted_modules": f"A model with {fields.get('modules')} planted modules of units, whose "
+        f"correlation with each other is raised by {fields.get('strength')}, had to fail the claim "
+        f"by a margin ({margin}).",
         "random_target": "The same was done to targets at random, as that analysis says; the "
         "strongest, counted by how often it is in halves of the items, had to be exceeded by a "
         f"margin ({margin}).",

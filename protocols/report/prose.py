@@ -273,6 +273,30 @@ def _dimensionality(name: str, settings: Mapping[str, Any]) -> str:
     )
 
 
+def _connectome(name: str, settings: Mapping[str, Any]) -> str:
+    strong = "largest" if settings["sign"] == "positive" else "largest in size"
+    densities = listed([f"{100 * one:g}" for one in settings["densities"]])
+    shrunk = ", after shrinkage (Ledoit & Wolf 2004)," if settings["edges"] != "correlation" else ""
+    text = (
+        f"The functional connectome of {settings['site']} (analysis '{name}') had up to "
+        f"{settings['nodes']} units of a layer, drawn at random, as nodes; edges were the {strong} "
+        f"{settings['edges']}s over items (nilearn{shrunk}), after the mean of each frame had been "
+        f"taken out, at densities of {densities} %, over which everything was averaged. Modules "
+        "were found by the Louvain method (Blondel et al. 2008; networkx) in one half of the "
+        "items, and their modularity (Newman & Girvan 2004) measured in the other. The small-world "
+        "ratio (Humphries & Gurney 2008), with harmonic means of path lengths, and the rich club "
+        f"(van den Heuvel & Sporns 2011) are beside {settings['rewirings']} graphs of the same "
+        "degrees (Maslov & Sneppen 2002)."
+    )
+    if not settings["nulls"]:
+        return text
+    return (
+        f"{text} Beside each graph stand {settings['nulls']} of each of three kinds at random: "
+        "rewired, of items permuted unit by unit, and of units in a basis at random, which keeps "
+        "the covariance of the layer (Stewart 1980)."
+    )
+
+
 def _participation(name: str, settings: Mapping[str, Any]) -> str:
     return (
         f"Over how many units of {settings['site']} the direction of a category spreads (analysis "
@@ -478,13 +502,16 @@ def _saliency(name: str, settings: Mapping[str, Any]) -> str:
         f"regressed out; beside it are those of {settings['random']} dealings of the labels among "
         "items."
     )
+    check = (
+        "Maps are held against untrained twins, and against the same model with fresh weights in "
+        "its last blocks, more and more of them (cascading randomisation, Adebayo et al. 2018)."
+    )
     if not settings["steps"]:
-        return text
+        return f"{text} {check}"
     return (
         f"{text} Integrated gradients (Sundararajan et al. 2017; captum, {settings['steps']} "
         "steps) told what each token before the target adds to its log probability, from the mean "
-        "embedding of the vocabulary on, the first token left as it is. Both are held against "
-        "untrained twins (Adebayo et al. 2018)."
+        "embedding of the vocabulary on, the first token left as it is. {check}"
     )
 
 
@@ -524,6 +551,7 @@ _PROSE = {
     "rank": _rank,
     "dimensionality": _dimensionality,
     "participation": _participation,
+    "connectome": _connectome,
 }
 
 

@@ -55,6 +55,22 @@ def test_what_is_kept_is_what_the_scanner_gives(tiny_model, tmp_path) -> None:
     itself = analysis(Subject("toy", found, {0: found}), rng=generator())
     assert float(itself["twin_weights"]) == float(itself["twin_tokens"]) == pytest.approx(1)
     assert float(measured["twin_tokens"]) < 0.8
+    np.testing.assert_array_equal(found["first_fresh"], [0, 1, 2, 3])
+    # With fresh weights in no block it is the model itself.
+    tried = found["tried_stimulus"].values
+    for name in ("magnitude", "by_weight", "fisher"):
+        np.testing.assert_allclose(found[f"fresh_{name}"][-1], found[name][tried], rtol=1e-4)
+    there = np.isfinite(found["fresh_inputs"][-1].values)
+    np.testing.assert_array_equal(there.sum(1), np.minimum(found["reached"].values[tried], 4))
+    np.testing.assert_allclose(
+        found["fresh_inputs"][-1].values[there], found["inputs"].values[tried][there], rtol=1e-3
+    )
+    assert measured["fresh_tokens"].shape == measured["fresh_weights"].shape == (3,)
+    assert float(measured["fresh_tokens"][0]) < 0.8
+    # Judged on a part of the stimuli, the check is the same.
+    part = Subject("toy", found, {0: twin}).take(np.arange(12))
+    again = analysis(part, rng=generator())
+    np.testing.assert_array_equal(again["fresh_weights"], measured["fresh_weights"])
     assert float(measured["missed_share"]) < 0.1
 
 

@@ -296,6 +296,23 @@ def test_twins_have_other_weights_that_only_their_seed_decides(tiny_model, famil
     assert shapes[0] == shapes[1]
 
 
+def test_a_cascade_has_fresh_weights_from_a_block_on(tiny_model, family):
+    parent = tiny_model(family)
+    batch = parent.batch([parent.prompt(8, seed=3)])
+    with torch.inference_mode():
+        logits = parent.network(batch.ids, use_cache=False).logits
+    trained, blocks = parent.network.state_dict(), f"{parent.structure.blocks}."
+    twin = parent.twin(1).network.state_dict()
+    for first, mixed in zip((0, 2, parent.layers), parent.cascade([0, 2, 3], seed=1), strict=True):
+        for name, weight in mixed.network.state_dict().items():
+            fresh = (
+                name.startswith(blocks) and int(name.removeprefix(blocks).split(".")[0]) >= first
+            )
+            assert torch.equal(weight, (twin if fresh else trained)[name])
+    with torch.inference_mode():
+        assert torch.equal(mixed.network(batch.ids, use_cache=False).logits, logits)
+
+
 def test_making_a_twin_leaves_the_global_generator_alone(tiny_model):
     model = tiny_model("llama")
     torch.manual_seed(5)

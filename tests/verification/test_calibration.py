@@ -38,7 +38,7 @@ def test_what_is_false_is_not_supported(name: str) -> None:
 
 def test_without_controls_what_is_false_is_found(monkeypatch) -> None:
     """The rate is one that can be missed."""
-    monkeypatch.setattr(gate, "REQUIRED", {"greater": ()})
+    monkeypatch.setattr(gate, "REQUIRED", {"labels": {"greater": ()}})
     careless = type(DECODING)(DECODING.measure, DECODING.analysis, 0.1, controls={})
     found = false_findings(careless, range(12))
     assert found.supported.hits == found.significant.hits > 2

@@ -13,6 +13,7 @@ import xarray as xr
 
 from analyses import AnalysisError
 from analyses.acting import aimed, kinds
+from analyses.base import Asks
 from scanner import Subject
 from verification.base import Check, Hypothesis, Kind
 from verification.control import Control, control
@@ -26,7 +27,7 @@ class KnownTarget(Control):
     """Null control of an absence: the target that surely has an effect."""
 
     kind: ClassVar[Kind] = "null"
-    of_acting: ClassVar[bool | None] = True
+    of: ClassVar[tuple[Asks, ...]] = ("acts",)
 
     def __call__(
         self,

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from analyses.base import Asks
 from scanner import Subject
 from verification.base import Check, Hypothesis, Kind
 from verification.control import Control, control
@@ -29,7 +30,7 @@ class OtherSeeds(Control):
     """
 
     kind: ClassVar[Kind] = "replication"
-    of_acting: ClassVar[bool | None] = False
+    of: ClassVar[tuple[Asks, ...]] = ("labels", "structure")
     seeds: int = 10
 
     def __call__(

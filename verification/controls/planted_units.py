@@ -12,12 +12,12 @@ import numpy as np
 import xarray as xr
 
 from analyses import AnalysisError
+from analyses.base import Asks, read
 from analyses.base import labels as labels_of
-from analyses.base import read
 from analyses.words import word_means
 from scanner import Subject
 from verification.base import Check, Hypothesis, Kind
-from verification.control import Control, control
+from verification.control import Control, control, with_activations
 from verification.measure import Measure
 from verification.statistics import Estimate
 
@@ -37,7 +37,7 @@ class PlantedUnits(Control):
     """
 
     kind: ClassVar[Kind] = "null"
-    of_acting: ClassVar[bool | None] = False
+    of: ClassVar[tuple[Asks, ...]] = ("labels",)
     units: int = 20
     strength: float = 2.0
 
@@ -90,9 +90,4 @@ class PlantedUnits(Control):
             for code, units in enumerate(chosen.reshape(len(names), self.units)):
                 rows = np.flatnonzero(codes == code)
                 planted[layer][np.ix_(rows, units)] += self.strength * spread[layer, units]
-        bare = subject.volume.drop_vars([*subject.volume.data_vars, "unit"], errors="ignore")
-        return subject.replace_volume(
-            bare.assign({site: (("layer", "stimulus", "unit"), planted)}).assign_coords(
-                unit=np.arange(planted.shape[2])
-            )
-        )
+        return with_activations(subject, site, planted)

@@ -15,6 +15,7 @@ import xarray as xr
 
 from analyses import AnalysisError
 from analyses.acting import RANDOM, aimed, kinds
+from analyses.base import Asks
 from scanner import Subject
 from verification.base import Check, Hypothesis, Kind
 from verification.control import Control, control
@@ -32,7 +33,7 @@ class RandomTarget(Control):
     """Null control: all targets that were drawn; the strongest is compared."""
 
     kind: ClassVar[Kind] = "null"
-    of_acting: ClassVar[bool | None] = True
+    of: ClassVar[tuple[Asks, ...]] = ("acts",)
 
     def __call__(
         self,

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from analyses import AnalysisError
+from analyses.base import Asks
 from scanner import Subject
 from verification.base import Check, Hypothesis, Kind
 from verification.control import Control, control
@@ -36,7 +37,7 @@ class ShuffledLabels(Control):
     """
 
     kind: ClassVar[Kind] = "null"
-    of_acting: ClassVar[bool | None] = False
+    of: ClassVar[tuple[Asks, ...]] = ("labels",)
     decided_by_p: ClassVar[bool] = True
     margin: float = 0.0
     permutations: int = 199

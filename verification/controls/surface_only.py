@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 
 from analyses import AnalysisError
-from analyses.base import label_of, labels, read
+from analyses.base import Asks, label_of, labels, read
 from analyses.mlp_probe import accuracies
 from analyses.probe import Probe, decode, recalls
 from analyses.splits import folds_of, item_groups
@@ -47,7 +47,7 @@ class SurfaceOnly(Control):
     """Null control: the same analysis, reading surface properties instead of activations."""
 
     kind: ClassVar[Kind] = "null"
-    of_acting: ClassVar[bool | None] = False
+    of: ClassVar[tuple[Asks, ...]] = ("labels",)
 
     def __call__(
         self,

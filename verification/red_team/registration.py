@@ -210,7 +210,7 @@ def lines_of_the_ledger_exchanged(seed: int, broken: bool) -> Outcome:
 @fault("registration", "invalid", "required control .* was not run")
 def control_removed_from_the_protocol(seed: int, broken: bool) -> Outcome:
     """A control that the effect would not survive is not asked for."""
-    needed = REQUIRED["greater"]
+    needed = REQUIRED["labels"]["greater"]
     if not broken:
         return _good_study(seed)
     left_out = needed[seed % len(needed)]

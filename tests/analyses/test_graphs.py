@@ -1,0 +1,162 @@
+"""Measures of graphs equal networkx and closed forms, and graphs at random are what they say."""
+
+from collections import Counter
+from itertools import combinations
+
+import networkx as nx
+import numpy as np
+import pytest
+from scipy.stats import chisquare
+
+from analyses.graphs import (
+    clustering,
+    communities,
+    consensus,
+    edges_of,
+    efficiency,
+    modularity,
+    participation,
+    rewired,
+    rich_club,
+    strongest,
+)
+
+KARATE = nx.to_numpy_array(nx.karate_club_graph(), weight=None) > 0
+WEIGHTED = nx.to_numpy_array(nx.karate_club_graph())
+CLUB = np.array([one == "Officer" for _, one in nx.karate_club_graph().nodes("club")], dtype=int)
+
+
+def generator(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def some_graphs() -> list[np.ndarray]:
+    """Dense, sparse, in pieces, and without edges."""
+    drawn = [nx.gnp_random_graph(25, p, seed=seed) for seed, p in enumerate((0.5, 0.15, 0.05, 0.0))]
+    return [nx.to_numpy_array(one) > 0 for one in drawn]
+
+
+@pytest.mark.parametrize("graph", [KARATE, *some_graphs()])
+def test_measures_equal_those_of_networkx(graph: np.ndarray) -> None:
+    network = nx.from_numpy_array(graph.astype(int))
+    assert float(clustering(graph)) == pytest.approx(nx.average_clustering(network), abs=1e-7)
+    assert float(efficiency(graph)) == pytest.approx(nx.global_efficiency(network), abs=1e-12)
+    found = rich_club(graph)
+    known = nx.rich_club_coefficient(network, normalized=False) if graph.any() else {}
+    for degree, value in known.items():
+        assert found[degree] == pytest.approx(value, abs=1e-12)
+    modules = generator().integers(0, 3, len(graph))
+    if graph.any():
+        parts = [set(np.flatnonzero(modules == one)) for one in range(3)]
+        known = nx.community.modularity(network, parts)
+        assert float(modularity(graph, modules)) == pytest.approx(known, abs=1e-12)
+    else:
+        assert modularity(graph, modules) == clustering(graph) == efficiency(graph) == 0
+        assert np.isnan(rich_club(graph)).all()
+
+
+def test_many_graphs_are_measured_at_once() -> None:
+    graphs = np.stack([one for one in some_graphs()]).reshape(2, 2, 25, 25)
+    modules = generator().integers(0, 3, (2, 2, 25))
+    for measure in (clustering, efficiency, rich_club):
+        each = [[measure(one) for one in row] for row in graphs]
+        np.testing.assert_allclose(measure(graphs), each, atol=1e-7)
+    each = [
+        [modularity(*two) for two in zip(*row, strict=True)]
+        for row in zip(graphs, modules, strict=True)
+    ]
+    np.testing.assert_allclose(modularity(graphs, modules), each)
+
+
+def test_the_karate_club_has_its_published_numbers() -> None:
+    found = [communities(KARATE, generator(seed)) for seed in range(60)]
+    best = max(found, key=lambda one: float(modularity(KARATE, one)))
+    assert float(modularity(KARATE, best)) == pytest.approx(0.4198, abs=1e-4)  # Brandes 2008
+    assert len(set(best)) == 4
+    weighted = max(
+        float(modularity(WEIGHTED, communities(WEIGHTED, generator(seed)))) for seed in range(60)
+    )
+    assert weighted == pytest.approx(0.4449, abs=1e-4)
+    assert float(modularity(KARATE, CLUB)) == pytest.approx(0.3582, abs=1e-4)
+    assert float(modularity(WEIGHTED, CLUB)) == pytest.approx(0.3914, abs=1e-4)
+    assert float(clustering(KARATE)) == pytest.approx(0.5706, abs=1e-4)
+
+
+def test_modularity_of_cliques_is_what_theory_says() -> None:
+    cliques = np.kron(np.eye(4), np.ones((5, 5))).astype(bool) & ~np.eye(20, dtype=bool)
+    module = np.repeat(np.arange(4), 5)
+    assert float(modularity(cliques, module)) == pytest.approx(0.75)
+    np.testing.assert_array_equal(consensus(cliques, generator()), consensus(cliques, generator(1)))
+    for found in (communities(cliques, generator()), consensus(cliques, generator())):
+        assert len(set(found)) == 4
+        assert all(len(set(found[module == one])) == 1 for one in range(4))
+    whole = ~np.eye(8, dtype=bool)
+    assert float(modularity(whole, np.zeros(8, int))) == pytest.approx(0)
+    ring = nx.to_numpy_array(nx.ring_of_cliques(10, 5)) > 0
+    assert float(modularity(ring, np.repeat(np.arange(10), 5))) == pytest.approx(0.8091, abs=1e-4)
+
+
+def test_rings_are_clustered_as_watts_and_strogatz_say_and_rewiring_ends_it() -> None:
+    ring = nx.to_numpy_array(nx.watts_strogatz_graph(200, 10, 0, seed=0)) > 0
+    assert float(clustering(ring)) == pytest.approx(2 / 3)
+    known = {0.0: 3.9, 0.01: 7.4, 0.1: 9.9, 1.0: 1.04}
+    for p, expected in known.items():
+        graph = nx.to_numpy_array(nx.watts_strogatz_graph(200, 10, p, seed=1)) > 0
+        drawn = rewired(graph, count=10, rng=generator())
+        network = nx.from_numpy_array(graph.astype(int))
+        length = nx.average_shortest_path_length(network)
+        others = [
+            nx.average_shortest_path_length(nx.from_numpy_array(one.astype(int))) for one in drawn
+        ]
+        ratio = clustering(graph) / clustering(drawn).mean() / (length / np.mean(others))
+        assert float(ratio) == pytest.approx(expected, rel=0.1)
+
+
+def test_the_strongest_edges_are_kept_and_no_more() -> None:
+    weights = generator().normal(size=(2, 12, 12))
+    weights += weights.swapaxes(1, 2)
+    graphs = strongest(weights, 0.3)
+    assert graphs.sum((1, 2)).tolist() == [2 * edges_of(12, 0.3)] * 2 == [40, 40]
+    assert (graphs == graphs.swapaxes(1, 2)).all() and not graphs[:, range(12), range(12)].any()
+    off = ~np.eye(12, dtype=bool)
+    for graph, weight in zip(graphs, weights, strict=True):
+        assert weight[graph].min() > weight[off & ~graph].max()
+    assert strongest(weights, 1e-9).sum() == 4
+
+
+@pytest.mark.parametrize("graph", [KARATE, *some_graphs()[:3]])
+def test_rewired_graphs_keep_every_degree_and_lose_the_rest(graph: np.ndarray) -> None:
+    drawn = rewired(graph, count=5, rng=generator())
+    assert (drawn.sum(1) == graph.sum(0)).all()
+    assert (drawn == drawn.swapaxes(1, 2)).all()
+    assert not drawn[:, range(len(graph)), range(len(graph))].any()
+    kept = (drawn & graph).sum((1, 2)) / graph.sum()
+    assert (kept < 0.8).all()
+    assert len({one.tobytes() for one in drawn}) == 5
+
+
+def test_every_graph_of_the_same_degrees_is_as_likely() -> None:
+    degrees = [3, 2, 2, 2, 2, 1]
+    pairs = list(combinations(range(6), 2))
+    every = [
+        edges for edges in combinations(pairs, 6)
+        if np.bincount(np.ravel(edges), minlength=6).tolist() == degrees
+    ]  # fmt: skip
+    graph = nx.to_numpy_array(nx.havel_hakimi_graph(degrees)) > 0
+    drawn = Counter(one.tobytes() for one in rewired(graph, count=7200, rng=generator()))
+    assert len(drawn) == len(every) == 36
+    assert chisquare(list(drawn.values())).pvalue > 0.001
+
+
+@pytest.mark.parametrize("graph", [np.zeros((4, 4), bool), ~np.eye(4, dtype=bool)])
+def test_a_graph_that_allows_no_swap_stays_as_it_is(graph: np.ndarray) -> None:
+    np.testing.assert_array_equal(rewired(graph, count=2, rng=generator()), [graph, graph])
+
+
+def test_participation_says_how_evenly_edges_go_to_modules() -> None:
+    star = np.zeros((5, 5), dtype=bool)
+    star[0, 1:] = star[1:, 0] = True
+    found = participation(star, np.array([0, 0, 0, 1, 1]))
+    np.testing.assert_allclose(found, [0.5, 0, 0, 0, 0])
+    alone = participation(np.zeros((3, 3)), np.array([0, 1, 1]))
+    assert np.isnan(alone).all()
