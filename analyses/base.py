@@ -22,7 +22,7 @@ DIMENSIONS = (
     *volume.DIMENSIONS, *volume.EFFECTS,
     "category", "other_category", "other_layer", "item", "draw", "mask",
     "distance", "removed", "model", "depth", "penalty", "axis", "contrast", "arm",
-    "harmed", "patch", "chosen", "density", "reference", "node", "other_node",
+    "harmed", "patch", "chosen", "density", "reference", "against", "node", "other_node",
 )  # fmt: skip
 
 REGISTRY: dict[str, type["Analysis"]] = {}

@@ -130,8 +130,8 @@ class Connectome(Analysis):
             Of the graphs (``reference``: observed, rewired, permuted, rotated), averaged over
             densities, the middle of all and the limits of 95 % of them: ``largest_modularity``,
             ``clustering_coefficient``, ``efficiency`` (layer, reference). ``over_reference``
-            (layer, arm): the small-world ratio of the graph with each reference, 1 for none. These
-            only with `nulls`.
+            (layer, against): the small-world ratio of the graph with each, 1 for none. These only
+            with `nulls`.
             ``matrix`` (node, other_node): how far nodes go together in the layer of the largest
             modularity, by modules, the largest first; NaN of a node with itself.
 
@@ -283,12 +283,12 @@ class Connectome(Analysis):
             clustered[0][0] / clustered[place].mean(0) * efficient[0][0] / efficient[place].mean(0)
             for place in range(1, 1 + len(REFERENCES))
         ]
-        result["over_reference"] = ("arm",), np.mean(ratios, axis=1)
+        result["over_reference"] = ("against",), np.mean(ratios, axis=1)
         return xr.Dataset(
             result,
             coords={
                 "reference": ["observed", *REFERENCES],
-                "arm": list(REFERENCES),
+                "against": list(REFERENCES),
                 "density": list(self.densities),
             },
         )

@@ -319,6 +319,7 @@ NAMED = {
     "read": lambda layer: f"behind block {layer}",
     "later": lambda blocks: f"{words.counted(blocks, 'block')} later",
     "chosen": str,
+    "against": lambda kind: f"{kind} graphs",
     "dose": lambda size: f"{size:+g} standard deviations",
     "offset": lambda away: (
         f"{words.counted(abs(away), 'token')} {'after' if away > 0 else 'before'}"
@@ -335,6 +336,7 @@ NAMED = {
 BY = {
     "arm": "what was done", "harmed": "what was done", "patch": "what was set in",
     "later": "blocks", "chosen": "how they are chosen", "read": "layer read",
+    "against": "what it is held against",
 }  # fmt: skip
 
 
@@ -624,6 +626,14 @@ def _references(found: Found, variable: str) -> Panel:
     )
 
 
+def _densities(found: Found, variable: str) -> Panel:
+    """A line for each density."""
+    values = found.measures[variable]
+    shares = [NAMED["density"](one) for one in values["density"].to_numpy()]
+    lines = values.assign_coords(density=shares)
+    return Panel(_title(variable), READING[variable], intervals(lines, lines, lines, []))
+
+
 def _matrix(found: Found, variable: str) -> Panel:
     values = found.measures[variable]
     modules = words.counted(values.attrs["modules"], "module")
@@ -671,7 +681,8 @@ PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"offset"}): _curve,
     frozenset({"fresh"}): _curve,
     frozenset({"layer", "reference"}): _references,
-    frozenset({"layer", "density"}): _by_row,
+    frozenset({"layer", "density"}): _densities,
+    frozenset({"layer", "against"}): _by_row,
     frozenset({"node", "other_node"}): _matrix,
     frozenset({"layer", "unit"}): _units,
     frozenset({"layer", "removed"}): _removed,

@@ -24,6 +24,14 @@ FONT = "-apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', s
 # Of rows or points.
 FEW = 6
 HEIGHT, TOP, BOTTOM, LEFT, RIGHT = 430, 46, 54, 62, 176
+# Of values of either sign, white where there is none.
+EITHER_SIGN = [
+    [0, "#8a4a00"],
+    [0.25, "#dba56a"],
+    [0.5, "#ffffff"],
+    [0.75, "#7fabd0"],
+    [1, "#0a2f51"],
+]
 # Least distance of two line labels, in pixels.
 LABEL_GAP = 17
 ALONG = {
@@ -257,11 +265,14 @@ def matrix(values: xr.DataArray, *, name: str) -> go.Figure:
     name : str
         For the colour bar.
     """
-    rounded = values.round(2)
-    figure = _map(rounded, name=name, hover="%{y} and %{x}: %{z:.2f}<extra></extra>")
+    figure = _map(values.round(2), name=name, hover="%{y} and %{x}: %{z:.2f}<extra></extra>")
+    most = float(np.abs(values).max())
+    figure.update_traces(zmin=-most, zmax=most, colorscale=EITHER_SIGN, xgap=0, ygap=0)
     for axis in ("xaxis", "yaxis"):
-        figure.update_layout({axis: _axis("units, by module", None) | {"automargin": True}})
-    figure.update_layout(height=560, yaxis={"autorange": "reversed"})
+        bare = _axis("units, by module", None) | {"ticks": "", "showline": False}
+        figure.update_layout({axis: bare | {"showticklabels": False, "constrain": "domain"}})
+    square = {"autorange": "reversed", "scaleanchor": "x"}
+    figure.update_layout(height=400, yaxis=square)
     return figure
 
 

@@ -75,8 +75,8 @@ def test_rotations_have_what_a_spectrum_has_and_not_what_units_have(found: xr.Da
         float(largest.sel(reference="observed")) > float(largest.sel(reference="permuted")) + 0.15
     )
     ratios = found["over_reference"].sel(layer=1)
-    assert float(ratios.sel(arm="rewired")) > 1.25
-    assert float(ratios.sel(arm="rotated")) == pytest.approx(1, abs=0.25)
+    assert float(ratios.sel(against="rewired")) > 1.25
+    assert float(ratios.sel(against="rotated")) == pytest.approx(1, abs=0.25)
 
 
 @pytest.mark.parametrize(("items", "expected"), [(50, 1.90), (100, 1.44), (400, 1.13)])
