@@ -1,14 +1,15 @@
 """Analyses that look where they must not, or count what is no evidence."""
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
 
 from analyses import Analysis, Quantity
 from analyses.base import labels, read
+from analyses.connectome import Connectome
 from analyses.probe import decode, recalls
 from analyses.selectivity import Selectivity, d_prime
 from analyses.splits import Fold, cross_grouped, item_groups
@@ -286,6 +287,54 @@ def blind_analysis(seed: int, broken: bool) -> Outcome:
         expect="less",
         than=0.5,
         controls=ABSENCE,
+    )
+
+
+NETWORK = Connectome(SITE, nodes=40, densities=(0.15,), splits=1, nulls=0)
+OF_NETWORKS: dict[str, dict[str, Any]] = {
+    "untrained_twin": {"margin": 0.05},
+    "rotated_units": {"margin": 0.05, "rotations": 2},
+    "split_half": {"margin": 0.05, "splits": 5},
+}
+NO_NETWORK: dict[str, dict[str, Any]] = {
+    "planted_modules": {"margin": 0.2},
+    "split_half": {"margin": 0.0, "splits": 5},
+}
+
+
+@fault("basis", "rejected", "rotated_units: ")
+def modules_of_a_spectrum(seed: int, broken: bool) -> Outcome:
+    """Activity of few dimensions makes a network with modules, in any basis."""
+    few = {"correlated": True, "item_spread": 2.0} if broken else {"code": "modules", "size": 1.5}
+    subject, noise = (
+        world(randomness(seed, "spectrum"), layers=1, items=12, units=40, **kind)
+        for kind in (few, {})
+    )
+    # Nor does a twin have so few: only the basis tells.
+    subject = replace(subject, twins=noise.twins)
+    return judged(subject, NETWORK, seed=seed, measure="net.modularity", controls=OF_NETWORKS)
+
+
+class BlindNetwork(Connectome):
+    """Sees each unit at other items than the next."""
+
+    def _series(self, subject: Subject, rng: np.random.Generator) -> np.ndarray:
+        return rng.permuted(super()._series(subject, rng), axis=1)
+
+
+@fault("power", "rejected", "planted_modules: ")
+def blind_network(seed: int, broken: bool) -> Outcome:
+    """That there are no modules is claimed by an analysis that could not have seen them."""
+    subject = world(randomness(seed, "blind net"), layers=1, items=12, units=40)
+    kind = BlindNetwork if broken else Connectome
+    return judged(
+        subject,
+        kind(**asdict(NETWORK)),
+        seed=seed,
+        measure="net.modularity",
+        expect="less",
+        than=0.3,
+        controls=NO_NETWORK,
     )
 
 
