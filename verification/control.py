@@ -148,6 +148,44 @@ class Control(ABC):
         )
 
 
+class PlantedControl(Control):
+    """A null control of an absence: what a claim denies is planted, and must be seen."""
+
+    kind: ClassVar[Kind] = "null"
+
+    @property
+    @abstractmethod
+    def planted(self) -> str:
+        """The world, in words."""
+
+    @abstractmethod
+    def plant(self, subject: Subject, measure: Measure, rng: np.random.Generator) -> Subject:
+        """The subject with it.
+
+        Raises
+        ------
+        AnalysisError
+            If it cannot be planted in what the analysis reads.
+        """
+
+    def __call__(
+        self,
+        subject: Subject,
+        measure: Measure,
+        observed: Estimate,
+        hypothesis: Hypothesis,
+        *,
+        rng: np.random.Generator,
+    ) -> Check:
+        world = measure(self.plant(subject, measure, rng))
+        return self.beaten(observed, world, hypothesis.alpha, self.planted)
+
+    def profile(
+        self, subject: Subject, measure: Measure, *, rng: np.random.Generator
+    ) -> xr.DataArray | None:
+        return measure.profile(self.plant(subject, measure, rng)).expand_dims("draw")
+
+
 CONTROLS: dict[str, type[Control]] = {}
 
 

@@ -1,5 +1,6 @@
 """Each control stops the confound that it is for, and lets a clean effect pass."""
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +10,9 @@ from numpy.testing import assert_array_equal
 
 from analyses.acting import Acting
 from analyses.base import Analysis, dealt, read
+from analyses.connectome import Connectome
 from analyses.localiser import Localiser
-from analyses.probe import decode
+from analyses.probe import Probe, decode
 from analyses.selectivity import Selectivity
 from analyses.splits import Fold
 from analyses.steering import Steering
@@ -23,7 +25,7 @@ from verification.effect_worlds import effect_world
 from verification.gate import _judged
 from verification.red_team.fault import PRESENCE
 from verification.statistics import strongest
-from verification.worlds import world
+from verification.worlds import Code, world
 
 
 def passed(found: Verdict) -> dict[str, bool | None]:
@@ -492,3 +494,63 @@ def test_what_changes_what_is_read_is_no_control_of_what_was_done() -> None:
     found = verdict(clean(), controls={**PRESENCE, "random_target": {"margin": 0.1}})
     assert found.status == "invalid"
     assert "'random_target' is of analyses that act on the subject" in found.reason
+
+
+# --- of analyses that read no label
+
+NETWORK = Connectome("resid_post", nodes=40, densities=(0.15,), splits=1, nulls=0)
+OF_NETWORKS = {
+    "untrained_twin": {"margin": 0.05},
+    "rotated_units": {"margin": 0.05},
+    "split_half": {"margin": 0.05, "splits": 5},
+}
+
+
+def network(code: Code, **claimed) -> Verdict:
+    subject = world(np.random.default_rng(0), code=code, size=1.5, layers=1, units=40)
+    settings = {"controls": OF_NETWORKS, "measure": "net.modularity", **claimed}
+    return verdict(subject, NETWORK, **settings)
+
+
+def test_planted_modules_pass_all_that_is_asked_of_networks() -> None:
+    found = network("modules")
+    assert found.status == "supported"
+    assert set(passed(found)) == set(OF_NETWORKS)
+
+
+def test_an_absence_of_modules_is_believed_where_planted_ones_were_seen() -> None:
+    controls = {"planted_modules": {"margin": 0.1}, "split_half": {"margin": 0.0, "splits": 5}}
+    claim = {"controls": controls, "expect": "less", "than": 0.3, "smallest_effect": 0.05}
+    assert network("none", **claim).status == "supported"
+    assert network("modules", **claim).status not in ("supported", "rejected")
+
+
+@pytest.mark.parametrize(
+    ("control", "analysis", "message"),
+    [
+        ("shuffled_labels", NETWORK, "tell labels apart, and this one reads none.*'rotated_units'"),
+        ("surface_only", NETWORK, "tell labels apart, and this one reads none"),
+        ("random_target", NETWORK, "act on the subject, and this one reads it"),
+        ("rotated_units", PUSH, "changes what is read, and here something was done"),
+        ("rotated_units", Probe("resid_post"), "read no label, and this one does"),
+        ("planted_modules", Probe("resid_post"), "read no label, and this one does"),
+        ("random_target", Probe("resid_post"), "act on the subject, and this one reads it"),
+        ("untrained_twin", NETWORK, "^$"),
+        ("rotated_units", NETWORK, "^$"),
+    ],
+)
+def test_a_control_says_why_it_does_not_fit_an_analysis(control, analysis, message) -> None:
+    assert re.search(message, CONTROLS[control].misfit(analysis))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("rotated_units", {"rotations": 0}, "rotations must be at least 1"),
+        ("planted_modules", {"modules": 1}, "modules must be at least 2"),
+        ("planted_modules", {"strength": 1.0}, "strength between 0 and 1"),
+    ],
+)
+def test_settings_that_plant_or_turn_nothing_are_refused(name, settings, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        CONTROLS[name](margin=0.1, **settings)

@@ -8,20 +8,17 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import xarray as xr
 
 from analyses import AnalysisError
 from analyses.base import Asks, labels, vectors
 from scanner import Subject
-from verification.base import Check, Hypothesis, Kind
-from verification.control import Control, control, with_activations
+from verification.control import PlantedControl, control, with_activations
 from verification.measure import Measure
-from verification.statistics import Estimate
 
 
 @control
 @dataclass(frozen=True)
-class PlantedModules(Control):
+class PlantedModules(PlantedControl):
     """Null control of an absence: units of a module share what they do over items.
 
     Attributes
@@ -33,7 +30,6 @@ class PlantedModules(Control):
         The correlation of two units of a module that is added, between 0 and 1.
     """
 
-    kind: ClassVar[Kind] = "null"
     of: ClassVar[tuple[Asks, ...]] = ("structure",)
     modules: int = 6
     strength: float = 0.5
@@ -43,36 +39,14 @@ class PlantedModules(Control):
         if self.modules < 2 or not 0 < self.strength < 1:
             raise ValueError("modules must be at least 2, strength between 0 and 1")
 
-    def __call__(
-        self,
-        subject: Subject,
-        measure: Measure,
-        observed: Estimate,
-        hypothesis: Hypothesis,
-        *,
-        rng: np.random.Generator,
-    ) -> Check:
-        return self.beaten(
-            observed,
-            measure(self.plant(measure.at_its_layer(subject), measure, rng)),
-            hypothesis.alpha,
+    @property
+    def planted(self) -> str:
+        return (
             f"a model with {self.modules} planted modules, of units that correlate by "
-            f"{self.strength:g},",
+            f"{self.strength:g},"
         )
 
-    def profile(
-        self, subject: Subject, measure: Measure, *, rng: np.random.Generator
-    ) -> xr.DataArray | None:
-        return measure.profile(self.plant(subject, measure, rng)).expand_dims("draw")
-
     def plant(self, subject: Subject, measure: Measure, rng: np.random.Generator) -> Subject:
-        """The subject with modules.
-
-        Raises
-        ------
-        AnalysisError
-            If the analysis reads no site.
-        """
         site = getattr(measure.analysis, "site", None)
         if site is None:
             raise AnalysisError("planted_modules needs an analysis that reads a site")

@@ -9,22 +9,19 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import xarray as xr
 
 from analyses import AnalysisError
 from analyses.base import Asks, read
 from analyses.base import labels as labels_of
 from analyses.words import word_means
 from scanner import Subject
-from verification.base import Check, Hypothesis, Kind
-from verification.control import Control, control, with_activations
+from verification.control import PlantedControl, control, with_activations
 from verification.measure import Measure
-from verification.statistics import Estimate
 
 
 @control
 @dataclass(frozen=True)
-class PlantedUnits(Control):
+class PlantedUnits(PlantedControl):
     """Null control of an absence: plant selective units for each category.
 
     Attributes
@@ -36,40 +33,17 @@ class PlantedUnits(Control):
         Their selectivity, as d' between items.
     """
 
-    kind: ClassVar[Kind] = "null"
     of: ClassVar[tuple[Asks, ...]] = ("labels",)
     units: int = 20
     strength: float = 2.0
 
-    def __call__(
-        self,
-        subject: Subject,
-        measure: Measure,
-        observed: Estimate,
-        hypothesis: Hypothesis,
-        *,
-        rng: np.random.Generator,
-    ) -> Check:
-        return self.beaten(
-            observed,
-            measure(self.plant(subject, measure, rng)),
-            hypothesis.alpha,
-            f"a model with {self.units} planted units of d' = {self.strength:g} for each category",
+    @property
+    def planted(self) -> str:
+        return (
+            f"a model with {self.units} planted units of d' = {self.strength:g} for each category"
         )
 
-    def profile(
-        self, subject: Subject, measure: Measure, *, rng: np.random.Generator
-    ) -> xr.DataArray | None:
-        return measure.profile(self.plant(subject, measure, rng)).expand_dims("draw")
-
     def plant(self, subject: Subject, measure: Measure, rng: np.random.Generator) -> Subject:
-        """The subject with selective units.
-
-        Raises
-        ------
-        AnalysisError
-            If there are fewer units than are to be planted, or the analysis reads no site.
-        """
         site, label = (getattr(measure.analysis, name, None) for name in ("site", "label"))
         if site is None or label is None:
             raise AnalysisError("planted_units needs an analysis that reads a site and a label")
