@@ -58,7 +58,7 @@ DIMENSIONS = (
 # Of what was done to a subject. Stimuli may have labels of these names: there they are left out.
 EFFECTS = (
     "part", "target", "later", "column", "kind", "place", "dose", "size", "read", "factor",
-    "offset", "towards",
+    "offset", "towards", "fresh", "tried",
 )  # fmt: skip
 ROWS = ("stimulus", "token", "pair")
 PROVENANCE = (

@@ -10,6 +10,7 @@ from analyses.acting import aimed
 from analyses.saliency import Saliency
 from scanner import Live, Subject
 from scanner.gradients import integrated_gradients, weight_slopes
+from scanner.volume import DIMENSIONS, EFFECTS
 from tests.conftest import sentences_of
 from verification.effect_worlds import effect_world
 
@@ -56,6 +57,7 @@ def test_what_is_kept_is_what_the_scanner_gives(tiny_model, tmp_path) -> None:
     assert float(itself["twin_weights"]) == float(itself["twin_tokens"]) == pytest.approx(1)
     assert float(measured["twin_tokens"]) < 0.8
     np.testing.assert_array_equal(found["first_fresh"], [0, 1, 2, 3])
+    assert set(found.dims) <= {*DIMENSIONS, *EFFECTS}  # a volume of effects holds no others
     # With fresh weights in no block it is the model itself.
     tried = found["tried_stimulus"].values
     for name in ("magnitude", "by_weight", "fisher"):
