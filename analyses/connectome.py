@@ -188,20 +188,29 @@ class Connectome(Analysis):
         nodes = series[:, : self.nodes]
         if name == "modularity":
             return self._halved(nodes, rng)[0]
+        return self._over_rewired(nodes, rng)[name]
+
+    def _over_rewired(self, nodes: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
+        """What graphs have over others of the same degrees, on average over densities."""
         graphs = self._graphs(nodes, rng)
         drawn = [rewired(graph, count=self.rewirings, rng=rng) for graph in graphs]
-        if name == "small_world":
-            return float(np.mean(small_worldness(graphs, drawn)))
         more = [richer(graph, some) for graph, some in zip(graphs, drawn, strict=True)]
-        return float(np.mean(more))
+        return {
+            "small_world": float(np.mean(small_worldness(graphs, drawn))),
+            "rich_club": float(np.mean(more)),
+        }
 
     def _layer(self, series: np.ndarray, rng: np.random.Generator) -> xr.Dataset:
         nodes = series[:, : self.nodes]
-        result = {name: self._measure(name, series, deepcopy(rng)) for name in self.measures}
+        held, agreed = self._halved(nodes, deepcopy(rng))
+        result = {
+            "modularity": held,
+            **self._over_rewired(nodes, deepcopy(rng)),
+            "agreement_of_halves": agreed,
+        }
         weights = self._weights(nodes)
         graphs = self._graphs(nodes, rng)
         modules = [communities(graph, rng) for graph in graphs]
-        result["agreement_of_halves"] = self._halved(nodes, rng)[1]
         result["mean_correlation"] = float(np.abs(weights[np.triu_indices(len(weights), 1)]).mean())
         result["participation_coefficient"] = float(
             np.mean(
