@@ -45,7 +45,7 @@ ACTING = (
 # Of these, what knows labels when it acts, and not when it averages.
 ALONG = ("bus", "lesion", "neurons", "saliency", "scaling", "steering")
 # What is told in relation to all layers.
-ACROSS = {"saliency": ("weights", "twin_weights")}
+ACROSS = {"saliency": ("weights", "twin_weights"), "connectome": ("matrix",)}
 # Analyses that read other sites than the residual stream.
 SITES = {"topography": "z"}
 
