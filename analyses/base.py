@@ -23,11 +23,12 @@ DIMENSIONS = (
     "category", "other_category", "other_layer", "item", "draw", "mask",
     "distance", "removed", "model", "depth", "penalty", "axis", "contrast", "arm",
     "harmed", "patch", "chosen", "density", "reference", "against", "node", "other_node",
+    "subject", "other_subject", "untrained",
 )  # fmt: skip
 
 REGISTRY: dict[str, type["Analysis"]] = {}
 Reading = Literal["linear", "nonlinear"]
-Asks = Literal["labels", "structure", "acts"]
+Asks = Literal["labels", "structure", "likeness", "acts"]
 Registered = TypeVar("Registered", bound=type["Analysis"])
 Named = TypeVar("Named")
 
@@ -58,9 +59,9 @@ class Analysis(ABC):
         Variables of the result that can be no finding whatever they are, and why.
     reads : {'linear', 'nonlinear'}
         By what kind of probe a control is to ask whether the label can be read at all.
-    asks : {'labels', 'structure', 'acts'}
-        Whether it asks what tells labels apart, how activations lie whatever the labels, or what an
-        act on the model does. Controls fit some of these.
+    asks : {'labels', 'structure', 'likeness', 'acts'}
+        Whether it asks what tells labels apart, how activations lie whatever the labels, how alike
+        those of two subjects lie, or what an act on the model does. Controls fit some of these.
     """
 
     asks: ClassVar[Asks] = "labels"
@@ -145,10 +146,8 @@ class Analysis(ABC):
         xarray.DataArray
             (draw, layer), with the attribute ``chance``.
         """
-        worlds = [
-            self(dealt(subject, label_of(self), shuffles), rng=deepcopy(rng))[variable]
-            for _ in range(draws)
-        ]
+        dealings = (dealt(subject, label_of(self), shuffles).together for _ in range(draws))
+        worlds = [self.measured(*group, variable=variable, rng=deepcopy(rng)) for group in dealings]
         return xr.concat(worlds, "draw", combine_attrs="override")
 
 

@@ -139,35 +139,62 @@ def compared(
     n = left.shape[1]
     count = max(1, n // batch)
     order = rng.permutation(n) if count > 1 else np.arange(n)
-    cross, of_left, of_right = 0.0, 0.0, 0.0
+    cross, of_left, of_right = np.zeros(()), np.zeros(()), np.zeros(())
     # Of nearly equal size, none smaller than asked: the debiased form needs four.
     for rows in np.array_split(order, count):
-        one = _grams(left[:, rows], kernel, width)
-        other = one if right is left else _grams(right[:, rows], kernel, width)
+        one = grams(left[:, rows], kernel, width)
+        other = one if right is left else grams(right[:, rows], kernel, width)
         cross = cross + hsic(one, other, "lij,mij->lm")
         of_left = of_left + hsic(one, one, "lij,lij->l")
         of_right = of_right + hsic(other, other, "lij,lij->l")
-    sizes = np.einsum("fl,fm->flm", of_left, of_right)
-    alike = np.einsum("fl,fm->flm", of_left > 0, of_right > 0)
-    debiased, plain = np.divide(
-        cross, np.sqrt(np.abs(sizes)), out=np.full(sizes.shape, np.nan), where=alike
-    )
+    debiased, plain = _normalised(cross, of_left, of_right)
     return debiased, plain
 
 
-def _grams(x: np.ndarray, kernel: Kernel, width: float) -> np.ndarray:
+def among(left: np.ndarray, right: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Debiased CKA among some items, of `grams` of all: theirs need not be computed anew.
+
+    Parameters
+    ----------
+    left, right : numpy.ndarray
+        layer x item x item. The debiased form does not change with their centre.
+    rows : numpy.ndarray
+        Items, four or more.
+
+    Returns
+    -------
+    numpy.ndarray
+        layer of left x layer of right. NaN where a layer is the same for all items.
+    """
+    one, other = (some[:, rows][:, :, rows] for some in (left, right))
+    products = (
+        hsic(one, other, "lij,mij->lm"),
+        hsic(one, one, "lij,lij->l"),
+        hsic(other, other, "lij,lij->l"),
+    )
+    return _normalised(*products)[0]
+
+
+def _normalised(cross: np.ndarray, of_left: np.ndarray, of_right: np.ndarray) -> np.ndarray:
+    """Form x layer x layer; NaN where a layer has no spread."""
+    sizes = np.einsum("fl,fm->flm", of_left, of_right)
+    alike = np.einsum("fl,fm->flm", of_left > 0, of_right > 0)
+    return np.divide(cross, np.sqrt(np.abs(sizes)), out=np.full(sizes.shape, np.nan), where=alike)
+
+
+def grams(x: np.ndarray, kernel: Kernel = "linear", width: float = 1.0) -> np.ndarray:
     """Centred kernel matrices, layer x item x item, of layer x item x unit."""
     centred = x - x.mean(1, keepdims=True)
-    grams = centred @ centred.swapaxes(1, 2)
+    found = centred @ centred.swapaxes(1, 2)
     # What is the same for all items leaves rounding, and would be scaled up to a similarity.
     size = np.einsum("liu,liu->l", x, x)
-    same = np.trace(grams, axis1=1, axis2=2) <= 1e-24 * size
+    same = np.trace(found, axis1=1, axis2=2) <= 1e-24 * size
     if kernel == "rbf":
-        grams = np.array([_gaussian(gram, width) for gram in grams])
-        means = grams.mean(1, keepdims=True)
-        grams += means.mean(2, keepdims=True) - means - means.swapaxes(1, 2)
-    grams[same] = 0
-    return grams
+        found = np.array([_gaussian(gram, width) for gram in found])
+        means = found.mean(1, keepdims=True)
+        found += means.mean(2, keepdims=True) - means - means.swapaxes(1, 2)
+    found[same] = 0
+    return found
 
 
 def _gaussian(gram: np.ndarray, width: float) -> np.ndarray:

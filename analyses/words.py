@@ -135,11 +135,21 @@ def word_means(
     word_codes, word_items : numpy.ndarray
         The label code and name of each item.
     """
-    centred = without_frames(x, frames)
     names, first, which = np.unique(items, return_index=True, return_inverse=True)
-    average = np.eye(len(names))[which].T
-    average /= average.sum(1, keepdims=True)
-    return average @ centred, codes[first], names
+    frame = np.unique(frames, return_inverse=True)[1]
+    average, mean_of_frame = _averages(which), _averages(frame)[frame]
+    # Both at once: one product with what can be large, and no copy of it.
+    words = (average - average @ mean_of_frame) @ x
+    # A unit that is the same for all stimuli leaves rounding.
+    size = np.maximum(x.max(1), -x.min(1))
+    words *= (np.abs(words).max(1) > 1e-13 * size)[:, None]
+    return words, codes[first], names
+
+
+def _averages(which: np.ndarray) -> np.ndarray:
+    """The matrix that averages the rows of each group: group x row."""
+    member = (np.arange(which.max() + 1)[:, None] == which).astype(float)
+    return member / member.sum(1, keepdims=True)
 
 
 def in_spreads(centred: np.ndarray, x: np.ndarray) -> np.ndarray:

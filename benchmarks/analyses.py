@@ -47,7 +47,7 @@ class Race:
     what, against : str
     ours, usual : callable
     tolerance : float
-        By which the answers may differ.
+        By which the answers may differ, times their size where that is above 1.
     part : float
         How much more work ours does than what was timed of the usual way.
     """
@@ -68,8 +68,11 @@ class Race:
         AssertionError
             If the answers differ by more than the tolerance.
         """
-        apart = float(np.abs(self.compared(self.ours()) - self.usual()).max())
-        assert apart <= self.tolerance, f"{self.what}: answers differ by {apart:g}"
+        answer = self.usual()
+        differ = np.abs(self.compared(self.ours()) - answer)
+        apart = float(differ.max())
+        allowed = self.tolerance * np.maximum(1, np.abs(answer))
+        assert (differ <= allowed).all(), f"{self.what}: answers differ by {apart:g}"
         times: tuple[list[float], list[float]] = ([], [])
         for _ in range(REPEATS):
             for call, seconds in zip((self.ours, self.usual), times, strict=True):

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from analyses import REGISTRY, AnalysisError
 from protocols.calibrate import Calibration
+from protocols.compare import comparison
 from protocols.marked_yaml import ProtocolError
 from protocols.preregistration import Form, export
 from protocols.progress import CONSOLE, noted
@@ -91,6 +92,26 @@ def scan(
             run.judge()
             run.report()
     _show_verdicts(run)
+
+
+@app.command
+def compare(
+    *models: Annotated[
+        str, Parameter(help="Two or more: embedded names, folders, or hub ids.", negative="")
+    ],
+    results: Results = RESULTS,
+    stimuli: Annotated[str, Parameter(help="A shipped set, or a table.")] = "concepts",
+    frames: Annotated[int, Parameter(help="Sentences that each word stands in.")] = 2,
+    site: Annotated[str, Parameter(help="In which subjects are compared.")] = "resid_post",
+    twins: Annotated[int, Parameter(help="Untrained networks of each.")] = 1,
+) -> None:
+    """Compare models on the same stimuli: how alike their layers are, what probes carry over.
+
+    Writes a protocol and runs it. It claims nothing: add hypotheses to it to have them judged.
+    """
+    written = comparison(models, results, stimuli=stimuli, frames=frames, site=site, twins=twins)
+    print(f"protocol: {written}")
+    scan(written, results=results)
 
 
 @app.command

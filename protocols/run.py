@@ -158,7 +158,7 @@ class Run:
         for spec in protocol.subjects:
             with noted(f"finding {spec.model}"):
                 source = find_source(spec.model, revision=spec.revision)
-                self.study.check_layers(anatomy(source).layers)
+                self.study.check_layers(spec.model, anatomy(source).layers)
             if any(source.name == other.recording.source.name for other in planned):
                 raise self.study.source.error(
                     ("subjects",),
@@ -247,6 +247,11 @@ class Run:
                 scan={
                     **protocol.scan.model_dump(mode="json"),
                     **specs[self.study.subject_of(hypothesis)].model_dump(mode="json"),
+                    **(
+                        {}
+                        if hypothesis.beside is None
+                        else {"beside": specs[hypothesis.beside].model_dump(mode="json")}
+                    ),
                 },
                 seed=protocol.seed,
             )
@@ -420,13 +425,14 @@ class Run:
         cases = []
         for registration in self.registrations():
             hypothesis = registration.hypothesis
-            model = self.study.subject_of(hypothesis)
+            models = self.study.subjects_of(hypothesis)
             name = hypothesis.measure.partition(".")[0]
             analysis = self.study.analyses[name]
             acting = _acting(name, analysis)
-            used = [one for one in recorded if one.model == model and one.analysis == acting]
+            used = [one for one in recorded if one.model in models and one.analysis == acting]
             site = None if acting else getattr(analysis, "site", None)
-            subject = subjects[acting][model]
+            subject, *beside = (subjects[acting][model] for model in models)
+            subject = subject.set_beside(*beside)
             cases.append(
                 Case(
                     hypothesis,

@@ -34,6 +34,8 @@ from scanner.sites import MEANINGS, OUTSIDE, PAIRED, Kind, SiteError
 from stimuli import StimulusError, StimulusSet, load
 from verification import CONTROLS, Hypothesis, required
 
+# What `compare: SITE` stands for.
+COMPARISONS = ("universality", "transfer", "resemblance")
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$")]
 # Numbers of the report's own analyses, so that a typo in a protocol cannot ask for a day's work.
 Few = Annotated[int, Field(ge=0, le=20)]
@@ -133,7 +135,8 @@ class Protocol(_Part):
         A plain string is a set.
     scan : ScanSpec
     analyses : mapping of str to mapping
-        By a name of one's own: ``{analysis: {setting: value}}``.
+        By a name of one's own: ``{analysis: {setting: value}}``. The line ``compare: SITE`` of a
+        protocol adds those of `COMPARISONS`, under their own names.
     hypotheses : list of Hypothesis
     seed : int
         Of everything random.
@@ -193,8 +196,20 @@ class Study:
         """The model that a hypothesis speaks of."""
         return hypothesis.subject or self.protocol.subjects[0].model
 
-    def check_layers(self, layers: int) -> None:
-        """Hold the layers that hypotheses name, and those that are acted on, against the model.
+    def subjects_of(self, hypothesis: Hypothesis) -> list[str]:
+        """The same, and the one that it is compared with."""
+        one = self.subject_of(hypothesis)
+        return [one] if hypothesis.beside is None else [one, hypothesis.beside]
+
+    def check_layers(self, model: str, layers: int) -> None:
+        """Hold the layers that hypotheses name, and those that are acted on, against a model.
+
+        Parameters
+        ----------
+        model : str
+            A subject as the protocol names it; hypotheses about others are left alone.
+        layers : int
+            How many it has.
 
         Raises
         ------
@@ -207,6 +222,8 @@ class Study:
                 raise self.source.error(("analyses", name, kind, "layers"), why)
         for place, hypothesis in enumerate(self.protocol.hypotheses):
             layer = hypothesis.at.layer
+            if self.subject_of(hypothesis) != model:
+                continue
             if isinstance(layer, int) and layer >= layers:
                 raise self.source.error(
                     ("hypotheses", place, "at", "layer"),
@@ -238,6 +255,7 @@ def load_study(path: Path, *, stimuli: StimulusSet | None = None) -> Study:
         For the first mistake, with file, line, key and what was expected.
     """
     source = read(path)
+    _expand_comparison(source)
     _resolve_sites(source)
     try:
         protocol = Protocol.model_validate(source.data)
@@ -257,6 +275,31 @@ def load_study(path: Path, *, stimuli: StimulusSet | None = None) -> Study:
     _check_columns(source, protocol, analyses, [*map(str, stimuli.table.columns), *TOKEN_LABELS])
     _check_contrasts(source, protocol, analyses, stimuli.table)
     return Study(protocol, path.read_text(encoding="utf-8"), analyses, stimuli, source)
+
+
+def _expand_comparison(source: MarkedYaml) -> None:
+    """Put what `compare` stands for in its place: each of `COMPARISONS`, under its own name.
+
+    Raises
+    ------
+    ProtocolError
+        If it is no site, or one of them stands there already.
+    """
+    if not isinstance(source.data, dict) or "compare" not in source.data:
+        return
+    site = source.data.pop("compare")
+    if not isinstance(site, str):
+        raise source.error(
+            ("compare",), f"expected a site in which subjects are compared, found {site!r}"
+        )
+    analyses = source.data.setdefault("analyses", {})
+    for name in COMPARISONS if isinstance(analyses, dict) else ():
+        if name in analyses:
+            raise source.error(
+                ("analyses", name), "is what `compare` adds; leave one of them out, or rename this"
+            )
+        analyses[name] = {name: {"site": site}}
+        source.lines["analyses", name] = source.lines["compare",]
 
 
 def _resolve_sites(source: MarkedYaml) -> None:
@@ -355,7 +398,8 @@ def _check_subjects(source: MarkedYaml, protocol: Protocol, analyses: dict[str, 
             raise source.error(
                 ("analyses", name, kind),
                 f"compares {analysis.takes} subjects, and the protocol has "
-                f"{len(protocol.subjects)}; name another, or leave `across` out",
+                f"{len(protocol.subjects)}; name another"
+                + (", or leave `across` out" if hasattr(analysis, "across") else ""),
             )
 
 
@@ -455,6 +499,7 @@ def _check_hypotheses(
             raise source.error(
                 (*place, "measure"), f"no analysis is named '{name}'{_nearest(name, analyses)}"
             )
+        _check_beside(source, place, models, hypothesis, analyses[name])
         measures = analyses[name].measures
         why = analyses[name].identities.get(variable)
         if why is not None:
@@ -481,6 +526,30 @@ def _check_hypotheses(
                 f"'{hypothesis.subject}' is not scanned{_nearest(hypothesis.subject, models)}",
             )
         _check_controls(source, (*place, "controls"), protocol, hypothesis, analyses[name])
+
+
+def _check_beside(
+    source: MarkedYaml, place: Place, models: list[str], hypothesis: Hypothesis, analysis: Analysis
+) -> None:
+    """That a claim names as many subjects as its analysis takes at once."""
+    beside, name = hypothesis.beside, hypothesis.measure.partition(".")[0]
+    if analysis.takes is None:
+        raise source.error(
+            (*place, "measure"), f"'{name}' is about all subjects at once, and no claim is judged"
+        )
+    if analysis.takes == 1 and beside is not None:
+        raise source.error((*place, "beside"), f"'{name}' reads one subject; leave it out")
+    if analysis.takes == 2 and beside is None:
+        others = [model for model in models if model != hypothesis.subject]
+        raise source.error(
+            place, f"'{name}' compares two subjects; say `beside`, one of: {', '.join(others)}"
+        )
+    if beside is not None and beside not in models:
+        raise source.error(
+            (*place, "beside"), f"'{beside}' is not scanned{_nearest(beside, models)}"
+        )
+    if beside is not None and beside == hypothesis.subject:
+        raise source.error((*place, "beside"), f"'{beside}' is the subject itself; name another")
 
 
 def _check_controls(
@@ -523,7 +592,7 @@ def _explained(source: MarkedYaml, error: ValidationError) -> ProtocolError:
     )
     place = _named(first["loc"], source)
     if first["type"] == "extra_forbidden":
-        fields = _fields(place[:-1])
+        fields = _fields(place[:-1]) + ["compare"] * (len(place) == 1)
         return source.error(place, f"unknown key{_nearest(str(place[-1]), fields)}")
     if first["type"] == "missing":
         return source.error(place[:-1], f"key '{place[-1]}' is needed")

@@ -18,28 +18,36 @@ class Subject:
         Its recording (see `scanner.volume`).
     twins : mapping of int to xarray.Dataset
         Recordings of the same architecture with fresh weights, by seed.
+    beside : tuple of Subject
+        Other subjects over the same stimuli, where a claim is about several.
     """
 
     name: str
     volume: xr.Dataset
     twins: Mapping[int, xr.Dataset]
+    beside: tuple["Subject", ...] = ()
+
+    @property
+    def together(self) -> tuple["Subject", ...]:
+        """It and those beside it: what an analysis is given at once."""
+        return (replace(self, beside=()), *self.beside)
 
     def take(self, rows: np.ndarray) -> "Subject":
         """The same subject with some of the stimuli, given by their rows, each at most once."""
-        return self._each(lambda volume: _taken(volume, rows))
+        return self._all(lambda volume: _taken(volume, rows))
 
     def keep(self, site: str) -> "Subject":
         """The same subject with one kind of site of its recordings."""
-        return self._each(
+        return self._all(
             lambda volume: volume.drop_vars([kind for kind in volume.data_vars if kind != site])
         )
 
     def load(self) -> "Subject":
         """The same subject with its recordings in memory: volumes are opened lazily."""
-        return self._each(lambda volume: volume.load())
+        return self._all(lambda volume: volume.load())
 
     def at(self, layer: int) -> "Subject":
-        """The same subject with one layer of its recordings.
+        """The same subject with one layer of its recordings; those beside it keep theirs.
 
         Raises
         ------
@@ -49,24 +57,40 @@ class Subject:
         return self._each(lambda volume: volume.sel(layer=[layer]))
 
     def relabel(self, label: str, values: np.ndarray) -> "Subject":
-        """The same recordings under another labelling: one value a stimulus."""
+        """The same recordings under another labelling: one value a stimulus.
+
+        Those beside it keep their labels.
+        """
         return self._each(
             lambda volume: volume.assign_coords({label: ("stimulus", np.asarray(values))})
         )
 
     def twin(self, seed: int) -> "Subject":
-        """The untrained twin of that seed, over the same stimuli and labels.
+        """The untrained twin of that seed, over the same stimuli and labels; beside the same.
 
         Raises
         ------
         KeyError
             If no twin with that seed was recorded.
         """
-        return Subject(f"{self.name}.twin{seed}", self.twins[seed], {})
+        return Subject(f"{self.name}.twin{seed}", self.twins[seed], {}, self.beside)
+
+    def set_beside(self, *others: "Subject") -> "Subject":
+        """The same subject beside others."""
+        return replace(self, beside=others)
+
+    def without_twins(self) -> "Subject":
+        """The same subject alone, and those beside it."""
+        beside = tuple(other.without_twins() for other in self.beside)
+        return replace(self, twins={}, beside=beside)
 
     def replace_volume(self, volume: xr.Dataset) -> "Subject":
         """The same stimuli with something else in the place of the activations."""
         return replace(self, volume=volume, twins={})
+
+    def _all(self, change: Callable[[xr.Dataset], xr.Dataset]) -> "Subject":
+        beside = tuple(other._all(change) for other in self.beside)
+        return replace(self._each(change), beside=beside)
 
     def _each(self, change: Callable[[xr.Dataset], xr.Dataset]) -> "Subject":
         return replace(

@@ -48,6 +48,8 @@ class Hypothesis(BaseModel):
         The controls to survive, with their settings.
     subject : str, optional
         The subject it speaks of; may be left out when the protocol has one.
+    beside : str, optional
+        The subject that it is compared with, if the analysis compares two.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -64,6 +66,8 @@ class Hypothesis(BaseModel):
     alpha: Annotated[float, Field(gt=0, le=0.1)]
     controls: dict[str, dict[str, Any]]
     subject: str | None = None
+    # Left out of the canonical form where it says nothing, so that older registrations stand.
+    beside: Annotated[str | None, Field(exclude_if=lambda beside: beside is None)] = None
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ from analyses.saliency import Saliency
 from analyses.scaling import Scaling
 from analyses.selectivity import Selectivity
 from analyses.steering import Steering
+from analyses.transfer import Transfer
+from analyses.universality import Universality
 from scanner import Subject
 from verification.base import Hypothesis, Verdict
 from verification.effect_worlds import effect_world
@@ -94,6 +96,8 @@ class Kind:
         What is planted.
     than : float or None
         What the measure is claimed to be less than; None if it is claimed to be more than chance.
+    beside : bool
+        Whether it compares two models.
     """
 
     measure: str
@@ -102,6 +106,7 @@ class Kind:
     controls: dict[str, dict[str, Any]]
     code: Code = "direction"
     than: float | None = None
+    beside: bool = False
 
     def case(self, subject: Subject) -> Case:
         """The claim about a subject."""
@@ -124,7 +129,9 @@ class Kind:
 
     def world(self, rng: np.random.Generator, strength: float, **size: Any) -> Subject:
         """A world in which the code has some strength."""
-        return world(rng, code=self.code, size=strength, correlated=True, **size)
+        return world(
+            rng, code=self.code, size=strength, correlated=True, beside=self.beside, **size
+        )
 
     def strength(self, effect: float, size: tuple[tuple[str, Any], ...]) -> float:
         """How strong a code must be for an effect, found by halving on two dozen worlds."""
@@ -160,7 +167,8 @@ class Kind:
         rng = np.random.default_rng([seed, 0])
         explained = EXPLAINED[seed % len(EXPLAINED)]
         surface = SURFACES[rng.integers(len(SURFACES))]
-        of_twins: Code = self.code if self.code in ("paired", "modules") else "direction"
+        known = ("paired", "modules", "shared")
+        of_twins: Code = self.code if self.code in known else "direction"
         codes: dict[str, Code] = {"noise": "none", "surface": surface, "architecture": of_twins}
         return explained, world(
             rng,
@@ -171,6 +179,7 @@ class Kind:
             tails=3.0 if rng.random() < 0.5 else None,
             correlated=rng.random() < 0.5,
             item_spread=rng.choice([0.3, 1.0]),
+            beside=self.beside,
             **SMALL,
         )
 
@@ -252,6 +261,12 @@ STRUCTURE: dict[str, dict[str, Any]] = {
     "split_half": {"margin": 0.05, "splits": 5},
 }
 GRAPHS = Connectome(SITE, nodes=40, densities=(0.15,), splits=1, nulls=0)
+LIKENESS: dict[str, dict[str, Any]] = {
+    "untrained_twin": {"margin": 0.1},
+    "shuffled_items": {"permutations": 99},
+    "beyond_surface": {"margin": 0.05},
+    "split_half": {"margin": 0.05, "splits": 5},
+}
 OVERLAP: dict[str, dict[str, Any]] = {
     "planted_units": {"margin": 0.2, "units": 5, "strength": 2.0},
     "split_half": {"margin": 0.0, "splits": 10},
@@ -277,6 +292,10 @@ KINDS = {
         Kind("connectome.modularity", GRAPHS, 0.3, STRUCTURE, "modules"),
         Kind("connectome.small_world", GRAPHS, 0.8, STRUCTURE, "modules"),
         Kind("connectome.rich_club", GRAPHS, 0.15, STRUCTURE, "modules"),
+        Kind("universality.cka", Universality(SITE), 0.2, LIKENESS, "shared", beside=True),
+        Kind("universality.rsa", Universality(SITE), 0.2, LIKENESS, "shared", beside=True),
+        Kind("universality.neighbours", Universality(SITE), 0.1, LIKENESS, "shared", beside=True),
+        Kind("transfer.balanced_accuracy", Transfer(SITE), 0.1, DECODING, beside=True),
         ActingKind("ablation.drop_refitted", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),
         ActingKind("ablation.drop_frozen", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),
         ActingKind("ablation.divergence", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),

@@ -15,6 +15,24 @@ from verification.base import Check, Hypothesis, Kind
 from verification.measure import Measure
 from verification.statistics import Estimate
 
+# What analyses do, and what a claim about it is held against.
+READS: dict[Asks, str] = {
+    "labels": "tell labels apart",
+    "structure": "read how the units of a model go together",
+    "likeness": "read how alike two models are",
+    "acts": "act on the subject",
+}
+HELD: dict[Asks, str] = {
+    "labels": "Claims of what tells labels apart are held against 'shuffled_labels' and "
+    "'surface_only', or 'planted_units' if they are of absence",
+    "structure": "Claims of structure are held against 'rotated_units', or 'planted_modules' if "
+    "they are of absence",
+    "likeness": "Claims of likeness are held against 'shuffled_items' and 'beyond_surface', or "
+    "'planted_likeness' if they are of absence",
+    "acts": "Claims of what was done are held against 'random_target', or 'known_target' if they "
+    "are of absence",
+}
+
 
 @dataclass(frozen=True)
 class Control(ABC):
@@ -26,7 +44,7 @@ class Control(ABC):
 
     kind: ClassVar[Kind]
     # What an analysis must ask for that it can be held against it.
-    of: ClassVar[tuple[Asks, ...]] = ("labels", "structure", "acts")
+    of: ClassVar[tuple[Asks, ...]] = ("labels", "structure", "likeness", "acts")
     decided_by_p: ClassVar[bool] = False  # so that a margin of zero still asks for something
     margin: float
 
@@ -48,21 +66,16 @@ class Control(ABC):
         """Why an analysis cannot be held against it; empty if it can."""
         if analysis.asks in cls.of:
             return ""
-        if cls.of == ("acts",):
-            return f"'{name_of(cls)}' is of analyses that act on the subject, and this one reads it"
         if analysis.asks == "acts":
             return (
                 f"'{name_of(cls)}' changes what is read, and here something was done: that cannot "
-                "be done anew to the changed subject. Claims of what was done are held against "
-                "'random_target', or 'known_target' if they are of absence"
+                f"be done anew to the changed subject. {HELD['acts']}"
             )
-        if analysis.asks == "structure":
-            return (
-                f"'{name_of(cls)}' is of analyses that tell labels apart, and this one reads none. "
-                "Claims of structure are held against 'rotated_units', or 'planted_modules' if "
-                "they are of absence"
-            )
-        return f"'{name_of(cls)}' is of analyses that read no label, and this one does"
+        of = " or ".join(READS[one] for one in cls.of)
+        return (
+            f"'{name_of(cls)}' is of analyses that {of}, and this one does not. "
+            f"{HELD[analysis.asks]}"
+        )
 
     @property
     def reserves(self) -> float:

@@ -31,6 +31,10 @@ REQUIRED: Mapping[Asks, Mapping[str, tuple[str, ...]]] = {
         "greater": ("untrained_twin", "rotated_units", "split_half"),
         "less": ("planted_modules", "split_half"),
     },
+    "likeness": {
+        "greater": ("untrained_twin", "shuffled_items", "beyond_surface", "split_half"),
+        "less": ("planted_likeness", "split_half"),
+    },
     "acts": {
         "greater": ("untrained_twin", "random_target", "split_half"),
         "less": ("known_target", "split_half"),

@@ -56,7 +56,7 @@ class Measure:
         # A fresh generator each time: subject and control are split alike, so that they differ
         # only by what the control changed.
         rng = stream(self.seed, self.hypothesis.id, "analysis")
-        return self.analysis.measured(subject, variable=self.variable, rng=rng)
+        return self.analysis.measured(*subject.together, variable=self.variable, rng=rng)
 
     def effect(self, subject: Subject) -> float:
         """How far the measure lies on the side that the hypothesis expects.
@@ -89,7 +89,7 @@ class Measure:
         if self.half_samples is None:
             raise TypeError("a measure without half-samples has no interval")
         # Of twins and other layers nobody asks, and they would be taken along.
-        subject = self.at_its_layer(alone(replace(subject, twins={})))
+        subject = self.at_its_layer(alone(subject.without_twins()))
         draws = [self.effect(subject.take(rows)) for rows in self.half_samples.rows]
         return Estimate(
             self.effect(subject),

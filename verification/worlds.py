@@ -13,9 +13,14 @@ import xarray as xr
 from scanner import Subject
 
 Surface = Literal["length", "frequency", "letter", "position", "token"]
-Code = Literal["none", "direction", "graded", "localist", "paired", "item", "modules"] | Surface
+Code = (
+    Literal["none", "direction", "graded", "localist", "paired", "item", "modules", "shared"]
+    | Surface
+)
 SITE = "resid_post"
 MODULES = 6
+# What items have in two models, in so many directions.
+SHARED = 6
 
 
 def world(
@@ -36,6 +41,7 @@ def world(
     twin_code: Code = "none",
     twins: int = 2,
     own_frames: bool = False,
+    beside: bool = False,
 ) -> Subject:
     """Make a subject and its twins.
 
@@ -46,7 +52,8 @@ def world(
         What the activations carry: nothing; one random direction a category; every unit a little;
         five units a category; one direction a category, of either sign, so that no line tells it;
         the item alone (no category); what a sixth of the units share over items, whatever their
-        category; or a property of the word's surface.
+        category; what items have in this model and in the one beside it; or a property of the
+        word's surface.
     size : float
         Strength of the code, in units of the noise.
     categories, items, frames, layers, units : int
@@ -64,6 +71,8 @@ def world(
     twins : int
     own_frames : bool
         Whether each category has frames of its own, as no stimulus set should.
+    beside : bool
+        Whether a second model that reads the same stands beside it, of two thirds as many units.
     """
     n = categories * items
     category = np.repeat(np.arange(categories), items * frames)
@@ -95,19 +104,29 @@ def world(
         "position": position,
         "token": surface["token"][item].astype(str),  # a name, whatever its number
     }
-    mixing = _mixing(rng, units) if correlated else None
 
-    def drawn(*shape: int) -> np.ndarray:
-        values = rng.normal(size=shape) if tails is None else _heavy(rng, tails, shape)
-        return values if mixing is None else values @ mixing
+    def modelled(name: str, units: int) -> Subject:
+        mixing = _mixing(rng, units) if correlated else None
+        moved = rng.normal(size=(layers, 1 + frame.max(), units))[:, frame]
+        volume = recorded(code, None, mixing, moved)
+        made = {seed: recorded(twin_code, seed, mixing, moved) for seed in range(twins)}
+        return Subject(name, volume, made)
 
-    shared = rng.normal(size=(layers, 1 + frame.max(), units))[:, frame]
+    def recorded(
+        planted: Code, seed: int | None, mixing: np.ndarray | None, moved: np.ndarray
+    ) -> xr.Dataset:
+        units = moved.shape[2]
 
-    def recorded(planted: Code, seed: int | None = None) -> xr.Dataset:
-        x = noise * drawn(layers, len(item), units) + shared
+        def drawn(*shape: int) -> np.ndarray:
+            values = rng.normal(size=shape) if tails is None else _heavy(rng, tails, shape)
+            return values if mixing is None else values @ mixing
+
+        x = noise * drawn(layers, len(item), units) + moved
         x += item_spread * drawn(layers, n, units)[:, item]
         if planted in get_args(Surface):
             x += size * _carried(known[planted], layers, units, rng)
+        elif planted == "shared":
+            x += size * (latent[item] @ rng.normal(size=(layers, SHARED, units)))
         else:
             pattern = _coded(planted, category, item, layers, units, rng)
             # Along the factors of the noise, so that a size is as hard to read in each world.
@@ -126,8 +145,9 @@ def world(
             },
         )  # fmt: skip
 
-    volume = recorded(code)
-    return Subject("toy", volume, {seed: recorded(twin_code, seed) for seed in range(twins)})
+    latent = rng.normal(size=(n, SHARED)) if "shared" in (code, twin_code) else np.empty((n, 0))
+    subject = modelled("toy", units)
+    return subject.set_beside(modelled("other", 2 * units // 3)) if beside else subject
 
 
 def _surface(

@@ -102,7 +102,7 @@ def _card(
         place,
         hypothesis,
         verdict,
-        study.subject_of(hypothesis),
+        " beside ".join(study.subjects_of(hypothesis)),
         quantity.meaning,
         percent(level),
         _expected(hypothesis, verdict["reference"]),
@@ -193,6 +193,11 @@ def _world_words(name: str, draws: int) -> str:
         "known_target": "Dashed: what surely has an effect.",
         "rotated_units": "Dotted: the same activations in other bases, whose units are turned at "
         "random.",
+        "shuffled_items": f"Grey: {counted(draws, 'shuffling')} of the items of the other model, "
+        "and their range.",
+        "beyond_surface": "Green, dashed: both models without what the surface of the words "
+        "predicts of them.",
+        "planted_likeness": "Dashed: a model that has been made like the other.",
         "planted_modules": "Dashed: a model with modules planted in every layer.",
         "planted_units": "Dashed: a model with selective units planted in every layer.",
     }
@@ -230,7 +235,7 @@ def _how(study: Study, hypothesis: Hypothesis, verdict: Mapping[str, Any]) -> li
     required = [control for control in hypothesis.controls if control in CONTROLS]
     return [
         ("Measure", f"{hypothesis.measure}: {kind} ({', '.join(settings) or 'default settings'})"),
-        ("Subject", study.subject_of(hypothesis)),
+        ("Subject", " beside ".join(study.subjects_of(hypothesis))),
         ("Layer", _layer(hypothesis, verdict)),
         ("Items", f"{verdict['items']} that judge"),
         (

@@ -17,7 +17,7 @@ from analyses import Analysis
 from analyses.base import groups
 from protocols.report import words
 from protocols.report.figures import (
-    between_categories,
+    apart,
     between_layers,
     by_category,
     by_row,
@@ -207,6 +207,19 @@ READING = {
     "contain weaker ones where it is low.",
     "participation_coefficient": "How evenly the connections of a unit go to all modules, on "
     "average: 0 where all stay in one.",
+    "cka_map": "CKA of every layer of one model with every layer of the other, over all items.",
+    "rsa_map": "The rank correlation of the distances of items in both layers.",
+    "neighbours_map": "The share of an item's neighbours that both layers agree on, beyond chance.",
+    "path": "The layer of the other model that matches, if depth grows with depth: the path "
+    "through the map on which layers are most alike.",
+    "by_training": "CKA with the most alike layer, where neither model is untrained, the first, "
+    "the second, or both: what networks share that have learned nothing comes from the words.",
+    "own_accuracy": "What the probe reads in its own model.",
+    "mapped": "How much of the variance of this model's patterns a map from the other gives, in "
+    "items that did not fit it.",
+    "apart": "One less the CKA of layers with the most alike layer of the other model, on average. "
+    "Models that are close stand side by side. Darker is more.",
+    "places": "A map of all models: what is close in it is alike.",
     "matrix": "Every two units of layer {layer}, where modularity is largest, by {modules} that "
     "runs agree on, the largest first.",
     "additivity_of": "How much of what the network makes of a vector added at once it makes of its "
@@ -284,6 +297,15 @@ TITLES = {
     "over_reference": "small-world ratio",
     "excess": "modularity above that of rotations",
     "participation_coefficient": "participation coefficient",
+    "cka_map": "CKA",
+    "rsa_map": "correlation of distances",
+    "neighbours_map": "shared neighbours",
+    "path": "matching layer of the other model",
+    "by_training": "CKA",
+    "own_accuracy": "balanced accuracy in its own model",
+    "mapped": "variance that is mapped",
+    "apart": "distance",
+    "places": "map of models",
     "matrix": "how far units go together",
     "additivity_of": "additivity",
     "additivity_of_size": "additivity",
@@ -319,6 +341,7 @@ NAMED = {
     "read": lambda layer: f"behind block {layer}",
     "later": lambda blocks: f"{words.counted(blocks, 'block')} later",
     "chosen": str,
+    "untrained": lambda which: f"{which} untrained",
     "against": lambda kind: f"{kind} graphs",
     "dose": lambda size: f"{size:+g} standard deviations",
     "offset": lambda away: (
@@ -612,8 +635,18 @@ def _categories(found: Found, variable: str) -> Panel:
     """Of the layer at which the analysis's first measure is greatest."""
     assert found.first is not None
     best = found.best(found.first)
-    figure = between_categories(found.measures[variable].sel(layer=best), name="mean distance")
+    figure = apart(found.measures[variable].sel(layer=best), name="mean distance")
     return Panel("distance of categories", READING[variable].format(layer=best), figure)
+
+
+def _subjects(found: Found, variable: str) -> Panel:
+    """How far all subjects are apart; of one alone there is nothing to see."""
+    figure = apart(found.measures[variable], name=_title(variable))
+    return Panel("distance of models", READING[variable], figure)
+
+
+def _places_of_subjects(found: Found, variable: str) -> Panel:
+    return Panel(_title(variable), READING[variable], plane(found.measures[variable]))
 
 
 def _references(found: Found, variable: str) -> Panel:
@@ -683,6 +716,9 @@ PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"layer", "reference"}): _references,
     frozenset({"layer", "density"}): _densities,
     frozenset({"layer", "against"}): _by_row,
+    frozenset({"layer", "untrained"}): _by_row,
+    frozenset({"subject", "other_subject"}): _subjects,
+    frozenset({"subject", "axis"}): _places_of_subjects,
     frozenset({"node", "other_node"}): _matrix,
     frozenset({"layer", "unit"}): _units,
     frozenset({"layer", "removed"}): _removed,

@@ -70,11 +70,15 @@ LOOKS = {
     "planted_units": Look("#a6487f", "dash", 1.8, "planted units"),
     "rotated_units": Look("#00857c", "dot", 1.6, "units rotated"),
     "planted_modules": Look("#a6487f", "dash", 1.8, "planted modules"),
+    "shuffled_items": Look("#8b959c", "solid", 0.8, "shuffled items"),
+    "beyond_surface": Look("#007a5a", "dash", 1.8, "beyond the surface"),
+    "planted_likeness": Look("#a6487f", "dash", 1.8, "planted likeness"),
     "random_target": Look("#007a5a", "solid", 0.8, "random targets"),
     "known_target": Look("#a6487f", "dash", 1.8, "known to have an effect"),
 }
 # The other colours of the same palette, for lines that stand side by side.
 MODELS = ("#0b5a94", "#d55e00", "#007a5a", "#a6487f", "#7a6a00", "#3b9bd4", "#1d2429")
+NAMED_POINTS = 30
 SYMBOLS = ("circle", "diamond", "cross", "square")
 OTHER = Look("#7a6a00", "dashdot", 1.4, "")
 
@@ -231,21 +235,22 @@ def by_row(values: xr.DataArray, *, name: str) -> go.Figure:
     return figure
 
 
-def between_categories(values: xr.DataArray, *, name: str) -> go.Figure:
-    """How far categories are from each other in one layer, those that lie close side by side.
+def apart(values: xr.DataArray, *, name: str) -> go.Figure:
+    """How far categories or subjects are from each other, those that lie close side by side.
 
     Parameters
     ----------
     values : xarray.DataArray
-        category, other_category: symmetric.
+        one x other: symmetric.
     name : str
         For the colour bar.
     """
     filled = np.nan_to_num(values.to_numpy(), nan=float(values.min()))
-    apart = filled - filled.min()
-    apart[np.diag_indices_from(apart)] = 0
-    order = leaves_list(linkage(squareform(apart, checks=False), "average", optimal_ordering=True))
-    ordered = values.isel(category=order[::-1], other_category=order)
+    pairs = filled - filled.min()
+    pairs[np.diag_indices_from(pairs)] = 0
+    order = leaves_list(linkage(squareform(pairs, checks=False), "average", optimal_ordering=True))
+    one, other = values.dims
+    ordered = values.isel({one: order[::-1], other: order})
     figure = _map(ordered, name=name, hover="%{y} and %{x}: %{z:.3f}<extra></extra>")
     figure.update_layout(
         height=100 + BOTTOM + 26 * max(4, len(order)),
@@ -375,14 +380,20 @@ def intervals(
 
 
 def plane(places: xr.DataArray) -> go.Figure:
-    """Items in a plane, coloured by their label, with a menu of the layers.
+    """Items or subjects in a plane, coloured by their label, with a menu of the layers if any.
 
     Parameters
     ----------
     places : xarray.DataArray
-        layer, item, axis; with a coordinate ``label`` of the items.
+        layer, item, axis, or without a layer; with a coordinate ``label`` of the items.
     """
     figure = go.Figure()
+    (of,) = places["label"].dims
+    places = places.rename({of: "item"})
+    if "layer" not in places.dims:
+        places = places.expand_dims("layer").assign_coords(layer=[0])
+    # Names that fit beside their points are told there.
+    mode = "markers+text" if places.sizes["item"] <= NAMED_POINTS else "markers"
     names = np.unique(places["label"].to_numpy())
     layers = places["layer"].to_numpy().tolist()
     last = len(layers) - 1
@@ -393,7 +404,8 @@ def plane(places: xr.DataArray) -> go.Figure:
             figure.add_scatter(
                 x=[_json_number(x) for x in points[:, 0]],
                 y=[_json_number(y) for y in points[:, 1]],
-                mode="markers", name=str(name), visible=number_of_layer == last,
+                mode=mode, name=str(name), visible=number_of_layer == last,
+                textposition="top center", cliponaxis=False,
                 text=places["item"].to_numpy()[inside].tolist(),
                 marker={
                     "color": MODELS[order % len(MODELS)], "size": 7, "opacity": 0.8,
@@ -414,7 +426,7 @@ def plane(places: xr.DataArray) -> go.Figure:
     figure.update_layout(
         height=460,
         legend={"orientation": "h", "y": -0.02, "yanchor": "top", "x": 0},
-        updatemenus=[
+        updatemenus=[] if last == 0 else [
             {"buttons": menu, "active": last, "x": 0, "xanchor": "left", "y": 1.02,
              "yanchor": "bottom", "pad": {"t": 0}}
         ],

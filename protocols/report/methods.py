@@ -284,6 +284,14 @@ def _control(name: str, controls: list[Control]) -> str:
         "rotated_units": f"The same activations in {fields.get('rotations')} bases at random, "
         "which keep all covariances and forget which unit is which, had to be exceeded by a margin "
         f"({margin}), the strongest counted by how often it is in halves of the items.",
+        "shuffled_items": "Items of the other model were shuffled "
+        f"{fields.get('permutations')} times (Phipson & Smyth 2010).",
+        "beyond_surface": "What the surface of the words (length, frequency, position, tokens, "
+        "letters) predicts of both models, by ridge regressions whose penalties were chosen on "
+        "items left out (Golub et al. 1979), was taken out of them (Robinson 1988), and the effect "
+        f"had to keep at least the margin ({margin}).",
+        "planted_likeness": f"A model of whose variance a share of {fields.get('share')} is the "
+        f"other's, turned at random, had to fail the claim by a margin ({margin}).",
         "planted_modules": f"A model with {fields.get('modules')} planted modules of units, whose "
         f"correlation with each other is raised by {fields.get('strength')}, had to fail the claim "
         f"by a margin ({margin}).",

@@ -166,6 +166,38 @@ def _similarity(name: str, settings: Mapping[str, Any]) -> str:
     )
 
 
+def _universality(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"The likeness of two models (analysis '{name}') in {settings['site']} over items was the "
+        "debiased centred kernel alignment (Kornblith et al. 2019; Song et al. 2012), the rank "
+        "correlation of cosine distances (Kriegeskorte et al. 2008) and, of the nearest "
+        f"{percent(settings['neighbours'])} of items by cosine, the share that is the same (Huh et "
+        "al. 2024), less chance, each with the layer of the other model, of "
+        f"{settings['depths']} through its depth, that was most alike in other items "
+        f"({settings['splits']} halvings), without units of outlying spread (Davari et "
+        "al. 2022). Depths were matched by dynamic programming (Sakoe & Chiba 1978)."
+    )
+
+
+def _transfer(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"Direction transfer (analysis '{name}'): a ridge probe of {settings['label']} in "
+        f"{settings['site']} of one model read the other through a ridge map between the layers "
+        "that are most alike (after Lenc & Vedaldi 2015; Bansal et al. 2021), both with penalty "
+        f"{settings['penalty']:g} in units of the mean squared length of a training pattern, in "
+        f"items that had fitted neither ({settings['item_folds']} groups in turn)."
+    )
+
+
+def _resemblance(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"Distances of all models (analysis '{name}') are one less the centred kernel alignment of "
+        f"layers of {settings['site']} with the most alike layer of the other in other items "
+        f"({settings['splits']} halvings), averaged over layers, both ways; their map is classical "
+        "scaling (Torgerson 1952)."
+    )
+
+
 def _rsa_models(name: str, settings: Mapping[str, Any]) -> str:
     where = (
         "all subjects at once, at layers of the same depth" if settings["across"] else "each layer"
@@ -552,6 +584,9 @@ _PROSE = {
     "dimensionality": _dimensionality,
     "participation": _participation,
     "connectome": _connectome,
+    "universality": _universality,
+    "transfer": _transfer,
+    "resemblance": _resemblance,
 }
 
 

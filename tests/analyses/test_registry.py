@@ -45,9 +45,17 @@ ACTING = (
 # Of these, what knows labels when it acts, and not when it averages.
 ALONG = ("bus", "lesion", "neurons", "saliency", "scaling", "steering")
 # What is told in relation to all layers.
-ACROSS = {"saliency": ("weights", "twin_weights"), "connectome": ("matrix",)}
+ACROSS = {
+    "saliency": ("weights", "twin_weights"),
+    "connectome": ("matrix",),
+    "universality": ("path",),
+}
 # Analyses that read other sites than the residual stream.
 SITES = {"topography": "z"}
+
+
+# Analyses that compare two subjects.
+PAIRS = ("universality", "transfer")
 
 
 def made(name: str) -> Analysis:
@@ -68,7 +76,7 @@ def subject_of(name: str, **settings: Any) -> Subject:
     if name in ACTING:
         layers = settings.get("layers", 2)
         return effect_world(np.random.default_rng(0), made(name), size=0.5, layers=layers)
-    subject = world(np.random.default_rng(0), **settings)
+    subject = world(np.random.default_rng(0), beside=name in PAIRS, **settings)
     if name == "time_course":
         return in_tokens(subject)
     if name not in SITES:
@@ -151,14 +159,14 @@ def test_settings_cannot_be_changed_after_construction(name: str) -> None:
 def test_same_generator_same_answer_and_the_recording_is_left_alone(name: str) -> None:
     subject = subject_of(name, code="direction")
     before = subject.volume.copy(deep=True)
-    first, second = (made(name)(subject, rng=np.random.default_rng(3)) for _ in range(2))
+    first, second = (made(name)(*subject.together, rng=np.random.default_rng(3)) for _ in range(2))
     xr.testing.assert_identical(first, second)
     xr.testing.assert_identical(before, subject.volume)
 
 
 @every
 def test_dimensions_are_in_the_vocabulary_and_measures_tell_their_chance(name: str) -> None:
-    result = made(name)(subject_of(name), rng=np.random.default_rng(0))
+    result = made(name)(*subject_of(name).together, rng=np.random.default_rng(0))
     assert set(map(str, result.dims)) <= set(DIMENSIONS)
     for measure, quantity in made(name).measures.items():
         assert result[measure].dims == ("layer",)
@@ -168,8 +176,8 @@ def test_dimensions_are_in_the_vocabulary_and_measures_tell_their_chance(name: s
 @pytest.mark.parametrize("name", sorted(n for n in REGISTRY if REGISTRY[n].measures))
 def test_layers_are_independent_as_the_gate_relies_on(name: str) -> None:
     subject = subject_of(name, code="direction", layers=3)
-    whole = made(name)(subject, rng=np.random.default_rng(3))
-    alone = made(name)(subject.at(2), rng=np.random.default_rng(3))
+    whole = made(name)(*subject.together, rng=np.random.default_rng(3))
+    alone = made(name)(*subject.at(2).together, rng=np.random.default_rng(3))
     left, right = (one.drop_vars(ACROSS.get(name, ())) for one in (whole.sel(layer=[2]), alone))
     xr.testing.assert_allclose(left, right)
 
@@ -179,15 +187,17 @@ def test_the_order_of_stimuli_changes_nothing(name: str) -> None:
     subject = subject_of(name, code="direction")
     order = np.random.default_rng(1).permutation(subject.volume.sizes["stimulus"])
     mixed = subject.take(order)
-    found, again = (made(name)(one, rng=np.random.default_rng(3)) for one in (subject, mixed))
+    found, again = (
+        made(name)(*one.together, rng=np.random.default_rng(3)) for one in (subject, mixed)
+    )
     xr.testing.assert_allclose(found, again, rtol=1e-9, atol=1e-9)
 
 
 @every
 def test_a_report_draws_what_it_gives(name: str) -> None:
     subject, analysis = subject_of(name, code="direction"), made(name)
-    found = analysis(subject, rng=np.random.default_rng(3))
-    twin = analysis(alone(subject), rng=np.random.default_rng(4))
+    found = analysis(*subject.together, rng=np.random.default_rng(3))
+    twin = analysis(*alone(subject).together, rng=np.random.default_rng(4))
     drawn = panels(Found(found, [twin], ["one"], next(iter(analysis.measures), None)), analysis)
     assert len({panel.name for panel in drawn}) == len(drawn)
     for panel in drawn:
@@ -200,7 +210,7 @@ def test_an_unknown_site_is_named(name: str) -> None:
     subject, other = subject_of(name), "q" if name in SITES else "mlp_act"
     known = SITES.get(name, "resid_post")
     with pytest.raises(AnalysisError, match=f"no site '{other}'.*recorded are {known}"):
-        dataclasses.replace(made(name), site=other)(subject, rng=np.random.default_rng(0))
+        dataclasses.replace(made(name), site=other)(*subject.together, rng=np.random.default_rng(0))
 
 
 @every_reader
@@ -208,11 +218,11 @@ def test_an_unknown_label_is_named(name: str) -> None:
     subject = subject_of(name)
     rng = np.random.default_rng(0)
     with pytest.raises(AnalysisError, match="no label 'valence'; they have text, item"):
-        dataclasses.replace(made(name), label="valence")(subject, rng=rng)
+        dataclasses.replace(made(name), label="valence")(*subject.together, rng=rng)
     if name in ("lesion", "steering"):
         return  # which describe one category as well as two
     label = label_of(made(name))
     one = subject.volume[label].to_numpy()[0]
     same = subject.relabel(label, np.full(subject.volume.sizes["stimulus"], one))
     with pytest.raises(AnalysisError, match=f"'{label}' has one value"):
-        made(name)(same, rng=rng)
+        made(name)(*same.together, rng=rng)

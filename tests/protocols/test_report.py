@@ -594,7 +594,7 @@ def test_categories_that_are_close_stand_side_by_side_and_the_diagonal_falls() -
         apart, dims=("category", "other_category"),
         coords={"category": names, "other_category": names},
     )  # fmt: skip
-    shown = json.loads(figures.between_categories(values, name="mean distance").to_json() or "")
+    shown = json.loads(figures.apart(values, name="mean distance").to_json() or "")
     map_ = shown["data"][0]
     assert map_["x"] == map_["y"][::-1]
     places = {name: place for place, name in enumerate(map_["x"])}

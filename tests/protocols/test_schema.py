@@ -353,6 +353,100 @@ def test_an_analysis_across_subjects_needs_two_of_them(tmp_path: Path) -> None:
     assert load_study(written(tmp_path, alone)).analyses["both"].takes is None
 
 
+ALIKE = GOOD.replace("[smollm2-135m-instruct]", "[smollm2-135m-instruct, other/model]")
+ALIKE = (
+    ALIKE[: ALIKE.index("analyses:")]
+    + """\
+compare: resid_post
+hypotheses:
+  - id: alike
+    claim: Both lie alike.
+    rationale: Because it was published.
+    measure: universality.cka
+    subject: smollm2-135m-instruct
+    beside: other/model
+    at: {layer: 0}
+    expect: greater
+    than: chance
+    smallest_effect: 0.1
+    alpha: 0.01
+    controls:
+      untrained_twin: {margin: 0.1}
+      shuffled_items: {permutations: 19}
+      beyond_surface: {margin: 0.05}
+      split_half: {margin: 0.0}
+"""
+)
+
+
+def test_a_comparison_stands_for_the_analyses_of_several_subjects(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, ALIKE))
+    assert list(study.analyses) == ["universality", "transfer", "resemblance"]
+    assert {analysis.site for analysis in study.analyses.values()} == {"resid_post"}
+    (hypothesis,) = study.protocol.hypotheses
+    assert study.subjects_of(hypothesis) == ["smollm2-135m-instruct", "other/model"]
+    own = "analyses:\n  universality: {universality: {site: resid_post}}\n"
+    written_out = "  transfer: {transfer: {site: resid_post}}\n"
+    written_out += "  resemblance: {resemblance: {site: resid_post}}\n"
+    spelt = load_study(written(tmp_path, ALIKE.replace("compare: resid_post\n", own + written_out)))
+    assert spelt.sha256 == study.sha256
+
+
+def test_layers_of_a_claim_are_those_of_its_first_subject(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, ALIKE.replace("layer: 0", "layer: 20")))
+    study.check_layers("smollm2-135m-instruct", 30)
+    study.check_layers("other/model", 18)
+    with pytest.raises(ProtocolError, match="20 is none of the model's 18 layers"):
+        study.check_layers("smollm2-135m-instruct", 18)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("compare: resid_post", "compare: [resid_post]", "line 7: compare: expected a site"),
+        (
+            "compare: resid_post",
+            "compare: resid_pots",
+            r"line 7: analyses.universality.*resid_pots",
+        ),
+        (
+            "compare: resid_post",
+            "compare: resid_post\nanalyses: {transfer: {transfer: {site: resid_post}}}",
+            "line 8: analyses.transfer: is what `compare` adds",
+        ),
+        ("compare: resid_post", "comparre: resid_post", "unknown key; did you mean 'compare'"),
+        (
+            "    beside: other/model\n",
+            "",
+            "'universality' compares two subjects; say `beside`, one",
+        ),
+        (
+            "beside: other/model",
+            "beside: other/modle",
+            "is not scanned; did you mean 'other/model'",
+        ),
+        ("beside: other/model", "beside: smollm2-135m-instruct", "is the subject itself"),
+        ("universality.cka", "resemblance.cka", "is about all subjects at once"),
+        (
+            "      shuffled_items: {permutations: 19}\n",
+            "",
+            "cannot be judged without 'shuffled_items'; required are untrained_twin, shuffled_it",
+        ),
+        ("beyond_surface", "surface_only", "read how alike|tell labels apart, and this one does"),
+    ],
+)
+def test_a_mistake_in_a_comparison_is_named(tmp_path: Path, old, new, message) -> None:
+    with pytest.raises(ProtocolError, match=message):
+        load_study(written(tmp_path, ALIKE.replace(old, new)))
+
+
+def test_a_claim_about_one_subject_stands_beside_none(tmp_path: Path) -> None:
+    two = GOOD.replace("[smollm2-135m-instruct]", "[smollm2-135m-instruct, other/model]")
+    both = "  - subject: other/model\n    beside: smollm2-135m-instruct\n    id: decodable"
+    with pytest.raises(ProtocolError, match="beside: 'decode' reads one subject; leave it out"):
+        load_study(written(tmp_path, two.replace("  - id: decodable", both)))
+
+
 def test_the_same_id_twice_is_an_error(tmp_path: Path) -> None:
     hypothesis = GOOD[GOOD.index("  - id") :]
     with pytest.raises(ProtocolError, match="line 25: hypotheses.1.id: 'decodable' stands twice"):
@@ -428,7 +522,7 @@ def test_what_was_done_is_claimed_with_controls_of_its_own(tmp_path: Path) -> No
         (ACTING.replace("layer: 0", "layer: 4"),
          "line 22: .*shuffled_labels: 'shuffled_labels' changes what is read"),
         (GOOD.replace("      split_half", "      random_target: {margin: 0.1}\n      split_half"),
-         "'random_target' is of analyses that act on the subject, and this one reads it"),
+         "'random_target' is of analyses that act on the subject, and this one does not"),
         (acting().replace("layer: 4", "layer: 5"),
          "hypotheses.0.at.layer: 'decode' does nothing at layer 5, but at 4, 8"),
         (acting().replace("  twins: 1", "  twins: 1\n  tokens: target_mean"),
@@ -440,6 +534,6 @@ def test_what_was_done_is_claimed_with_controls_of_its_own(tmp_path: Path) -> No
 
 def test_layers_that_a_model_has_not_are_named_before_anything_is_done(tmp_path: Path) -> None:
     study = load_study(written(tmp_path, acting()))
-    study.check_layers(30)
+    study.check_layers("smollm2-135m-instruct", 30)
     with pytest.raises(ProtocolError, match=r"analyses.decode.ablation.layers: layer 8 cannot be"):
-        study.check_layers(10)
+        study.check_layers("smollm2-135m-instruct", 10)

@@ -260,7 +260,7 @@ def test_a_layer_that_the_model_does_not_have_is_found_before_anything_is_frozen
 
 def test_two_subjects_are_recorded_and_judged_side_by_side(tmp_path, finished, tiny_source) -> None:
     shutil.copy(finished / "words.csv", tmp_path)
-    models = [tiny_source("llama", seed=100).folder, tiny_source("gpt2").folder]
+    models = [tiny_source("llama", seed=100).folder, tiny_source("gpt2", seed=101).folder]
     text = (finished / "protocol.yaml").read_text()
     text = text.replace(f"[{models[0]}]", f"[{models[0]}, {models[1]}]")
     start = text.index("  - id")
@@ -268,9 +268,14 @@ def test_two_subjects_are_recorded_and_judged_side_by_side(tmp_path, finished, t
     two = text[start:].replace("  - id: decodable", f"  - id: second\n    subject: {models[1]}")
     both = "  both: {cka: {site: resid_post, across: true}}\n  models: {rsa_models: "
     both += "{site: resid_post, across: true, models: [category], draws: 20}}\n"
-    text = text.replace("hypotheses:\n", both + "hypotheses:\n")
+    text = text.replace("hypotheses:\n", both + "compare: resid_post\nhypotheses:\n")
     start = text.index("  - id")
-    (tmp_path / "protocol.yaml").write_text(text[:start] + one + two)
+    three = one.replace("  - id: first\n", f"  - id: alike\n    beside: {models[1]}\n")
+    three = three.replace("decode.balanced_accuracy", "universality.cka")
+    three = three.replace("shuffled_labels", "shuffled_items").replace(
+        "surface_only", "beyond_surface"
+    )
+    (tmp_path / "protocol.yaml").write_text(text[:start] + one + two + three)
     run(tmp_path / "protocol.yaml", "--results", tmp_path / "results")
     compared = sorted(path.name for path in (tmp_path / "results/toy/measures").glob("both*"))
     first, second = (model.name for model in models)
@@ -280,8 +285,29 @@ def test_two_subjects_are_recorded_and_judged_side_by_side(tmp_path, finished, t
     assert f"cka of {first} and {second}" in page
     assert f"layer of {second}" in page
     verdicts = json.loads((tmp_path / "results/toy/verdicts.json").read_text())["verdicts"]
-    assert [one["volumes"][0]["subject"] for one in verdicts] == [model.name for model in models]
+    of = [[volume["subject"] for volume in one["volumes"]] for one in verdicts]
+    own = [[model.name, *(f"{model.name}.twin{seed}" for seed in (0, 1))] for model in models]
+    assert of == [*own, own[0] + own[1]]
+    assert verdicts[2]["status"] in ("null", "inconclusive", "rejected")
+    assert all(check["passed"] is not None for check in verdicts[2]["checks"])
+    assert f"{models[0]} beside {models[1]}" in page
+    assert "distance of models" in page
+    assert "map of models" in page
     run("verify", tmp_path / "results/toy")
+
+
+def test_models_are_compared_by_a_command_that_claims_nothing(tmp_path, tiny_source, capfd) -> None:
+    models = [tiny_source("llama", seed=100).folder, tiny_source("gpt2").folder]
+    results = tmp_path / "results"
+    run("compare", *models, "--results", results, "--stimuli", "agreement", "--frames", 1)
+    first, second = (model.name.lower().replace("_", "-") for model in models)
+    home = results / f"compare-{first}-{second}"
+    assert str(results / "protocols" / f"{home.name}.yaml") in capfd.readouterr().out
+    assert json.loads((home / "verdicts.json").read_text())["verdicts"] == []
+    measures = {path.name.split("--")[0] for path in (home / "measures").iterdir()}
+    assert measures == {"universality", "transfer", "resemblance"}
+    run("compare", models[0], "--results", results, code=1)
+    assert "scan compare needs two models or more" in _flat(capfd)
 
 
 def test_two_subjects_of_one_name_are_refused(study: Path, tmp_path, capfd) -> None:

@@ -16,14 +16,17 @@ from analyses.probe import Probe, decode
 from analyses.selectivity import Selectivity
 from analyses.splits import Fold
 from analyses.steering import Steering
+from analyses.universality import Universality
 from scanner import Subject
 from tests.verification.test_gate import PROBE, Shift, case, shifted, verdict
 from verification import CONTROLS, Check, Verdict, judge
+from verification.controls.beyond_surface import residual
 from verification.controls.planted_units import PlantedUnits
 from verification.controls.surface_only import Reader, surfaces
 from verification.effect_worlds import effect_world
 from verification.gate import _judged
-from verification.red_team.fault import PRESENCE
+from verification.measure import Measure
+from verification.red_team.fault import PRESENCE, claim
 from verification.statistics import strongest
 from verification.worlds import Code, world
 
@@ -528,13 +531,21 @@ def test_an_absence_of_modules_is_believed_where_planted_ones_were_seen() -> Non
 @pytest.mark.parametrize(
     ("control", "analysis", "message"),
     [
-        ("shuffled_labels", NETWORK, "tell labels apart, and this one reads none.*'rotated_units'"),
-        ("surface_only", NETWORK, "tell labels apart, and this one reads none"),
-        ("random_target", NETWORK, "act on the subject, and this one reads it"),
+        ("shuffled_labels", NETWORK, "tell labels apart, and this one does not.*'rotated_units'"),
+        ("surface_only", NETWORK, "tell labels apart, and this one does not"),
+        ("random_target", NETWORK, "act on the subject, and this one does not"),
         ("rotated_units", PUSH, "changes what is read, and here something was done"),
-        ("rotated_units", Probe("resid_post"), "read no label, and this one does"),
-        ("planted_modules", Probe("resid_post"), "read no label, and this one does"),
-        ("random_target", Probe("resid_post"), "act on the subject, and this one reads it"),
+        (
+            "rotated_units",
+            Probe("resid_post"),
+            "units of a model go together, and this one does not",
+        ),
+        (
+            "planted_modules",
+            Probe("resid_post"),
+            "units of a model go together, and this one does not",
+        ),
+        ("random_target", Probe("resid_post"), "act on the subject, and this one does not"),
         ("untrained_twin", NETWORK, "^$"),
         ("rotated_units", NETWORK, "^$"),
     ],
@@ -554,3 +565,88 @@ def test_a_control_says_why_it_does_not_fit_an_analysis(control, analysis, messa
 def test_settings_that_plant_or_turn_nothing_are_refused(name, settings, message) -> None:
     with pytest.raises(ValueError, match=message):
         CONTROLS[name](margin=0.1, **settings)
+
+
+# --- of two models
+
+PAIR = Universality("resid_post")
+OF_PAIRS = {
+    "untrained_twin": {"margin": 0.1},
+    "shuffled_items": {"permutations": 99},
+    "beyond_surface": {"margin": 0.1},
+    "split_half": {"margin": 0.1, "splits": 5},
+}
+
+
+def likeness(code: Code, *, made: dict | None = None, **claimed) -> Verdict:
+    subject = world(
+        np.random.default_rng(0), code=code, size=2, layers=1, beside=True, **(made or {})
+    )
+    settings = {"controls": OF_PAIRS, "measure": "pair.cka", "smallest_effect": 0.2, **claimed}
+    return verdict(subject, PAIR, **settings)
+
+
+def test_likeness_passes_all_that_is_asked_of_two_models() -> None:
+    found = likeness("shared")
+    assert found.status == "supported"
+    assert set(passed(found)) == set(OF_PAIRS)
+
+
+def test_likeness_of_spelling_is_stopped_by_taking_out_the_surface_alone() -> None:
+    found = likeness("token", made={"confound": "token"})
+    assert found.status == "rejected"
+    assert [check.control for check in found.checks if not check.passed] == ["beyond_surface"]
+
+
+def test_likeness_that_untrained_twins_have_as_well_is_stopped_by_them_alone() -> None:
+    found = likeness("shared", made={"twin_code": "shared"})
+    assert found.status == "rejected"
+    assert [check.control for check in found.checks if not check.passed] == ["untrained_twin"]
+    (twins,) = (check for check in found.checks if check.control == "untrained_twin")
+    assert "pairs with an untrained twin" in twins.reason
+    for which in ("own", "other", "both"):
+        assert f"{which} " in twins.reason
+
+
+def test_an_absence_of_likeness_is_believed_where_planted_likeness_was_seen() -> None:
+    controls = {"planted_likeness": {"margin": 0.1}, "split_half": {"margin": 0.0, "splits": 5}}
+    claim = {"controls": controls, "expect": "less", "than": 0.3, "smallest_effect": 0.05}
+    assert likeness("none", **claim).status == "supported"
+    assert likeness("shared", **claim).status not in ("supported", "rejected")
+
+
+def test_a_claim_about_two_models_is_no_claim_about_one() -> None:
+    for control in ("rotated_units", "shuffled_labels", "surface_only", "random_target"):
+        assert "'shuffled_items' and 'beyond_surface'" in CONTROLS[control].misfit(PAIR)
+    for control in ("shuffled_items", "beyond_surface", "planted_likeness"):
+        assert "read how alike two models are, and this one does not" in CONTROLS[control].misfit(
+            NETWORK
+        )
+
+
+def test_the_surface_is_taken_out_of_both_and_nothing_else_is() -> None:
+    subject = world(
+        np.random.default_rng(0), code="length", confound="length", size=2, layers=1, beside=True
+    )
+    measure = Measure(claim(measure="pair.cka"), PAIR, 0, seed=0)
+    left = residual(subject.without_twins(), measure)
+    for before, after in zip(subject.together, left.together, strict=True):
+        old, new = (
+            one.volume["resid_post"].isel(layer=0).groupby("item").mean().transpose("item", "unit")
+            for one in (before, after)
+        )
+        length = before.volume["n_chars"].groupby("item").mean().to_numpy()
+        old, new = old.to_numpy(), new.to_numpy()
+        predicted = [abs(np.corrcoef(length, unit)[0, 1]) for unit in new.T]
+        assert np.mean(predicted) < 0.2
+        assert np.mean([abs(np.corrcoef(length, unit)[0, 1]) for unit in old.T]) > 0.5
+    blank = world(np.random.default_rng(1), layers=1, beside=True).without_twins()
+    left = residual(blank, measure)
+    ratio = left.volume["resid_post"].var() / blank.volume["resid_post"].var()
+    assert float(ratio) == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_share_of_nothing_or_all_plants_nothing(share: float) -> None:
+    with pytest.raises(ValueError, match="share must be between 0 and 1"):
+        CONTROLS["planted_likeness"](margin=0.1, share=share)

@@ -1,7 +1,8 @@
 """The same architecture with fresh weights must not come within the margin of the effect.
 
 What an untrained network shows comes from the architecture, the tokenizer and the stimuli, not from
-learning (Zhang & Bowman 2018). Several seeds are recorded and the strongest counts.
+learning (Zhang & Bowman 2018). Several seeds are recorded and the strongest counts. Of a claim
+about two models, twins stand in for either and for both.
 
 A twin must be one: the same configuration and tokenizer, other weights, no better than guessing at
 English, and not dead. One that is broken shows nothing, and would let everything pass.
@@ -41,20 +42,50 @@ class UntrainedTwin(Control):
         *,
         rng: np.random.Generator,
     ) -> Check:
-        if not subject.twins:
-            raise KeyError("no twin was recorded; set `twins` under `scan`")
-        for seed, twin in subject.twins.items():
-            check_twin(subject.volume, twin, seed)
-        shares, twins = strongest(
-            {f"seed {seed}": measure(subject.twin(seed)) for seed in subject.twins}
-        )
-        what = f"the strongest of {len(subject.twins)} untrained twins ({shares})"
+        worlds = untrained(subject)
+        shares, twins = strongest({name: measure(world) for name, world in worlds.items()})
+        kind = "pairs with an untrained twin" if subject.beside else "untrained twins"
+        what = f"the strongest of {len(worlds)} {kind} ({shares})"
         return self.beaten(observed, twins, hypothesis.alpha, what)
 
     def profile(
         self, subject: Subject, measure: Measure, *, rng: np.random.Generator
     ) -> xr.DataArray | None:
-        return xr.concat([measure.profile(subject.twin(seed)) for seed in subject.twins], "draw")
+        worlds = untrained(subject).values()
+        return xr.concat([measure.profile(world) for world in worlds], "draw")
+
+
+def untrained(subject: Subject) -> dict[str, Subject]:
+    """The worlds in which nothing was learned, by name.
+
+    Of two subjects, either of them has learned nothing, or both have: two networks that read the
+    same tokens are alike in that.
+
+    Raises
+    ------
+    KeyError
+        If no twin was recorded.
+    AnalysisError
+        If one is none.
+    """
+    for one in subject.together:
+        if not one.twins:
+            raise KeyError("no twin was recorded; set `twins` under `scan`")
+        for seed, twin in one.twins.items():
+            check_twin(one.volume, twin, seed)
+    worlds = {f"seed {seed}": subject.twin(seed) for seed in subject.twins}
+    if not subject.beside:
+        return worlds
+    (other,) = subject.beside
+    return {
+        **{f"own {name}": world for name, world in worlds.items()},
+        **{f"other {seed}": subject.set_beside(other.twin(seed)) for seed in other.twins},
+        **{
+            f"both {seed}": subject.twin(seed).set_beside(other.twin(seed))
+            for seed in subject.twins
+            if seed in other.twins
+        },
+    }
 
 
 def check_twin(trained: xr.Dataset, twin: xr.Dataset, seed: int) -> None:
