@@ -210,7 +210,7 @@ class Connectome(Analysis):
         }
         weights = self._weights(nodes)
         graphs = self._graphs(nodes, rng)
-        modules = [communities(graph, rng) for graph in graphs]
+        modules = communities(graphs, rng)
         result["mean_correlation"] = float(np.abs(weights[np.triu_indices(len(weights), 1)]).mean())
         result["participation_coefficient"] = float(
             np.mean(
@@ -222,19 +222,15 @@ class Connectome(Analysis):
 
     def _halved(self, nodes: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
         """Modularity in one half of the modules of the other, and how far both agree."""
-        held, agreed = [], []
-        every = np.arange(len(nodes))
+        every, drawn = np.arange(len(nodes)), []
         for _ in range(self.splits):
             half = item_groups(every, np.zeros(len(nodes)), groups=2, rng=rng)
-            one, other = (self._graphs(nodes[half == side], rng) for side in (0, 1))
-            for pair in zip(one, other, strict=True):
-                modules = [communities(graph, rng) for graph in pair]
-                held += [
-                    float(modularity(pair[0], modules[1])),
-                    float(modularity(pair[1], modules[0])),
-                ]
-                agreed.append(adjusted_rand_score(*modules))
-        return float(np.mean(held)), float(np.mean(agreed))
+            drawn.append([self._graphs(nodes[half == side], rng) for side in (0, 1)])
+        graphs = np.array(drawn).swapaxes(1, 2)  # split x density x half x node x node
+        modules = communities(graphs, rng)
+        held = modularity(graphs, modules[..., ::-1, :])
+        pairs = modules.reshape(-1, 2, modules.shape[-1])
+        return float(held.mean()), float(np.mean([adjusted_rand_score(*pair) for pair in pairs]))
 
     def _graphs(self, nodes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Graphs of each density: density x node x node, from item x node."""
@@ -276,8 +272,7 @@ class Connectome(Analysis):
         for kind in ("observed", *REFERENCES):
             drawn = graphs[None] if kind == "observed" else others(kind)
             flat = drawn.reshape(-1, *drawn.shape[-2:])
-            largest = [float(modularity(one, communities(one, rng))) for one in flat]
-            values = np.array(largest), clustering(flat), efficiency(flat)
+            values = modularity(flat, communities(flat, rng)), clustering(flat), efficiency(flat)
             for name, each in zip(metrics, values, strict=True):
                 metrics[name].append(each.reshape(drawn.shape[:2]))
         result: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}

@@ -32,10 +32,12 @@ from scanner import (
     sweep,
 )  # fmt: skip
 from scanner.paths import FIRST, SECOND, SENDERS
-from scanner.sites import Kind
+from scanner.sites import MEANINGS, Kind
 
 Sender = Literal["attn_out_post", "mlp_out_post"]
 PREDICTION = "prediction"
+# Receivers of which one head may be chosen.
+HEADED = tuple(kind for kind in FIRST if "head" in MEANINGS[kind].dims[0])
 # Pairs of a run.
 STIMULI = 8
 
@@ -53,6 +55,8 @@ class Paths(Acting):
         ``prediction``, or a kind of site of a block that reads the stream.
     at : int, optional
         The layer of the receiver; the prediction has none.
+    head : int, optional
+        One head of the receiver, where it has some: of queries, of keys and values, or of ``z``.
     place : {'target', 'next', 'last'}
         The token at which it is sent: as of ``patching``.
     into : {'corrupt', 'clean'}
@@ -64,6 +68,7 @@ class Paths(Acting):
     sender: Sender = "attn_out_post"
     receiver: Kind | Literal["prediction"] = PREDICTION
     at: int | None = None
+    head: int | None = None
     place: Place = "last"
     into: Literal["corrupt", "clean"] = "corrupt"
     random: int = 6
@@ -88,6 +93,10 @@ class Paths(Acting):
             raise ValueError(f"receiver: '{self.receiver}' {needs}")
         if self.at is not None and self.at < 0:
             raise ValueError(f"at: {self.at}; layers count from 0")
+        if self.head is not None and self.receiver not in HEADED:
+            raise ValueError(f"head: '{self.receiver}' has none; {', '.join(HEADED)} have")
+        if self.head is not None and self.head < 0:
+            raise ValueError(f"head: {self.head}; heads count from 0")
         if self.random < 0:
             raise ValueError(f"random of {self.random}; it must be at least 0")
 
@@ -107,6 +116,12 @@ class Paths(Acting):
         """Stimuli for what is shown beside it, and for each giver."""
         pairs = pairs_of(live)  # what is wrong with them is said before anything is done
         self._others(pairs, np.random.default_rng(0))
+        if self.head is not None and self.receiver != PREDICTION:
+            heads = live.model.structure.sizes[self.receiver][0]
+            if self.head >= heads:
+                raise AnalysisError(
+                    f"paths: head {self.head} is none of the {heads} of '{self.receiver}'"
+                )
         count = len(live.ids)
         named = ["own", *(["shown", *["other"] * self.random] if live.trained else [])]
         return [
@@ -139,8 +154,11 @@ class Paths(Acting):
         if kind == "shown":
             made = patched(model, asked, [self.sender], into=self.into)
         else:
-            site = self._site(model.layers)
-            made = path_patched(model, asked, site, senders=[self.sender], into=self.into)
+            made = path_patched(
+                model, asked, self._site(model.layers),
+                heads=None if self.head is None else [self.head],
+                senders=[self.sender], into=self.into,
+            )  # fmt: skip
         return _sent(made.difference[:, 0, :, 0], some, kind, int(number))
 
     def _ends(self, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import networkx as nx
 import numpy as np
 import rsatoolbox
 from nilearn.mass_univariate import permuted_ols
@@ -21,8 +22,9 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from analyses import cka, contrast, rdm, rdm_bootstrap
+from analyses import cka, contrast, graphs, rdm, rdm_bootstrap
 from analyses.base import labels, read
+from analyses.connectome import Connectome
 from analyses.probe import Probe, decode, decode_path, recalls
 from analyses.rsa import Rsa
 from analyses.splits import Fold, cross_grouped, permuted_within
@@ -352,20 +354,72 @@ def cka_races(layers: int = 30, items: int = 500, units: int = 576) -> list[Race
     ]  # fmt: skip
 
 
+def graph_races(nodes: int = 300, count: int = 40) -> list[Race]:
+    """Graphs of noise, a tenth of all pairs connected."""
+    series = np.random.default_rng(0).normal(size=(count, nodes, 100))
+    drawn = graphs.strongest(np.array([np.corrcoef(one) for one in series]), 0.1)
+    networks = [nx.from_numpy_array(one.astype(int)) for one in drawn]
+
+    def louvain() -> np.ndarray:
+        """By how much more edges lie within communities: on average, since each has its own."""
+        modules = graphs.communities(drawn, np.random.default_rng(0))
+        return graphs.modularity(drawn, modules).mean(keepdims=True)
+
+    def theirs() -> np.ndarray:
+        community = nx.community
+        found = [
+            community.modularity(one, community.louvain_communities(one, seed=seed))
+            for seed, one in enumerate(networks)
+        ]
+        return np.mean(found, keepdims=True)
+
+    def clubs() -> np.ndarray:
+        found = [nx.rich_club_coefficient(one, normalized=False) for one in networks]
+        return np.array([[one.get(degree, np.nan) for degree in range(20, 30)] for one in found])
+
+    named = f"{count} graphs of {nodes} nodes"
+    return [
+        Race(f"communities of {named}", "networkx's louvain_communities", louvain, theirs, 0.005),
+        Race(f"clustering of {named}", "networkx's average_clustering",
+             lambda: graphs.clustering(drawn),
+             lambda: np.array([nx.average_clustering(one) for one in networks]), 1e-6),
+        Race(f"lengths of paths in {named}", "networkx's global_efficiency: four of them",
+             lambda: graphs.efficiency(drawn),
+             lambda: np.array([nx.global_efficiency(one) for one in networks[:4]]), 1e-10,
+             count / 4, lambda answer: answer[:4]),
+        Race(f"rich clubs of {named}", "networkx's rich_club_coefficient",
+             lambda: graphs.rich_club(drawn), clubs, 1e-10, 1, lambda answer: answer[:, 20:30]),
+    ]  # fmt: skip
+
+
+def whole_curve() -> str:
+    """One layer as a connectome of 300 nodes, with all that stands beside it."""
+    one = world(np.random.default_rng(0), code="modules", twins=0, categories=10, items=24,
+                frames=1, layers=1, units=576)  # fmt: skip
+    analysis = Connectome(SITE, nodes=300, nulls=100, rewirings=100)
+    start = time.perf_counter()
+    analysis(one, rng=np.random.default_rng(0))
+    return (
+        f"A connectome of one layer, {analysis.nodes} nodes over 240 items, with all measures at "
+        f"{len(analysis.densities)} densities, {analysis.nulls} graphs of each reference and "
+        f"{analysis.rewirings} rewired ones for ratios: {time.perf_counter() - start:.0f} s, once."
+    )
+
+
 def main() -> None:
     """Run all races and write the page."""
     warnings.simplefilter("ignore")  # rsatoolbox's casts, and a regression that is cut off
     one = subject()
     rows = []
     races = [*probe_races(one), *contrast_races(one), *rsa_races(one), *bootstrap_races()]
-    for race in [*races, *cka_races()]:
+    for race in [*races, *cka_races(), *graph_races()]:
         rows.append(race.run())
         print(*rows[-1], sep=" | ", file=sys.stderr, flush=True)
     columns = ["what", "against", "answers differ by", "ours", "usual", "faster"]
     PAGE.write_text(
         "# What analyses cost\n\nWritten by `make bench`; see `benchmarks/analyses.py`.\n\n"
         f"Machine: {machine()}. 640 stimuli of 160 items, 30 layers of 576 units, unless said. "
-        f"Medians of {REPEATS} interleaved runs.\n\n{table(columns, rows)}\n",
+        f"Medians of {REPEATS} interleaved runs.\n\n{table(columns, rows)}\n\n{whole_curve()}\n",
         encoding="utf-8",
     )
 

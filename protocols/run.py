@@ -25,13 +25,12 @@ from filelock import FileLock, Timeout
 from joblib import cpu_count
 from threadpoolctl import threadpool_limits
 
-from analyses import Analysis
 from analyses.acting import Acting
 from analyses.base import groups
 from protocols.preregistration import Registered
 from protocols.progress import noted, step
 from protocols.report import render
-from protocols.schema import Study, SubjectSpec
+from protocols.schema import FEATURES, Study, SubjectSpec
 from scanner import (
     Acts,
     Chat,
@@ -252,9 +251,15 @@ class Run:
                         if hypothesis.beside is None
                         else {"beside": specs[hypothesis.beside].model_dump(mode="json")}
                     ),
+                    **self._features(name),
                 },
                 seed=protocol.seed,
             )
+
+    def _features(self, name: str) -> dict[str, Any]:
+        """How the features that an analysis reads are made, by their name; else nothing."""
+        read = self.study.volume_of(name)
+        return {} if read in (None, name) else {read: asdict(self.study.analyses[read])}
 
     def record(self) -> None:
         """Record what is missing, and note in the ledger what was recorded."""
@@ -350,7 +355,7 @@ class Run:
     def _sites(self) -> set[str]:
         """The sites that analyses read, or read before they act."""
         read = (getattr(analysis, "site", None) for analysis in self.study.analyses.values())
-        return {site for site in read if site is not None}
+        return {site for site in read if site is not None} - {*self.study.analyses}
 
     def stands(self) -> bool:
         """Whether the study was run to its end with this protocol, code and these recordings.
@@ -372,7 +377,7 @@ class Run:
         tasks = [
             (name, analysis, [one if seed is None else one.twin(seed) for one in group])
             for name, analysis in self.study.analyses.items()
-            for group in groups(analysis, list(opened[_acting(name, analysis)].values()))
+            for group in groups(analysis, list(opened[self.study.volume_of(name)].values()))
             for seed in seeds
         ]
         written = []
@@ -428,10 +433,10 @@ class Run:
             models = self.study.subjects_of(hypothesis)
             name = hypothesis.measure.partition(".")[0]
             analysis = self.study.analyses[name]
-            acting = _acting(name, analysis)
-            used = [one for one in recorded if one.model in models and one.analysis == acting]
-            site = None if acting else getattr(analysis, "site", None)
-            subject, *beside = (subjects[acting][model] for model in models)
+            volume = self.study.volume_of(name)
+            used = [one for one in recorded if one.model in models and one.analysis == volume]
+            site = None if volume == name else getattr(analysis, "site", None)
+            subject, *beside = (subjects[volume][model] for model in models)
             subject = subject.set_beside(*beside)
             cases.append(
                 Case(
@@ -538,6 +543,8 @@ def subjects_from(
             read = volume.data_vars if one.analysis else sites
             for site in sorted(map(str, read)):
                 check_finite(volume[site], f"volume {path}: {site}")
+            if FEATURES in volume and one.analysis:  # others read them by that name
+                volume = volume.rename({FEATURES: one.analysis})
             opened.append((one, volume))
             done(1)
     found: dict[str | None, dict[str, Subject]] = {None: {}}
@@ -551,11 +558,6 @@ def subjects_from(
             }
             found.setdefault(one.analysis, {})[one.model] = Subject(one.subject, volume, twins)
     return found
-
-
-def _acting(name: str, analysis: Analysis) -> str | None:
-    """Under which name lies what an analysis is given."""
-    return name if isinstance(analysis, Acting) else None
 
 
 def _plainly(one: Recorded) -> dict[str, Any]:

@@ -26,14 +26,17 @@ from analyses import REGISTRY, Analysis
 from analyses.acting import Acting
 from analyses.base import label_of
 from analyses.contrast import weights
+from analyses.features import Features
 from protocols.marked_yaml import MarkedYaml, Place, ProtocolError, read
 from scanner.aliases import resolve
 from scanner.provenance import digest
 from scanner.reading import TOKEN_LABELS, Tokens, TokensName
-from scanner.sites import MEANINGS, OUTSIDE, PAIRED, Kind, SiteError
+from scanner.sites import KINDS, MEANINGS, OUTSIDE, PAIRED, Kind, SiteError
 from stimuli import StimulusError, StimulusSet, load
 from verification import CONTROLS, Hypothesis, required
 
+# The analysis whose name in a protocol is a site that others may read.
+FEATURES = "features"
 # What `compare: SITE` stands for.
 COMPARISONS = ("universality", "transfer", "resemblance")
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$")]
@@ -192,6 +195,20 @@ class Study:
         """Digest of what the protocol says; comments and spacing do not count."""
         return digest(self.protocol.model_dump(mode="json"))
 
+    def volume_of(self, name: str) -> str | None:
+        """The analysis whose acts leave what an analysis reads; None if that is a recording.
+
+        Parameters
+        ----------
+        name : str
+            As the protocol names it.
+        """
+        analysis = self.analyses[name]
+        if isinstance(analysis, Acting):
+            return name
+        site = getattr(analysis, "site", None)
+        return site if site in self.analyses else None
+
     def subject_of(self, hypothesis: Hypothesis) -> str:
         """The model that a hypothesis speaks of."""
         return hypothesis.subject or self.protocol.subjects[0].model
@@ -322,10 +339,23 @@ def _resolve_sites(source: MarkedYaml) -> None:
                 raise source.error(place, f"'{name}' {same}stands twice")
             sites[number] = found
     analyses = data.get("analyses")
-    for name, given in analyses.items() if isinstance(analyses, dict) else ():
+    analyses = analyses if isinstance(analyses, dict) else {}
+    # Features are a site by the name that their analysis has here.
+    told = [
+        name for name, given in analyses.items() if isinstance(given, dict) and FEATURES in given
+    ]
+    for own, given in analyses.items():
         for kind, settings in given.items() if isinstance(given, dict) else ():
             if isinstance(settings, dict) and "site" in settings:
-                place = ("analyses", name, kind, "site")
+                if settings["site"] in told:
+                    if issubclass(REGISTRY.get(kind, Analysis), Acting):
+                        raise source.error(
+                            ("analyses", own, kind, "site"),
+                            f"'{kind}' acts on the model, which has no features of its own; name a "
+                            "site",
+                        )
+                    continue
+                place = ("analyses", own, kind, "site")
                 settings["site"] = _resolved(source, place, settings["site"])
 
 
@@ -375,11 +405,18 @@ def _check_read(source: MarkedYaml, protocol: Protocol, analyses: dict[str, Anal
         if site is None:
             continue
         place = ("analyses", name, next(iter(protocol.analyses[name])), "site")
-        if site not in scan.sites:
+        if isinstance(analysis, Features) and name in KINDS:
+            raise source.error(
+                ("analyses", name), "is a site of the model, and features are read by this name; "
+                "give them another",
+            )  # fmt: skip
+        told = analyses.get(site)
+        if told is None and site not in scan.sites:
             raise source.error(
                 place, f"'{site}' is not among the scanned sites: {', '.join(scan.sites)}"
             )
-        why = analysis.misfit(dims(site, scan.kept))
+        found = dims(site, scan.kept) if told is None else ("stimulus", "layer", "feature")
+        why = analysis.misfit(found)
         if why:
             raise source.error(place, why)
         if isinstance(analysis, Acting) and scan.tokens not in ("target", "last"):
@@ -511,7 +548,8 @@ def _check_hypotheses(
                 (*place, "measure"),
                 f"'{name}' has no measure '{variable}'{_nearest(variable, measures)}",
             )
-        acted = getattr(analyses[name], "layers", None)
+        read = analyses.get(getattr(analyses[name], "site", ""), analyses[name])
+        acted = getattr(read, "layers", None)
         layer = hypothesis.at.layer
         if isinstance(acted, tuple) and isinstance(layer, int) and layer not in acted:
             raise source.error(

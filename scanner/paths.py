@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from scanner.hooks import starting, visiting
-from scanner.interventions import Edit
+from scanner.interventions import Edit, check_edit
 from scanner.model import Model
 from scanner.patching import Into, Pair, Patched, check_pairs, sides
 from scanner.sites import Kind, Site, SiteError
@@ -31,6 +31,7 @@ def path_patched(
     pairs: Sequence[Pair],
     receiver: Site,
     *,
+    heads: Sequence[int] | None = None,
     senders: Sequence[Kind] = SENDERS,
     into: Into = "corrupt",
 ) -> Patched:
@@ -45,6 +46,8 @@ def path_patched(
         Of a block: queries, keys, values, ``z``, neurons, or what attention or MLP add. Or the
         stream behind the last block, which is all that the prediction is made of: the direct
         effect.
+    heads : sequence of int, optional
+        Of the receiver, where it has some: these alone see the difference. All by default.
     senders : sequence of str
         Kinds, of `SENDERS`.
     into : {'corrupt', 'clean'}
@@ -58,12 +61,19 @@ def path_patched(
     Raises
     ------
     SiteError
-        If the receiver reads no stream, the model lacks a site, or a pair is none.
+        If the receiver reads no stream, the model lacks a site or the receiver a head, or a pair
+        is none.
     """
     check_pairs(pairs)
     entry = _entry(model, receiver)
+    handed = Edit(
+        receiver.kind, "replace", layers=[_layer(receiver)], value=0.0, heads=heads, must_move=False
+    )
     if receiver != entry:
         model.structure.port(receiver)
+        check_edit(handed, model.structure, {})
+    elif heads is not None:
+        raise SiteError(f"'{receiver}' has no heads")
     shape = len(senders), model.layers, len(pairs[0].places)
     made = np.empty((len(pairs), *shape))
     base, donor = np.empty(len(pairs)), np.empty(len(pairs))
@@ -84,20 +94,21 @@ def path_patched(
                     site, at = Site(senders[kind], layer), pair.places[place]
                     added[row, at] = (given[site] - there[site])[0, at].float()
                 added = (added * model.structure.multiplier).to(model.network.dtype)
-                found = _received(model, [taker] * len(some), pair, added, stream, receiver, entry)
+                found = _received(model, [taker] * len(some), pair, added, stream, handed, entry)
                 made[(number, *np.array(some).T)] = found
     return Patched(made, base, donor)
 
 
 def _received(
     model: Model, texts: list[Sequence[int]], pair: Pair, added: torch.Tensor,
-    stream: torch.Tensor, receiver: Site, entry: Site,
+    stream: torch.Tensor, handed: Edit, entry: Site,
 ) -> np.ndarray:  # fmt: skip
     """What the model says if the receiver alone sees the stream with something added.
 
     Blocks before the receiver's do not run: what enters that is known.
     """
     begun = starting(model.network, model.found, _layer(entry), stream.repeat(len(texts), 1, 1))
+    receiver = Site(handed.kind, _layer(entry))
     put = Edit(entry.kind, "add", layers=[_layer(entry)], value=added, must_move=False)
     if receiver == entry:
         with begun:
@@ -110,10 +121,7 @@ def _received(
 
         with model.intervene([put]), visiting(model.network, model.found, [receiver], hear):
             model.forward(model.batch(texts), head=False)
-        handed = Edit(
-            receiver.kind, "replace", layers=[_layer(receiver)], value=seen[0], must_move=False
-        )  # fmt: skip
-        return _difference(model, texts, pair, [handed])
+        return _difference(model, texts, pair, [handed.having(value=seen[0])])
 
 
 def _difference(

@@ -38,9 +38,7 @@ class Subject:
 
     def keep(self, site: str) -> "Subject":
         """The same subject with one kind of site of its recordings."""
-        return self._all(
-            lambda volume: volume.drop_vars([kind for kind in volume.data_vars if kind != site])
-        )
+        return self._all(lambda volume: _only(volume, site))
 
     def load(self) -> "Subject":
         """The same subject with its recordings in memory: volumes are opened lazily."""
@@ -98,6 +96,15 @@ class Subject:
             volume=change(self.volume),
             twins={seed: change(twin) for seed, twin in self.twins.items()},
         )
+
+
+def _only(volume: xr.Dataset, site: str) -> xr.Dataset:
+    """One kind of site, and what is told of stimuli and of its dimensions."""
+    volume = volume.drop_vars([kind for kind in volume.data_vars if kind != site])
+    about = {"stimulus", *volume[site].dims} if site in volume else set(volume.dims)
+    return volume.drop_vars(
+        [name for name, values in volume.coords.items() if not set(values.dims) <= about]
+    )
 
 
 def _taken(volume: xr.Dataset, rows: np.ndarray) -> xr.Dataset:

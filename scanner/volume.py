@@ -28,6 +28,7 @@ dose       how much was added, in standard deviations
 size       how much was added, in median lengths of the stream
 factor     what was multiplied by
 offset     tokens after the target, or before it where negative
+feature    of a dictionary (`scanner.dictionaries`)
 read       the layer of the stream that is read, behind a block
 seed       the seed of an untrained twin
 category   a value of the label that an analysis reads
@@ -58,7 +59,7 @@ DIMENSIONS = (
 # Of what was done to a subject. Stimuli may have labels of these names: there they are left out.
 EFFECTS = (
     "part", "target", "later", "column", "kind", "place", "dose", "size", "read", "factor",
-    "offset", "towards", "fresh", "tried",
+    "offset", "towards", "fresh", "tried", "feature",
 )  # fmt: skip
 ROWS = ("stimulus", "token", "pair")
 PROVENANCE = (

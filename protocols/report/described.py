@@ -220,6 +220,19 @@ READING = {
     "apart": "One less the CKA of layers with the most alike layer of the other model, on average. "
     "Models that are close stand side by side. Darker is more.",
     "places": "A map of all models: what is close in it is alike.",
+    "explained": "The share of the variance of the site, over stimuli, that the dictionary "
+    "rebuilds.",
+    "active": "How many features a stimulus has, on average.",
+    "alive": "The share of features that any stimulus has.",
+    "recovered": "How much of the surprisal that the model loses with the mean in the place of the "
+    "site it keeps with what the dictionary rebuilds.",
+    "needed_units": "The fewest units that have the share of the squared difference between a "
+    "category and the rest.",
+    "needed_features": "The same of features.",
+    "factor": "How many times fewer features than units are needed.",
+    "dealt_factor": "The same, at the median, for labels dealt out anew among the items: what any "
+    "grouping of these words gives.",
+    "normed_factor": "The same, as a share of the units and of the features that are ever active.",
     "matrix": "Every two units of layer {layer}, where modularity is largest, by {modules} that "
     "runs agree on, the largest first.",
     "additivity_of": "How much of what the network makes of a vector added at once it makes of its "
@@ -306,6 +319,15 @@ TITLES = {
     "mapped": "variance that is mapped",
     "apart": "distance",
     "places": "map of models",
+    "explained": "variance that is rebuilt",
+    "active": "active features",
+    "alive": "features that are ever active",
+    "recovered": "surprisal recovered",
+    "needed_units": "units that are needed",
+    "needed_features": "features that are needed",
+    "factor": "localisation factor",
+    "dealt_factor": "localisation factor, labels dealt out",
+    "normed_factor": "localisation factor, by shares",
     "matrix": "how far units go together",
     "additivity_of": "additivity",
     "additivity_of_size": "additivity",

@@ -189,6 +189,38 @@ def _transfer(name: str, settings: Mapping[str, Any]) -> str:
     )
 
 
+def _features(name: str, settings: Mapping[str, Any]) -> str:
+    layers = listed([str(layer) for layer in settings["layers"]])
+    where = f"{settings['site']} at layer {layers}"
+    if settings["release"] is not None:
+        made = f"the released sparse autoencoder {settings['release']}, {settings['name']}"
+    else:
+        made = (
+            f"a sparse autoencoder of {settings['width']} features, {settings['active']} active ("
+            + {
+                "topk": "the largest, Gao et al. 2024",
+                "jumprelu": "on average, by thresholds, Rajamanoharan et al. 2024",
+            }[settings["architecture"]]
+            + f"), trained with sae-lens on {settings['tokens']} tokens of "
+            + (f"the set {settings['text']}" if settings["text"] else "the stimuli")
+            + ", the first of each text left out; untrained twins got one of their own"
+        )
+    return (
+        f"Features (analysis '{name}') of {where} are those of {made} (Bricken et al. 2023; "
+        "Cunningham et al. 2023). What is recovered is the share of the surprisal lost with the "
+        "mean in the place of the site that is kept with what was rebuilt."
+    )
+
+
+def _localisation(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"Localisation (analysis '{name}') counts the units, and the features of "
+        f"'{settings['site']}', that have {percent(settings['share'])} of the squared difference "
+        f"between the items of a value of {settings['label']} and the rest; the factor is their "
+        f"ratio, beside that for {settings['draws']} dealings of the labels among items."
+    )
+
+
 def _resemblance(name: str, settings: Mapping[str, Any]) -> str:
     return (
         f"Distances of all models (analysis '{name}') are one less the centred kernel alignment of "
@@ -425,7 +457,8 @@ def _paths(name: str, settings: Mapping[str, Any]) -> str:
     what = {"attn_out_post": "attention", "mlp_out_post": "MLP"}[settings["sender"]]
     receiver = "the prediction"
     if settings["at"] is not None:
-        receiver = f"{settings['receiver']} of layer {settings['at']}"
+        head = "" if settings["head"] is None else f"head {settings['head']} of "
+        receiver = f"{head}{settings['receiver']} of layer {settings['at']}"
     return (
         f"What the {what} of each layer adds to the stream at the {settings['place']} token was "
         f"exchanged for what it adds in the {other} text of the pair (analysis '{name}'; Wang et "
@@ -587,6 +620,8 @@ _PROSE = {
     "universality": _universality,
     "transfer": _transfer,
     "resemblance": _resemblance,
+    "features": _features,
+    "localisation": _localisation,
 }
 
 

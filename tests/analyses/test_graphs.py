@@ -7,6 +7,7 @@ import networkx as nx
 import numpy as np
 import pytest
 from scipy.stats import chisquare
+from sklearn.metrics import adjusted_rand_score
 
 from analyses.graphs import (
     clustering,
@@ -80,6 +81,44 @@ def test_the_karate_club_has_its_published_numbers() -> None:
     assert float(modularity(KARATE, CLUB)) == pytest.approx(0.3582, abs=1e-4)
     assert float(modularity(WEIGHTED, CLUB)) == pytest.approx(0.3914, abs=1e-4)
     assert float(clustering(KARATE)) == pytest.approx(0.5706, abs=1e-4)
+
+
+def test_communities_are_as_good_as_those_of_networkx() -> None:
+    drawn = [
+        nx.gnp_random_graph(60, 0.1, seed=1),
+        nx.watts_strogatz_graph(60, 6, 0.1, seed=2),
+        nx.planted_partition_graph(4, 15, 0.5, 0.05, seed=3),
+        nx.barabasi_albert_graph(60, 4, seed=4),
+    ]
+    for network in drawn:
+        graph = nx.to_numpy_array(network) > 0
+        found = communities(np.broadcast_to(graph, (40, 60, 60)), generator())
+        ours = modularity(np.broadcast_to(graph, (40, 60, 60)), found)
+        known = [
+            nx.community.modularity(network, nx.community.louvain_communities(network, seed=seed))
+            for seed in range(40)
+        ]
+        assert ours.mean() == pytest.approx(np.mean(known), abs=0.005)
+        for labels, value in zip(found[:5], ours, strict=False):
+            assert set(labels) == set(range(labels.max() + 1))
+            # What ends the method: no two communities are better as one.
+            for one, other in combinations(range(labels.max() + 1), 2):
+                joined = np.where(labels == other, one, labels)
+                assert float(modularity(graph, joined)) <= value + 1e-9
+
+
+def test_communities_of_many_graphs_are_found_at_once() -> None:
+    cliques = np.kron(np.eye(4), np.ones((5, 5))).astype(bool) & ~np.eye(20, dtype=bool)
+    empty, whole = np.zeros((20, 20), dtype=bool), ~np.eye(20, dtype=bool)
+    pairs = np.kron(np.eye(10), np.ones((2, 2))).astype(bool) & ~np.eye(20, dtype=bool)
+    graphs = np.array([[cliques, empty], [whole, pairs]])
+    found = communities(graphs, generator())
+    assert found.shape == (2, 2, 20)
+    assert [[len(set(one)) for one in row] for row in found] == [[4, 20], [1, 10]]
+    np.testing.assert_array_equal(found[0, 0], np.repeat(np.arange(4), 5))
+    shuffled = generator().permutation(20)
+    again = communities(cliques[np.ix_(shuffled, shuffled)], generator())
+    assert adjusted_rand_score(again, np.repeat(np.arange(4), 5)[shuffled]) == 1
 
 
 def test_modularity_of_cliques_is_what_theory_says() -> None:

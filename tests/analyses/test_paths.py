@@ -143,11 +143,26 @@ def test_what_follows_from_definition_is_told(pairs) -> None:
         ({"at": 1}, "receiver: 'prediction' has no layer"),
         ({"receiver": "q", "at": -1}, "layers count from 0"),
         ({"random": -1}, "random of -1"),
+        ({"head": 0}, "head: 'prediction' has none; q, k, value, z have"),
+        ({"receiver": "q", "at": 1, "head": -1}, "heads count from 0"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings, says) -> None:
     with pytest.raises(ValueError, match=says):
         Paths(**settings)
+
+
+def test_one_head_receives_what_it_alone_sees(pairs) -> None:
+    live, subject = pairs
+    rest = {"receiver": "q", "at": 2, "random": 0, "place": "last"}
+    whole, one, other = (
+        done(live, subject, Paths(head=head, **rest))["sent"].sel(target=0).values
+        for head in (None, 0, 1)
+    )
+    assert not np.allclose(one, whole, atol=1e-6)
+    assert not np.allclose(one, other, atol=1e-6)
+    with pytest.raises(AnalysisError, match="head 9 is none of the 4 of 'q'"):
+        Paths(head=9, **rest).runs(live, subject)
 
 
 def test_it_says_what_it_cannot_do(pairs, tmp_path) -> None:

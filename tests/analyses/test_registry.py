@@ -36,6 +36,7 @@ SETTINGS = {
     "bus": {"layers": (0, 1)},
     "scaling": {"layers": (0, 1)},
     "saliency": {"category": "category0"},
+    "features": {"layers": (0, 1)},
     "lesion": {"category": "category0"},
 }
 # Analyses that act and have measures.
@@ -51,7 +52,7 @@ ACROSS = {
     "universality": ("path",),
 }
 # Analyses that read other sites than the residual stream.
-SITES = {"topography": "z"}
+SITES = {"topography": "z", "localisation": "told"}
 
 
 # Analyses that compare two subjects.
@@ -79,6 +80,8 @@ def subject_of(name: str, **settings: Any) -> Subject:
     subject = world(np.random.default_rng(0), beside=name in PAIRS, **settings)
     if name == "time_course":
         return in_tokens(subject)
+    if name in ("features", "localisation"):
+        return in_features(subject)
     if name not in SITES:
         return subject
     x = subject.volume["resid_post"]
@@ -87,6 +90,27 @@ def subject_of(name: str, **settings: Any) -> Subject:
         {SITES[name]: (("stimulus", "layer", "head", "head_unit"), heads)}
     )
     return subject.replace_volume(volume)
+
+
+def in_features(subject: Subject) -> Subject:
+    """The same told by twice as many directions, of which those are active that are above 0."""
+    x = subject.volume["resid_post"].transpose("stimulus", "layer", "unit")
+    directions = np.random.default_rng(1).normal(size=(x.sizes["unit"], 2 * x.sizes["unit"]))
+    directions /= np.linalg.norm(directions, axis=0)
+    told = np.maximum(x.to_numpy() @ directions, 0)
+    tried = np.random.default_rng(2).uniform(1, 3, size=(3, x.sizes["layer"], 5)).cumsum(0)
+    names = ("surprisal", "surprisal_rebuilt", "surprisal_without")
+    return subject.replace_volume(
+        subject.volume.drop_vars("resid_post")
+        .assign(
+            told=(("stimulus", "layer", "feature"), told),
+            units=x,
+            rebuilt=(x.dims, 0.5 * told @ directions.T),
+        )
+        .assign_coords({
+            name: (("layer", "tried"), one) for name, one in zip(names, tried, strict=True)
+        })
+    )  # fmt: skip
 
 
 def in_tokens(subject: Subject) -> Subject:

@@ -353,6 +353,44 @@ def test_an_analysis_across_subjects_needs_two_of_them(tmp_path: Path) -> None:
     assert load_study(written(tmp_path, alone)).analyses["both"].takes is None
 
 
+TOLD = GOOD.replace(
+    "analyses:\n",
+    "analyses:\n  told: {features: {site: resid_post, layers: [0, 3]}}\n"
+    "  spread: {localisation: {site: told}}\n",
+).replace("probe: {site: resid_post", "probe: {site: told")
+
+
+def test_features_are_a_site_by_the_name_of_their_analysis(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, TOLD))
+    assert study.volume_of("told") == study.volume_of("spread") == "told"
+    assert study.volume_of("decode") == "told"
+    assert load_study(written(tmp_path, GOOD)).volume_of("decode") is None
+    study.check_layers("smollm2-135m-instruct", 4)
+    with pytest.raises(ProtocolError, match="3 is none of the model's 3 layers"):
+        study.check_layers("smollm2-135m-instruct", 3)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("site: told}", "site: tolled}", "analyses.spread.localisation.site.*tolled"),
+        ("layers: [0, 3]", "layers: [1, 3]", "'decode' does nothing at layer 0, but at 1, 3"),
+        ("layers: [0, 3]", "layers: []", "name each once, such as"),
+        ("{site: told}", "{site: resid_post}", "'resid_post' has units, not features"),
+        (
+            "localisation: {site: told}",
+            "steering: {site: told, layers: [0]}",
+            "'steering' acts on the model, which has no features of its own",
+        ),
+        ("told", "mlp_out", "analyses.mlp_out: is a site of the model"),
+        ("site: resid_post, layers", "site: told, layers", "'features' acts on the model"),
+    ],
+)
+def test_a_mistake_in_features_is_named(tmp_path: Path, old, new, message) -> None:
+    with pytest.raises(ProtocolError, match=message):
+        load_study(written(tmp_path, TOLD.replace(old, new)))
+
+
 ALIKE = GOOD.replace("[smollm2-135m-instruct]", "[smollm2-135m-instruct, other/model]")
 ALIKE = (
     ALIKE[: ALIKE.index("analyses:")]

@@ -296,6 +296,41 @@ def test_two_subjects_are_recorded_and_judged_side_by_side(tmp_path, finished, t
     run("verify", tmp_path / "results/toy")
 
 
+def test_features_of_a_dictionary_are_a_site_that_others_read(study: Path, capfd) -> None:
+    protocol, results = study / "protocol.yaml", study / "results"
+    small = "width: 64, active: 6, tokens: 4000, text: agreement"
+    text = protocol.read_text().replace(
+        "analyses:\n",
+        "analyses:\n"
+        f"  told: {{features: {{site: resid_post, layers: [1], {small}}}}}\n"
+        "  spread: {localisation: {site: told, draws: 9}}\n",
+    )
+    text = text.replace("{probe: {site: resid_post", "{probe: {site: told")
+    protocol.write_text(text)
+    run(protocol, "--results", results)
+    read = xr.open_dataset(results / "toy/measures/decode--llama-0.nc")
+    assert read["layer"].values.tolist() == [1]
+    names = ["llama-0", "llama-0.twin0", "llama-0.twin1"]
+    for name in names:
+        assert (results / f"toy/measures/spread--{name}.nc").is_file()
+    verdict = verdict_of(study)
+    # Features of twins are of dictionaries of their own, and the verdict names all three.
+    assert [volume["subject"] for volume in verdict["volumes"]] == names
+    assert all("features" in volume["path"] for volume in verdict["volumes"])
+    page = (results / "toy/report.html").read_text()
+    assert "localisation factor" in page
+    assert "variance that is rebuilt" in page
+    run("verify", results / "toy")
+    capfd.readouterr()
+    run(protocol, "--results", results)
+    assert "nothing has changed" in capfd.readouterr().err
+    # A dictionary of other settings is other data: what was registered is another version.
+    protocol.write_text(text.replace("active: 6", "active: 5"))
+    run(protocol, "--results", results)
+    run("ledger", "--results", results)
+    assert "decodable (version 3)" in _flat(capfd, out=True)
+
+
 def test_models_are_compared_by_a_command_that_claims_nothing(tmp_path, tiny_source, capfd) -> None:
     models = [tiny_source("llama", seed=100).folder, tiny_source("gpt2").folder]
     results = tmp_path / "results"

@@ -23,7 +23,9 @@ def pairs_of(model, count: int = 2) -> list[Pair]:
 
 
 @torch.no_grad()
-def held_fast(model, pair: Pair, sender: Site, place: int, receiver: Site) -> float:
+def held_fast(
+    model, pair: Pair, sender: Site, place: int, receiver: Site, heads: list[int] | None = None
+) -> float:
     """The published way: all attentions and MLPs behind the sender add what they added before."""
     clean, corrupt = (model.batch([text]) for text in (pair.clean, pair.corrupt))
     given, there = (model.activations(batch, SENDERS) for batch in (clean, corrupt))
@@ -44,7 +46,10 @@ def held_fast(model, pair: Pair, sender: Site, place: int, receiver: Site) -> fl
         # The receiver stands before what it adds, so that its own addition may be held fast, too.
         with model.intervene(edits):
             seen = model.activations(corrupt, [receiver.kind])[receiver]
-        last = Edit(receiver.kind, "replace", layers=[receiver.layer], value=seen, must_move=False)
+        last = Edit(
+            receiver.kind, "replace", layers=[receiver.layer], value=seen, heads=heads,
+            must_move=False,
+        )  # fmt: skip
         with model.intervene([last]):
             logits = model.forward(corrupt, head=True)[0, -1]
     return float(logits[pair.answers[0]] - logits[pair.answers[1]])
@@ -100,8 +105,33 @@ def test_paths_of_a_linear_model_add_up_to_the_patch(tiny_model) -> None:
     np.testing.assert_allclose(effects, whole, rtol=1e-3)
 
 
+@pytest.mark.having("q", "value", "attn_out_post", "mlp_out_post", "resid_mid")
+def test_a_single_head_receives(family, proved) -> None:
+    model = proved(family)
+    pairs = pairs_of(model, count=1)
+    for receiver in (Site("q", 2), Site("value", 2), Site("z", 2)):
+        several = model.structure.sizes[receiver.kind][0]
+        whole, *single = (
+            path_patched(model, pairs, receiver, heads=heads, senders=["mlp_out_post"])
+            for heads in (range(several), *([head] for head in range(several)))
+        )
+        every = path_patched(model, pairs, receiver, senders=["mlp_out_post"])
+        np.testing.assert_array_equal(whole.difference, every.difference)
+        scale = max(np.abs(every.difference - every.base[:, None, None, None]).max(), 1e-4)
+        sender = Site("mlp_out_post", 0)
+        for head, found in enumerate(single):
+            expected = held_fast(model, pairs[0], sender, 3, receiver, [head])
+            assert abs(found.difference[0, 0, 0, 0] - expected) < 0.01 * scale + 1e-6
+
+
 def test_what_receives_nothing_is_refused(proved) -> None:
     model = proved("llama")
+    with pytest.raises(SiteError, match="has no heads"):
+        path_patched(model, pairs_of(model), Site("mlp_act", 1), heads=[0])
+    with pytest.raises(SiteError, match="has no heads"):
+        path_patched(model, pairs_of(model), Site("resid_post", model.layers - 1), heads=[0])
+    with pytest.raises(SiteError, match="heads"):
+        path_patched(model, pairs_of(model), Site("q", 1), heads=[99])
     for receiver in (Site("resid_post", 0), Site("logits"), Site("attn_probs", 1)):
         with pytest.raises(SiteError, match="receives nothing from the stream"):
             path_patched(model, pairs_of(model), receiver)
