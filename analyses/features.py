@@ -26,6 +26,7 @@ from scanner.dictionaries import (
     Dictionary,
     Training,
     check_hook,
+    each_once,
     released,
     token_activations,
     train,
@@ -107,7 +108,7 @@ class Features(Acting):
         self, live: Live, subject: Subject, run: int, *, rng: np.random.Generator
     ) -> xr.Dataset:
         site = Site(self.site, run)
-        dictionary = self._dictionary(live, site, seed=int(rng.integers(2**31)))
+        dictionary, read = self._dictionary(live, site, seed=int(rng.integers(2**31)))
         (units,) = vectors(replace(subject, volume=subject.volume.sel(layer=[run])), self.site)
         features, rebuilt = dictionary.encode(units), dictionary.rebuilt(units)
         read_on, tried = self._read_on(live, site, dictionary)
@@ -123,6 +124,7 @@ class Features(Acting):
                 "directions": (("layer", "feature", "unit"), dictionary.directions[None]),
                 **{name: (("layer", "tried"), one[None]) for name, one in read_on.items()},
                 "tried_stimulus": ("tried", tried),
+                "tokens_read": ("layer", [read]),
             },
         )
 
@@ -132,14 +134,16 @@ class Features(Acting):
             return live
         return Live(live.model, replace(live.recording, stimuli=load(self.text)))
 
-    def _dictionary(self, live: Live, site: Site, *, seed: int) -> Dictionary:
+    def _dictionary(self, live: Live, site: Site, *, seed: int) -> tuple[Dictionary, int]:
+        """A dictionary, and how many different tokens it was trained on; 0 for one released."""
         if self.release is not None and self.name is not None:
             dictionary, hook = released(self.release, self.name)
             check_hook(dictionary, hook, site)
-            return dictionary
-        found = token_activations(live.model, self._texts(live).ids, site)
+            return dictionary, 0
+        ids = self._texts(live).ids
+        found = each_once(ids, token_activations(live.model, ids, site))
         training = Training(self.architecture, self.width, self.active, self.tokens, seed)
-        return train(np.concatenate(found), training)
+        return train(found, training), len(found)
 
     def _read_on(
         self, live: Live, site: Site, dictionary: Dictionary
@@ -184,7 +188,8 @@ class Features(Acting):
             dictionary rebuilds; ``active``, features at a stimulus, on average; ``alive``, the
             share of features that any stimulus has; ``recovered``, how much of the surprisal that
             the model loses when the mean stands in the place of the site it keeps when what was
-            rebuilt stands there, NaN where it loses none.
+            rebuilt stands there, NaN where it loses none; ``read_each``, for each feature, how many
+            different tokens it was trained on, 0 for a dictionary that was released.
 
         Raises
         ------
@@ -212,6 +217,7 @@ class Features(Acting):
                 "active": ("layer", fired.sum(2).mean(1)),
                 "alive": ("layer", fired.any(1).mean(1)),
                 "recovered": ("layer", (lost - kept) / worth),
+                "read_each": ("layer", volume["tokens_read"].to_numpy() / fired.shape[2]),
             },
             coords={"layer": volume["layer"].to_numpy()},
         )

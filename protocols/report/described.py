@@ -226,6 +226,8 @@ READING = {
     "alive": "The share of features that any stimulus has.",
     "recovered": "How much of the surprisal that the model loses with the mean in the place of the "
     "site it keeps with what the dictionary rebuilds.",
+    "read_each": "How many different tokens the dictionary was trained on, for each of its "
+    "features. Below a hundred its features are those of these texts.",
     "needed_units": "The fewest units that have the share of the squared difference between a "
     "category and the rest.",
     "needed_features": "The same of features.",
@@ -323,6 +325,7 @@ TITLES = {
     "active": "active features",
     "alive": "features that are ever active",
     "recovered": "surprisal recovered",
+    "read_each": "tokens of training for each feature",
     "needed_units": "units that are needed",
     "needed_features": "features that are needed",
     "factor": "localisation factor",

@@ -70,6 +70,10 @@ def done(live: Live, subject: Subject, analysis: Features, monkeypatch, share=No
     return found.drop_vars("stimulus").assign_coords(labels)
 
 
+def texts_of(name: str, live: Live) -> list[list[int]]:
+    return live.model.tokenizer(load(name).table["text"].tolist())["input_ids"]
+
+
 def told(volume: xr.Dataset, analysis: Features) -> xr.Dataset:
     return analysis(Subject("toy", volume, {}), rng=np.random.default_rng(0))
 
@@ -128,6 +132,10 @@ def test_each_layer_has_a_dictionary_of_its_own(scanned, monkeypatch) -> None:
     found = told(volume, analysis)
     assert (found["explained"] > 0.3).all()
     assert (found["active"] <= 8).all()
+    once = {
+        tuple(ids[:end]) for ids in texts_of("agreement", live) for end in range(2, len(ids) + 1)
+    }
+    assert (found["read_each"] * 96 == len(once)).all()
     np.testing.assert_allclose(
         volume["units"], subject.volume["resid_post"].sel(layer=[0, 2]), rtol=1e-6
     )

@@ -108,7 +108,8 @@ def in_features(subject: Subject) -> Subject:
             rebuilt=(x.dims, 0.5 * told @ directions.T),
         )
         .assign_coords({
-            name: (("layer", "tried"), one) for name, one in zip(names, tried, strict=True)
+            "tokens_read": ("layer", np.full(x.sizes["layer"], 1000)),
+            **{name: (("layer", "tried"), one) for name, one in zip(names, tried, strict=True)},
         })
     )  # fmt: skip
 
