@@ -9,11 +9,13 @@ from collections.abc import Iterator
 import numpy as np
 
 # Bytes of the graphs whose communities are found at once.
-HELD = 2**25
+HELD = 2**26
 # By how many edges a node must gain to move: less is rounding.
 GAIN = 1e-9
 # Of the pairs of nodes, how many are proposed at once as new edges: more get in each other's way.
 PROPOSED = 0.125
+# Graphs that are rewired side by side: as many as a cache holds.
+CHAINS = 16
 # Steps that tell how many of these are done.
 PILOT = 10
 
@@ -315,10 +317,13 @@ def rewired(
     for _ in range(PILOT):
         tried.step()
     done = max(tried.done / PILOT, 0.01 * pairs)
-    chains = _Chains(graph, ends, count, pairs, rng)
-    for _ in range(int(np.ceil(swaps * len(ends) / done))):
-        chains.step()
-    return chains.graphs
+    steps, found = int(np.ceil(swaps * len(ends) / done)), []
+    for start in range(0, count, CHAINS):
+        chains = _Chains(graph, ends, min(CHAINS, count - start), pairs, rng)
+        for _ in range(steps):
+            chains.step()
+        found.append(chains.graphs)
+    return np.concatenate(found)
 
 
 class _Chains:
@@ -328,42 +333,54 @@ class _Chains:
         self, graph: np.ndarray, ends: np.ndarray, count: int, pairs: int, rng: np.random.Generator
     ) -> None:
         self.graphs = np.repeat(graph[None], count, axis=0)
-        # chain x edge
-        self.one, self.other = (np.repeat(end[None], count, axis=0) for end in ends.T)
+        self.one, self.other = (np.tile(end.astype(np.int32), count) for end in ends.T)
         self.pairs, self.rng, self.done = pairs, rng, 0
+        # chain x edge, as places among the edges of all chains.
+        self.edges = np.arange(count * len(ends), dtype=np.int32).reshape(count, -1)
+        # Where the pairs of nodes of each chain begin among those of all.
+        self.begin = np.arange(count, dtype=np.int32)[:, None] * len(graph) ** 2
+        # Of each pair of nodes, a place among what was last proposed.
+        self.place = np.zeros(self.graphs.size, dtype=np.int32)
 
     def step(self) -> None:
         """Exchange the ends of some pairs of edges."""
-        chains, nodes = len(self.graphs), self.graphs.shape[1]
-        row = np.arange(chains)[:, None]
-        order = self.rng.random(self.one.shape).argsort(1)
-        first, second = order[:, : self.pairs], order[:, self.pairs : 2 * self.pairs]
-        turned = self.rng.random(first.shape) < 0.5
+        nodes, there = self.graphs.shape[1], self.graphs.reshape(-1)
+        self.rng.permuted(self.edges, axis=1, out=self.edges)
+        first = self.edges[:, : self.pairs]
+        second = self.edges[:, self.pairs : 2 * self.pairs]
+        turned = self.rng.random(first.shape, dtype=np.float32) < 0.5
         a, b, c, d = (
-            self.one[row, first],
-            self.other[row, first],
-            self.one[row, second],
-            self.other[row, second],
+            ends.take(edges) for edges in (first, second) for ends in (self.one, self.other)
         )
         c, d = np.where(turned, d, c), np.where(turned, c, d)
 
         def key(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-            return (row * nodes + np.minimum(one, other)) * nodes + np.maximum(one, other)
+            return self.begin + np.minimum(one, other) * nodes + np.maximum(one, other)
 
         new = np.stack([key(a, d), key(c, b)])
-        proposed = np.bincount(new.ravel(), minlength=chains * nodes**2)
-        there = self.graphs.reshape(-1)
-        free = (a != c) & (a != d) & (b != c) & (b != d) & ~there[new].any(0)
+        free = (a != c) & (a != d) & (b != c) & (b != d) & ~there.take(new).any(0)
         # In the way: proposed by another pair as well, or to be removed here and proposed there.
-        free &= (proposed[new] == 1).all(0)
-        free &= (proposed[key(a, b)] == 0) & (proposed[key(c, d)] == 0)
-        chain, _ = np.nonzero(free)
-        a, b, c, d = (one[free] for one in (a, b, c, d))
+        free &= self._once(new.ravel()).reshape(new.shape).all(0)
+        free &= ~self._proposed(new, key(a, b)) & ~self._proposed(new, key(c, d))
+        begin = np.broadcast_to(self.begin, free.shape)[free]
+        a, b, c, d, first, second = (one[free] for one in (a, b, c, d, first, second))
         for one, other, now in ((a, b, False), (c, d, False), (a, d, True), (c, b, True)):
-            self.graphs[chain, one, other] = self.graphs[chain, other, one] = now
-        self.one[chain, first[free]], self.other[chain, first[free]] = a, d
-        self.one[chain, second[free]], self.other[chain, second[free]] = c, b
+            there[begin + one * nodes + other] = there[begin + other * nodes + one] = now
+        self.one[first], self.other[first] = a, d
+        self.one[second], self.other[second] = c, b
         self.done += len(a)
+
+    def _once(self, new: np.ndarray) -> np.ndarray:
+        """Which pairs of nodes are proposed once: those that are the first and the last."""
+        order = np.arange(len(new), dtype=np.int32)
+        self.place[new] = order
+        last = self.place.take(new) == order
+        self.place[new[::-1]] = order[::-1]
+        return last & (self.place.take(new) == order)
+
+    def _proposed(self, new: np.ndarray, edges: np.ndarray) -> np.ndarray:
+        """Which edges are among what `_once` was just given."""
+        return new.ravel().take(self.place.take(edges)) == edges
 
 
 def lattice(nodes: int, edges: int) -> np.ndarray:
