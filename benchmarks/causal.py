@@ -35,6 +35,8 @@ COUNTRIES = (
 )  # fmt: skip
 KINDS: tuple[Kind, ...] = ("resid_post", "attn_out_post", "mlp_out_post")
 DIRECTIONS = 6
+# Nats. Of Gemma's divergences, ours are up to 0.0010 from those in float64, and the loop's 0.0016.
+TOLERANCE = 1e-3
 # What is timed of the loop.
 SOME = slice(None, None, 10)
 Hook = Callable[..., Any]
@@ -245,7 +247,7 @@ def races(sweeps: Sweeps, *, everywhere: bool) -> list[Race]:
     lesions = sweeps.lesions()
     made = [
         Race(f"each block left out, {size}", "a full forward of all texts for each block",
-             lambda: sweeps.ours(lesions), lambda: sweeps.loop(sweeps.lesion_hooks()), 1e-4)
+             lambda: sweeps.ours(lesions), lambda: sweeps.loop(sweeps.lesion_hooks()), TOLERANCE)
     ]  # fmt: skip
     stream = sites_of("resid_post", model.layers)
     parts = [site for kind in KINDS for site in sites_of(kind, model.layers)]
@@ -259,14 +261,14 @@ def races(sweeps: Sweeps, *, everywhere: bool) -> list[Race]:
         made.append(
             Race(f"{what}, {size}", "a full forward of all texts for each place",
                  lambda trials=trials: sweeps.ours(trials),
-                 lambda hooks=hooks: sweeps.loop(hooks[SOME]), 1e-4,
+                 lambda hooks=hooks: sweeps.loop(hooks[SOME]), TOLERANCE,
                  len(hooks) / len(hooks[SOME]), lambda answer: answer[:, SOME])
         )  # fmt: skip
     trials, hooks = sweeps.ablations(length - 1), sweeps.ablation_hooks(length - 1)
     made.append(
         Race(f"{DIRECTIONS} directions taken out at the last token, behind each block, {size}",
              "a full forward of all texts for each", lambda: sweeps.ours(trials),
-             lambda: sweeps.loop(hooks[SOME]), 1e-4, len(hooks) / len(hooks[SOME]),
+             lambda: sweeps.loop(hooks[SOME]), TOLERANCE, len(hooks) / len(hooks[SOME]),
              lambda answer: answer[:, SOME])
     )  # fmt: skip
     return made

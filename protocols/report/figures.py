@@ -421,8 +421,13 @@ def plane(places: xr.DataArray) -> go.Figure:
         for place, layer in enumerate(layers)
     ]  # fmt: skip
     bare = _axis("", None) | {"showticklabels": False, "ticks": ""}
+    # Names are wider than points, of which plotly knows alone.
+    wide: dict[str, Any] = {}
+    if "text" in mode:
+        least, most = float(places[..., 0].min()), float(places[..., 0].max())
+        wide["range"] = [least - 0.35 * (most - least), most + 0.35 * (most - least)]
     # As wide as high, so that distances are the same in all directions.
-    _lines(figure, bare, bare | {"scaleanchor": "x"})
+    _lines(figure, bare | wide, bare | {"scaleanchor": "x"})
     figure.update_layout(
         height=460,
         legend={"orientation": "h", "y": -0.02, "yanchor": "top", "x": 0},
