@@ -31,10 +31,12 @@ from analyses.graphs import (
     consensus,
     efficiency,
     modularity,
+    of_lattice,
     participation,
     rewired,
     rich_club,
     strongest,
+    within_module_degree,
 )
 from analyses.splits import item_groups
 from analyses.words import word_means
@@ -46,6 +48,10 @@ ESTIMATORS = {"correlation": EmpiricalCovariance, "partial correlation": LedoitW
 REFERENCES = ("rewired", "permuted", "rotated")
 # The rich are those of whom no more than this share have more neighbours, and no fewer.
 RICH = (0.05, 0.25)
+# Of hubs: by how much they are, and the participation coefficients that tell their roles apart.
+HUB = 2.5
+ROLES = ("provincial", "connector", "kinless")
+TIES = (0.3, 0.75)
 CHANCE = {"modularity": 0.0, "small_world": 1.0, "rich_club": 0.0}
 # Of the values that graphs at random take, what is drawn.
 RANGE = (0.025, 0.975)
@@ -125,7 +131,10 @@ class Connectome(Analysis):
             ``modularity``, ``small_world``, ``rich_club`` (layer). ``agreement_of_halves`` (layer):
             of the modules in two halves of the items, the adjusted Rand index (Hubert & Arabie
             1985), 0 for none. ``mean_correlation`` (layer): of all pairs of nodes, without sign.
-            ``participation_coefficient`` (layer): on average over nodes. ``excess`` (layer,
+            ``participation_coefficient`` (layer): on average over nodes. ``omega`` (layer): -1 for
+            a ring of neighbours, 1 for a graph at random, 0 between (Telesford et al. 2011);
+            ``propensity`` (layer): small-world propensity (Muldoon et al. 2016). ``hubs`` (layer,
+            role): the share of nodes that are, by their modules (`hubs`). ``excess`` (layer,
             density): by how much the largest modularity is above that after rotation.
             Of the graphs (``reference``: observed, rewired, permuted, rotated), averaged over
             densities, the middle of all and the limits of 95 % of them: ``largest_modularity``,
@@ -195,9 +204,12 @@ class Connectome(Analysis):
         graphs = self._graphs(nodes, rng)
         drawn = [rewired(graph, count=self.rewirings, rng=rng) for graph in graphs]
         more = [richer(graph, some) for graph, some in zip(graphs, drawn, strict=True)]
+        omega, propensity = between_lattice_and_chance(graphs, drawn)
         return {
             "small_world": float(np.mean(small_worldness(graphs, drawn))),
             "rich_club": float(np.mean(more)),
+            "omega": float(np.mean(omega)),
+            "propensity": float(np.mean(propensity)),
         }
 
     def _layer(self, series: np.ndarray, rng: np.random.Generator) -> xr.Dataset:
@@ -217,7 +229,8 @@ class Connectome(Analysis):
                 [np.nanmean(participation(*pair)) for pair in zip(graphs, modules, strict=True)]
             )
         )
-        found = xr.Dataset(result)
+        found = xr.Dataset(result).assign(hubs=("role", hubs(graphs, modules)))
+        found = found.assign_coords(role=list(ROLES))
         return found.assign(self._beside(series, graphs, rng)) if self.nulls else found
 
     def _halved(self, nodes: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
@@ -346,6 +359,68 @@ def small_worldness(graphs: np.ndarray, drawn: list[np.ndarray]) -> np.ndarray:
         for graph, some in zip(graphs, drawn, strict=True)
     ]
     return np.array(clustered) * np.array(shorter)
+
+
+def between_lattice_and_chance(
+    graphs: np.ndarray, drawn: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where graphs stand between a ring of neighbours and graphs at random.
+
+    Parameters
+    ----------
+    graphs, drawn
+        As of `small_worldness`.
+
+    Returns
+    -------
+    omega : numpy.ndarray
+        graph; the length of paths at random over theirs, less their clustering over that of a ring
+        of as many edges (Telesford et al. 2011).
+    propensity : numpy.ndarray
+        graph; 1 if they are as clustered as the ring and have paths as short as at random, 0.29 for
+        one of the two, 0 for neither (Muldoon et al. 2016, of graphs without weights).
+    """
+    omega, propensity = [], []
+    for graph, some in zip(graphs, drawn, strict=True):
+        nodes, edges = len(graph), int(graph.sum()) // 2
+        clustered, efficient = float(clustering(graph)), float(efficiency(graph))
+        by_chance = float(clustering(some).mean()), float(efficiency(some).mean())
+        ring = of_lattice(nodes, edges)
+        omega.append(efficient / by_chance[1] - clustered / ring[0])
+        missing = _share(ring[0] - clustered, ring[0] - by_chance[0])
+        longer = _share(1 / efficient - 1 / by_chance[1], 1 / ring[1] - 1 / by_chance[1])
+        propensity.append(1 - np.sqrt((missing**2 + longer**2) / 2))
+    return np.array(omega), np.array(propensity)
+
+
+def _share(part: float, whole: float) -> float:
+    return float(np.clip(part / whole, 0, 1)) if whole > 0 else 0.0
+
+
+def hubs(graphs: np.ndarray, modules: np.ndarray) -> np.ndarray:
+    """How many nodes are hubs of their module, and to how many modules they are tied.
+
+    Parameters
+    ----------
+    graphs : numpy.ndarray
+        graph x node x node.
+    modules : numpy.ndarray
+        graph x node.
+
+    Returns
+    -------
+    numpy.ndarray
+        role, as of `ROLES`; shares of the nodes, on average over graphs: those with
+        `HUB` standard deviations more neighbours in their module than others there, most of whose
+        neighbours are there, or in several modules, or evenly in all. Guimerà & Amaral (2005).
+    """
+    found = []
+    for graph, own in zip(graphs, modules, strict=True):
+        spread = participation(graph, own)
+        central = within_module_degree(graph, own) >= HUB
+        role = np.digitize(np.nan_to_num(spread), TIES, right=True)
+        found.append([np.mean(central & (role == one)) for one in range(len(ROLES))])
+    return np.mean(found, axis=0)
 
 
 def richer(graph: np.ndarray, drawn: np.ndarray) -> float:

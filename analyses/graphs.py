@@ -5,6 +5,7 @@ measured at once: all functions take arrays with further dimensions in front.
 """
 
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 
@@ -283,6 +284,29 @@ def participation(graph: np.ndarray, modules: np.ndarray) -> np.ndarray:
     return 1 - np.sum(shares**2, axis=1)
 
 
+def within_module_degree(graph: np.ndarray, modules: np.ndarray) -> np.ndarray:
+    """How many more neighbours a node has in its module than others there have.
+
+    Parameters
+    ----------
+    graph : numpy.ndarray
+        node x node, bool.
+    modules : numpy.ndarray
+        node, from 0 on.
+
+    Returns
+    -------
+    numpy.ndarray
+        node, in standard deviations within the module; 0 where all have as many. Guimerà & Amaral
+        (2005).
+    """
+    own = np.sum(graph & (modules[:, None] == modules), axis=1).astype(float)
+    sizes = np.bincount(modules)
+    mean = (np.bincount(modules, own) / np.maximum(sizes, 1))[modules]
+    variance = (np.bincount(modules, (own - mean) ** 2) / np.maximum(sizes, 1))[modules]
+    return np.divide(own - mean, np.sqrt(variance), out=np.zeros_like(own), where=variance > 0)
+
+
 def rewired(
     graph: np.ndarray, *, count: int, swaps: float = 10.0, rng: np.random.Generator
 ) -> np.ndarray:
@@ -381,6 +405,13 @@ class _Chains:
     def _proposed(self, new: np.ndarray, edges: np.ndarray) -> np.ndarray:
         """Which edges are among what `_once` was just given."""
         return new.ravel().take(self.place.take(edges)) == edges
+
+
+@cache
+def of_lattice(nodes: int, edges: int) -> tuple[float, float]:
+    """Clustering and efficiency of `lattice`."""
+    graph = lattice(nodes, edges)
+    return float(clustering(graph)), float(efficiency(graph))
 
 
 def lattice(nodes: int, edges: int) -> np.ndarray:

@@ -24,6 +24,7 @@ from analyses.bus import Bus
 from analyses.connectome import Connectome
 from analyses.lesion import Lesion
 from analyses.localiser import Localiser
+from analyses.matching import Matching
 from analyses.mlp_probe import MlpProbe
 from analyses.neurons import Neurons
 from analyses.patching import Patching
@@ -295,6 +296,7 @@ KINDS = {
         Kind("universality.cka", Universality(SITE), 0.2, LIKENESS, "shared", beside=True),
         Kind("universality.rsa", Universality(SITE), 0.2, LIKENESS, "shared", beside=True),
         Kind("universality.neighbours", Universality(SITE), 0.1, LIKENESS, "shared", beside=True),
+        Kind("matching.matched", Matching(SITE), 0.1, LIKENESS, "shared", beside=True),
         Kind("transfer.balanced_accuracy", Transfer(SITE), 0.1, DECODING, beside=True),
         ActingKind("ablation.drop_refitted", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),
         ActingKind("ablation.drop_frozen", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),

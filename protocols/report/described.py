@@ -207,6 +207,12 @@ READING = {
     "contain weaker ones where it is low.",
     "participation_coefficient": "How evenly the connections of a unit go to all modules, on "
     "average: 0 where all stay in one.",
+    "omega": "Where graphs stand between a ring of neighbours (-1) and graphs at random (1): small "
+    "worlds are near 0.",
+    "propensity": "Small-world propensity: 1 if as clustered as a ring and with paths as short as "
+    "at random, 0.29 for one of the two.",
+    "hubs": "The share of nodes that are hubs of their module: tied to it alone (provincial), to "
+    "several (connector), or to all alike (kinless).",
     "cka_map": "CKA of every layer of one model with every layer of the other, over all items.",
     "rsa_map": "The rank correlation of the distances of items in both layers.",
     "neighbours_map": "The share of an item's neighbours that both layers agree on, beyond chance.",
@@ -228,6 +234,8 @@ READING = {
     "site it keeps with what the dictionary rebuilds.",
     "read_each": "How many different tokens the dictionary was trained on, for each of its "
     "features. Below a hundred its features are those of these texts.",
+    "matched_dealt": "The same with the items of the other model dealt out anew.",
+    "closest": "The correlation above which a twentieth of the pairs are.",
     "needed_units": "The fewest units that have the share of the squared difference between a "
     "category and the rest.",
     "needed_features": "The same of features.",
@@ -312,6 +320,7 @@ TITLES = {
     "over_reference": "small-world ratio",
     "excess": "modularity above that of rotations",
     "participation_coefficient": "participation coefficient",
+    "propensity": "small-world propensity",
     "cka_map": "CKA",
     "rsa_map": "correlation of distances",
     "neighbours_map": "shared neighbours",
@@ -327,6 +336,9 @@ TITLES = {
     "recovered": "surprisal recovered",
     "read_each": "tokens of training for each feature",
     "needed_units": "units that are needed",
+    "matched": "correlation of matched units",
+    "matched_dealt": "correlation of matched units, items dealt out",
+    "closest": "correlation of the closest units",
     "needed_features": "features that are needed",
     "factor": "localisation factor",
     "dealt_factor": "localisation factor, labels dealt out",

@@ -179,6 +179,16 @@ def _universality(name: str, settings: Mapping[str, Any]) -> str:
     )
 
 
+def _matching(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"Units of {settings['site']} of two models (analysis '{name}') were matched one to one in "
+        f"half of the items ({settings['splits']} halvings) so that their correlations were "
+        "greatest (Li et al. 2016; Lan et al. 2024), with the layer of the other model, of "
+        f"{settings['depths']} through its depth, where these were greatest, and correlated in the "
+        "other half."
+    )
+
+
 def _transfer(name: str, settings: Mapping[str, Any]) -> str:
     return (
         f"Direction transfer (analysis '{name}'): a ridge probe of {settings['label']} in "
@@ -346,11 +356,13 @@ def _connectome(name: str, settings: Mapping[str, Any]) -> str:
         f"{settings['nodes']} units of a layer, drawn at random, as nodes; edges were the {strong} "
         f"{settings['edges']}s over items (nilearn{shrunk}), after the mean of each frame had been "
         f"taken out, at densities of {densities} %, over which everything was averaged. Modules "
-        "were found by the Louvain method (Blondel et al. 2008; networkx) in one half of the "
+        "were found by the Louvain method (Blondel et al. 2008) in one half of the "
         "items, and their modularity (Newman & Girvan 2004) measured in the other. The small-world "
         "ratio (Humphries & Gurney 2008), with harmonic means of path lengths, and the rich club "
         f"(van den Heuvel & Sporns 2011) are beside {settings['rewirings']} graphs of the same "
-        "degrees (Maslov & Sneppen 2002)."
+        "degrees (Maslov & Sneppen 2002). Omega (Telesford et al. 2011) and small-world propensity "
+        "(Muldoon et al. 2016) place graphs between these and a ring of neighbours; roles of hubs "
+        "are those of Guimerà & Amaral (2005)."
     )
     if not settings["nulls"]:
         return text
@@ -621,6 +633,7 @@ _PROSE = {
     "transfer": _transfer,
     "resemblance": _resemblance,
     "features": _features,
+    "matching": _matching,
     "localisation": _localisation,
 }
 

@@ -2,12 +2,21 @@
 
 from dataclasses import replace
 
+import networkx as nx
 import numpy as np
 import pytest
 import xarray as xr
 
 from analyses import AnalysisError
-from analyses.connectome import Connectome, directions_at_random, permuted, rotated
+from analyses.connectome import (
+    Connectome,
+    between_lattice_and_chance,
+    directions_at_random,
+    hubs,
+    permuted,
+    rotated,
+)
+from analyses.graphs import rewired
 from scanner import Subject
 
 SMALL = Connectome("resid_post", nodes=60, densities=(0.1, 0.2), nulls=4)
@@ -104,6 +113,36 @@ def test_noise_is_a_small_world_where_items_are_few(items: int, expected: float)
     assert float(absolute[0]) == pytest.approx(expected, rel=0.07)
     # What goes together with a third goes together; what goes against it does not.
     assert float(positive[0]) > float(absolute[0]) + 0.3
+
+
+def test_small_worlds_lie_between_a_ring_and_chance() -> None:
+    graphs = np.array(
+        [
+            nx.to_numpy_array(nx.watts_strogatz_graph(200, 10, p, seed=1)) > 0
+            for p in (0.0, 0.03, 0.05, 1.0)
+        ]
+    )
+    drawn = [rewired(graph, count=10, rng=np.random.default_rng(0)) for graph in graphs]
+    omega, propensity = between_lattice_and_chance(graphs, drawn)
+    # Of a ring and of chance one of two is missing: 1 less the root of a half.
+    assert propensity[0] == pytest.approx(1 - np.sqrt(0.5), abs=0.01)
+    assert propensity[3] == pytest.approx(1 - np.sqrt(0.5), abs=0.05)
+    assert (propensity[1:3] > 0.7).all()
+    assert omega[0] < -0.5 and omega[3] > 0.8
+    assert (np.diff(omega) > 0).all()
+    assert (np.abs(omega[1:3]) < 0.35).all()
+
+
+def test_hubs_are_told_by_where_their_neighbours_are() -> None:
+    rng = np.random.default_rng(0)
+    modules = np.repeat(np.arange(6), 25)
+    graph = (modules[:, None] == modules) & (rng.random((150, 150)) < 0.15)
+    graph[0, 1:25] = True  # in one module
+    graph[25, 26:50] = graph[25, 50:62] = graph[25, 75:87] = True  # in three
+    graph[50] = True  # in all alike
+    graph = (graph | graph.T) & ~np.eye(150, dtype=bool)
+    shares = hubs(np.array([graph, graph]), np.array([modules, modules]))
+    np.testing.assert_allclose(shares * 150, [1, 1, 1])
 
 
 @pytest.mark.parametrize("edges", ["correlation", "partial correlation"])

@@ -15,11 +15,14 @@ from analyses.graphs import (
     consensus,
     edges_of,
     efficiency,
+    lattice,
     modularity,
+    of_lattice,
     participation,
     rewired,
     rich_club,
     strongest,
+    within_module_degree,
 )
 
 KARATE = nx.to_numpy_array(nx.karate_club_graph(), weight=None) > 0
@@ -199,3 +202,22 @@ def test_participation_says_how_evenly_edges_go_to_modules() -> None:
     np.testing.assert_allclose(found, [0.5, 0, 0, 0, 0])
     alone = participation(np.zeros((3, 3)), np.array([0, 1, 1]))
     assert np.isnan(alone).all()
+
+
+def test_a_hub_has_many_more_neighbours_in_its_module() -> None:
+    star = np.zeros((12, 12), dtype=bool)
+    star[0, 1:9] = star[1:9, 0] = True
+    modules = np.array([0] * 9 + [1] * 3)
+    z = within_module_degree(star, modules)
+    own = np.array([8.0] + [1.0] * 8)
+    np.testing.assert_allclose(z[:9], (own - own.mean()) / own.std())
+    np.testing.assert_array_equal(z[9:], 0)
+
+
+def test_a_ring_is_as_clustered_as_watts_and_strogatz_say() -> None:
+    clustered, efficient = of_lattice(200, 1000)  # ten neighbours each
+    assert clustered == pytest.approx(2 / 3)
+    ring = nx.to_numpy_array(nx.watts_strogatz_graph(200, 10, 0, seed=0)) > 0
+    assert efficient == pytest.approx(float(efficiency(ring)))
+    assert lattice(200, 1000).sum() == 2000
+    assert lattice(7, 9).sum() == 18

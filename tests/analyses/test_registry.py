@@ -56,7 +56,7 @@ SITES = {"topography": "z", "localisation": "told"}
 
 
 # Analyses that compare two subjects.
-PAIRS = ("universality", "transfer")
+PAIRS = ("universality", "transfer", "matching")
 
 
 def made(name: str) -> Analysis:
