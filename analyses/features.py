@@ -26,6 +26,7 @@ from scanner.dictionaries import (
     Dictionary,
     Training,
     check_hook,
+    check_rebuilt,
     each_once,
     released,
     token_activations,
@@ -111,6 +112,8 @@ class Features(Acting):
         dictionary, read = self._dictionary(live, site, seed=int(rng.integers(2**31)))
         (units,) = vectors(replace(subject, volume=subject.volume.sel(layer=[run])), self.site)
         features, rebuilt = dictionary.encode(units), dictionary.rebuilt(units)
+        if self.release is not None and live.trained:
+            check_rebuilt(units, rebuilt)
         read_on, tried = self._read_on(live, site, dictionary)
         return xr.Dataset(
             {

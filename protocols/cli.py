@@ -28,7 +28,15 @@ from protocols.trace import trace
 from protocols.verify import VerifyError
 from protocols.verify import rerun as record_anew
 from protocols.verify import verify as verify_study
-from scanner import Model, SiteError, SourceError, VolumeError, anatomy, find_source
+from scanner import (
+    DictionaryError,
+    Model,
+    SiteError,
+    SourceError,
+    VolumeError,
+    anatomy,
+    find_source,
+)
 from scanner.plan import estimate
 from scanner.provenance import version
 from scanner.sites import KINDS, MEANINGS, PAIRED, sites_of
@@ -38,7 +46,7 @@ from verification import CONTROLS, Ledger, LedgerError
 
 MISTAKES = (
     ProtocolError, StimulusError, SourceError, SiteError, VolumeError, AnalysisError, LedgerError,
-    RunError, VerifyError,
+    RunError, VerifyError, DictionaryError,
 )  # fmt: skip
 # From a first run on two cores, one thread each: 135 million weights.
 SECONDS_PER_TOKEN_AND_WEIGHT = 2e-11

@@ -8,6 +8,7 @@ other tools.
 """
 
 from scanner.aliases import Place, resolve
+from scanner.dictionaries import DictionaryError
 from scanner.effects import Acts, Live, record_effects
 from scanner.generation import continued
 from scanner.interventions import Edit
@@ -28,6 +29,7 @@ __all__ = [
     "Acts",
     "Anatomy",
     "Chat",
+    "DictionaryError",
     "Edit",
     "Fired",
     "Live",

@@ -307,6 +307,23 @@ def check_hook(dictionary: Dictionary, hook: str, site: Site) -> None:
         )
 
 
+def check_rebuilt(activations: np.ndarray, rebuilt: np.ndarray) -> None:
+    """Hold a released dictionary to rebuilding more than the mean does, row x unit of both.
+
+    Raises
+    ------
+    DictionaryError
+        If it does not.
+    """
+    left = np.square(activations - rebuilt).sum()
+    spread = np.square(activations - activations.mean(0)).sum()
+    if not left < spread:
+        raise DictionaryError(
+            f"the dictionary leaves {left / spread:.1f} times the variance of the site: it was "
+            "made for another model, another layer, or activations of another size"
+        )
+
+
 def _trainer_config() -> Any:
     from sae_lens.config import SAETrainerConfig
 

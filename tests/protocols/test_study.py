@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sae_lens
+import torch
 import xarray as xr
 
 from protocols.cli import app, main
@@ -329,6 +331,31 @@ def test_features_of_a_dictionary_are_a_site_that_others_read(study: Path, capfd
     run(protocol, "--results", results)
     run("ledger", "--results", results)
     assert "decodable (version 3)" in _flat(capfd, out=True)
+
+
+def test_a_released_dictionary_is_read_and_one_that_is_none_is_refused(study: Path, capfd) -> None:
+    protocol, results = study / "protocol.yaml", study / "results"
+    folder = study / "sae"
+    text = protocol.read_text()
+    told = (
+        f"  told: {{features: {{site: resid_post, layers: [1], release: disk, name: {folder}}}}}\n"
+    )
+    protocol.write_text(text.replace("analyses:\n", f"analyses:\n{told}"))
+    run(protocol, "--results", results, code=1)
+    assert f"error: dictionary disk, {folder}: " in _flat(capfd)
+    config = sae_lens.TopKSAEConfig(d_in=32, d_sae=64, k=64, device="cpu")
+    sae = sae_lens.TopKSAE(config)
+    axes = torch.eye(32)
+    sae.W_enc.data, sae.W_dec.data = torch.cat([axes, -axes], 1), 3 * torch.cat([axes, -axes])
+    sae.save_model(folder)
+    run(protocol, "--results", results, code=1)
+    assert "times the variance of the site: it was made for another model" in _flat(capfd)
+    sae.W_dec.data /= 3
+    sae.save_model(folder)
+    run(protocol, "--results", results)
+    found = xr.open_dataset(results / "toy/measures/told--llama-0.nc")
+    assert found["explained"].item() == pytest.approx(1, abs=1e-5)
+    assert found["read_each"].item() == 0
 
 
 def test_models_are_compared_by_a_command_that_claims_nothing(tmp_path, tiny_source, capfd) -> None:

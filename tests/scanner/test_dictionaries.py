@@ -11,6 +11,7 @@ from scanner.dictionaries import (
     DictionaryError,
     Training,
     check_hook,
+    check_rebuilt,
     each_once,
     released,
     token_activations,
@@ -123,6 +124,13 @@ def test_what_others_released_is_held_to_its_site(tmp_path) -> None:
         found.encode(np.zeros((2, 7), dtype=np.float32))
     with pytest.raises(DictionaryError, match="is no site"):
         check_hook(found, "nowhere", Site("resid_post", 1))
+
+
+def test_what_rebuilds_less_than_the_mean_is_refused() -> None:
+    x = np.random.default_rng(0).normal(size=(20, 4))
+    check_rebuilt(x, 0.9 * x)
+    with pytest.raises(DictionaryError, match="leaves 9.. times the variance.*another model"):
+        check_rebuilt(x, 4 * x)
 
 
 def test_what_cannot_be_had_is_told(tmp_path, monkeypatch) -> None:
