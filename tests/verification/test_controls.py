@@ -1,7 +1,7 @@
 """Each control stops the confound that it is for, and lets a clean effect pass."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -548,6 +548,10 @@ def test_an_absence_of_modules_is_believed_where_planted_ones_were_seen() -> Non
         ("random_target", Probe("resid_post"), "act on the subject, and this one does not"),
         ("untrained_twin", NETWORK, "^$"),
         ("rotated_units", NETWORK, "^$"),
+        ("rotated_units", replace(NETWORK, site="attn_out"), "^$"),
+        ("rotated_units", replace(NETWORK, site="mlp_act"), "'mlp_act' is computed in a basis of"),
+        ("rotated_units", replace(NETWORK, site="z"), "'z' is computed in a basis of its own"),
+        ("rotated_units", replace(NETWORK, site="dictionary"), "only the stream and what is added"),
     ],
 )
 def test_a_control_says_why_it_does_not_fit_an_analysis(control, analysis, message) -> None:

@@ -11,10 +11,11 @@ from typing import ClassVar
 import numpy as np
 import xarray as xr
 
-from analyses import AnalysisError
+from analyses import Analysis, AnalysisError
 from analyses.base import Asks, vectors
 from analyses.connectome import directions_at_random
 from scanner import Subject
+from scanner.sites import MEANINGS
 from verification.base import Check, Hypothesis, Kind
 from verification.control import Control, control, with_activations
 from verification.measure import Measure
@@ -40,6 +41,16 @@ class RotatedUnits(Control):
         super().__post_init__()
         if self.rotations < 1:
             raise ValueError("rotations must be at least 1")
+
+    @classmethod
+    def misfit(cls, analysis: Analysis) -> str:
+        why, site = super().misfit(analysis), getattr(analysis, "site", None)
+        if why or site is None or site in MEANINGS and "unit" in MEANINGS[site].dims:
+            return why
+        return (
+            f"'{site}' is computed in a basis of its own, so that turned round it is a world that "
+            "could not be; only the stream and what is added to it have none"
+        )
 
     def __call__(
         self,
