@@ -89,10 +89,16 @@ def verdict_of(folder: Path) -> dict:
     return json.loads((folder / "results/toy/verdicts.json").read_text())["verdicts"][0]
 
 
+def subject_of(folder: Path) -> str:
+    """Name of the toy model, which depends on the models made before it."""
+    written = json.loads((folder / "results/toy/verdicts.json").read_text())
+    return written["recordings"][0]["subject"]
+
+
 def test_a_run_leaves_what_the_readme_of_results_says(finished: Path) -> None:
     results = finished / "results"
     home = {path.relative_to(results / "toy").as_posix() for path in (results / "toy").rglob("*.*")}
-    model = json.loads((results / "toy/verdicts.json").read_text())["recordings"][0]["subject"]
+    model = subject_of(finished)
     names = [model, f"{model}.twin0", f"{model}.twin1"]
     assert home == {
         "protocol.yaml", "stimuli.csv", "verdicts.json", "report.html", "evidence/decodable.nc",
@@ -310,9 +316,10 @@ def test_features_of_a_dictionary_are_a_site_that_others_read(study: Path, capfd
     text = text.replace("{probe: {site: resid_post", "{probe: {site: told")
     protocol.write_text(text)
     run(protocol, "--results", results)
-    read = xr.open_dataset(results / "toy/measures/decode--llama-0.nc")
+    model = subject_of(study)
+    read = xr.open_dataset(results / f"toy/measures/decode--{model}.nc")
     assert read["layer"].values.tolist() == [1]
-    names = ["llama-0", "llama-0.twin0", "llama-0.twin1"]
+    names = [model, f"{model}.twin0", f"{model}.twin1"]
     for name in names:
         assert (results / f"toy/measures/spread--{name}.nc").is_file()
     verdict = verdict_of(study)
@@ -353,7 +360,7 @@ def test_a_released_dictionary_is_read_and_one_that_is_none_is_refused(study: Pa
     sae.W_dec.data /= 3
     sae.save_model(folder)
     run(protocol, "--results", results)
-    found = xr.open_dataset(results / "toy/measures/told--llama-0.nc")
+    found = xr.open_dataset(results / f"toy/measures/told--{subject_of(study)}.nc")
     assert found["explained"].item() == pytest.approx(1, abs=1e-5)
     assert found["read_each"].item() == 0
 
