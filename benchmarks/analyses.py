@@ -81,7 +81,7 @@ class Race:
                 call()
                 seconds.append(time.perf_counter() - start)
         ours, usual = (statistics.median(seconds) for seconds in times)
-        scaled = "" if self.part == 1 else f" (1 part in {self.part:g} timed)"
+        scaled = "" if self.part == 1 else f" (1 part in {self.part:.3g} timed)"
         return [
             self.what, self.against, f"{apart:.1e}", f"{ours:.3f} s",
             f"{usual * self.part:.3f} s{scaled}", f"{usual * self.part / ours:.1f} x",

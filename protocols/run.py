@@ -13,7 +13,7 @@
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
@@ -252,6 +252,7 @@ class Run:
                         else {"beside": specs[hypothesis.beside].model_dump(mode="json")}
                     ),
                     **self._features(name),
+                    **self._donor(name),
                 },
                 seed=protocol.seed,
             )
@@ -260,6 +261,12 @@ class Run:
         """How the features that an analysis reads are made, by their name; else nothing."""
         read = self.study.volume_of(name)
         return {} if read in (None, name) else {read: asdict(self.study.analyses[read])}
+
+    def _donor(self, name: str) -> dict[str, Any]:
+        """The subject whose activations an analysis sets into others; else nothing."""
+        donor = getattr(self.study.analyses[name], "donor", None)
+        specs = {spec.model: spec for spec in self.study.protocol.subjects}
+        return {} if donor is None else {"donor": specs[donor].model_dump(mode="json")}
 
     def record(self) -> None:
         """Record what is missing, and note in the ledger what was recorded."""
@@ -280,15 +287,34 @@ class Run:
             if not there:
                 ledger.recorded(path.name, digest_file(path).read_text().strip())
             for name, acts in self.acts(planned):
-                self._act(name, acts, load, ledger)
+                if not acts.donors:
+                    self._act(name, acts, load, ledger)
+        for planned in self.plan:  # what needs the recordings of other subjects
+            load = cache(lambda planned=planned: _load(planned, loaded))
+            for name, acts in self.acts(planned):
+                if acts.donors:
+                    self._act(name, acts, load, ledger)
 
     def acts(self, planned: Planned) -> Iterator[tuple[str, Acts]]:
-        """What analyses are going to do to a subject, by their names in the protocol."""
+        """What analyses are going to do to a subject, by their names in the protocol.
+
+        What is set in from another subject is not done to that one itself.
+        """
         for name, analysis in self.study.analyses.items():
-            if isinstance(analysis, Acting):
+            donor = getattr(analysis, "donor", None)
+            if isinstance(analysis, Acting) and donor != planned.spec.model:
                 (kind,) = self.study.protocol.analyses[name]
                 seed = self.study.protocol.seed
-                yield name, Acts(planned.recording, kind, asdict(analysis), seed)
+                donors = self._donors(donor, planned.recording.seed)
+                yield name, Acts(planned.recording, kind, asdict(analysis), seed, donors)
+
+    def _donors(self, model: str | None, seed: int | None) -> tuple[Recording, ...]:
+        """Of a subject that others are given, and its twins; for a twin, of one of its kind."""
+        return tuple(
+            one.recording
+            for one in self.plan
+            if one.spec.model == model and (seed is None or one.recording.seed == seed)
+        )
 
     def _act(self, name: str, acts: Acts, load: Callable[[], Model], ledger: Ledger) -> None:
         """Do what an analysis does to a subject, unless it was done."""
@@ -299,6 +325,7 @@ class Run:
         with noted(f"preparing {name} of {recording.subject}"):
             live = None if there else Live(load(), recording)
             subject = Subject(recording.subject, open_volume(recording.path(volumes)), {})
+            subject = subject.set_beside(*_given(acts.donors, volumes))
             runs = [] if live is None else analysis.runs(live, subject)
 
         def act(run: Any) -> xr.Dataset:
@@ -558,6 +585,15 @@ def subjects_from(
             }
             found.setdefault(one.analysis, {})[one.model] = Subject(one.subject, volume, twins)
     return found
+
+
+def _given(donors: Sequence[Recording], volumes: Path) -> Iterator[Subject]:
+    """The subject that another is given, the first, with its twins."""
+    if donors:
+        first, *twins = (open_volume(one.path(volumes)) for one in donors)
+        of_seed = {one.seed: twin for one, twin in zip(donors[1:], twins, strict=True)}
+        seeds = {seed: twin for seed, twin in of_seed.items() if seed is not None}
+        yield Subject(donors[0].subject, first, seeds)
 
 
 def _plainly(one: Recorded) -> dict[str, Any]:

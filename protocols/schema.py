@@ -233,7 +233,8 @@ class Study:
         ProtocolError
         """
         for name, analysis in self.analyses.items():
-            why = analysis.beyond(layers) if isinstance(analysis, Acting) else ""
+            given = getattr(analysis, "donor", None) == model  # the others are acted on
+            why = analysis.beyond(layers) if isinstance(analysis, Acting) and not given else ""
             if why:
                 (kind,) = self.protocol.analyses[name]
                 raise self.source.error(("analyses", name, kind, "layers"), why)
@@ -281,6 +282,7 @@ def load_study(path: Path, *, stimuli: StimulusSet | None = None) -> Study:
     _check_scan(source, protocol.scan)
     analyses = {name: _analysis(source, name, given) for name, given in protocol.analyses.items()}
     _check_subjects(source, protocol, analyses)
+    _check_donors(source, protocol, analyses)
     _check_read(source, protocol, analyses)
     _check_hypotheses(source, protocol, analyses)
     if stimuli is None:
@@ -438,6 +440,27 @@ def _check_subjects(source: MarkedYaml, protocol: Protocol, analyses: dict[str, 
                 f"{len(protocol.subjects)}; name another"
                 + (", or leave `across` out" if hasattr(analysis, "across") else ""),
             )
+
+
+def _check_donors(source: MarkedYaml, protocol: Protocol, analyses: dict[str, Analysis]) -> None:
+    """That what is set into subjects comes from one of the protocol, and claims are of others."""
+    models = [spec.model for spec in protocol.subjects]
+    for name, analysis in analyses.items():
+        donor = getattr(analysis, "donor", None)
+        if donor is None:
+            continue
+        place = ("analyses", name, next(iter(protocol.analyses[name])), "donor")
+        if donor not in models:
+            raise source.error(place, f"'{donor}' is not scanned{_nearest(donor, models)}")
+        if len(models) == 1:
+            raise source.error(place, f"'{donor}' is the only subject; name another to set it into")
+        for number, hypothesis in enumerate(protocol.hypotheses):
+            if hypothesis.measure.partition(".")[0] == name and hypothesis.subject == donor:
+                raise source.error(
+                    ("hypotheses", number, "subject"),
+                    f"'{donor}' is the donor of '{name}', which is set into others; name one of "
+                    "these",
+                )
 
 
 def _check_columns(

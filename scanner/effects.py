@@ -52,12 +52,15 @@ class Acts:
         Of it, in plain values.
     seed : int
         Of what it draws.
+    donors : tuple of Recording
+        Of another subject, where what it has is set into this one: its own, then its twins'.
     """
 
     recording: Recording
     analysis: str
     settings: Mapping[str, object]
     seed: int
+    donors: tuple[Recording, ...] = ()
 
     @property
     def content(self) -> dict[str, object]:
@@ -68,6 +71,7 @@ class Acts:
             "analysis": self.analysis,
             "settings": dict(self.settings),
             "seed": self.seed,
+            **({"donors": [one.key for one in self.donors]} if self.donors else {}),
         }
 
     def path(self, volumes: Path) -> Path:

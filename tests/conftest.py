@@ -237,8 +237,8 @@ def _save_tiny(folder: Path, family: str, bos: bool, seed: int, config: dict[str
     ).save_pretrained(folder)
 
 
-def sentences_of(model, folder: Path):
-    """The words of `WORDS` behind a few others, recorded at the target: alive, and as a subject."""
+def sentences_of(model, folder: Path, words: dict[str, list[str]] = WORDS):
+    """Words behind a few others, recorded at the target: alive, and as a subject."""
     import pandas as pd
 
     from scanner import Live, Recording, Subject, open_volume, record
@@ -246,7 +246,7 @@ def sentences_of(model, folder: Path):
     rows = [
         (f"{frame} {item}.", item, frame, category)
         for frame in ("We had the", "There was once a")
-        for category, items in WORDS.items()
+        for category, items in words.items()
         for item in items
     ]
     folder.mkdir(exist_ok=True)

@@ -36,6 +36,7 @@ from analyses.saliency import Saliency
 from analyses.scaling import Scaling
 from analyses.selectivity import Selectivity
 from analyses.steering import Steering
+from analyses.stitching import Stitching
 from analyses.transfer import Transfer
 from analyses.universality import Universality
 from scanner import Subject
@@ -308,6 +309,7 @@ KINDS = {
         ActingKind("patching.share", Patching(), 0.1, ACTING),
         ActingKind("paths.share", Paths(), 0.1, ACTING),
         ActingKind("steering.slope", Steering(SITE, (0,)), 0.1, ACTING),
+        ActingKind("stitching.kept", Stitching(SITE, "donor", (0,)), 0.1, ACTING),
         ActingKind("scaling.slope", Scaling(SITE, (0,)), 0.1, ACTING),
         ActingKind("scaling.whole", Scaling(SITE, (0,)), 0.1, ACTING),
         ActingKind("bus.additivity", Bus(SITE, (0,)), 0.1, ACTING),

@@ -20,6 +20,7 @@ from analyses.paths import Paths
 from analyses.saliency import Saliency
 from analyses.scaling import Scaling
 from analyses.steering import Steering
+from analyses.stitching import Stitching
 from scanner import Subject
 from verification.worlds import SITE, world
 
@@ -222,6 +223,24 @@ def _sent(
     return labels.assign(sent=(("stimulus", "layer", "target"), sent))
 
 
+def _stitched(
+    labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
+) -> xr.Dataset:
+    """An effect of 1 leaves predictions where they were."""
+    assert isinstance(analysis, Stitching)
+    without = np.exp(0.3 * rng.normal(size=effects.shape[:2]))
+    dims = ("layer", "stimulus")
+    spread = np.exp(0.1 * rng.normal(size=without.T.shape))
+    return labels.assign(
+        # Of a few stimuli a map may make less than nothing of the loss: that is what is planted.
+        divergence=(("stimulus", "layer", "target"), (1 - effects) * without[..., None]),
+        without=(("stimulus", "layer"), without),
+    ).assign_coords(
+        donor_layer=(dims, np.full(spread.shape, 1.0)),
+        missed=(dims, 0.5 * spread), spread=(dims, spread),
+    )  # fmt: skip
+
+
 def _silenced(
     labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
 ) -> xr.Dataset:
@@ -293,5 +312,5 @@ PLANTING: dict[type[Acting], Planting] = {
     Ablation: _ablated,
     Lesion: _cut, Bus: _added, Neurons: _silenced, Patching: _patched,
     Paths: _sent, Saliency: _sloped,
-    Scaling: _scaled, Steering: _steered,
+    Scaling: _scaled, Steering: _steered, Stitching: _stitched,
 }  # fmt: skip

@@ -181,6 +181,13 @@ READING = {
     "with over how many dimensions their items lie, in items that did not find the direction. "
     "Between broken lines its interval at 95 %: with few categories it is wide.",
     "slope_of": "The slope, on average over targets of a kind.",
+    "kept_of": "How much of the prediction is kept with what the other model has at the word "
+    "(own); with a map of items dealt out anew (shuffled), with the same map given another word "
+    "(equal), and with a map from an untrained twin of the other (other).",
+    "cost": "How far the prediction of the next token moves with what the other model has at the "
+    "word, nats.",
+    "cost_without": "The same with the mean of other words in the same frame.",
+    "donor_layer": "The layer of the other model that the map is from.",
     "rise": "By how much the words of a category become likelier than others, in nats.",
     "contrast_of": "By how much larger, in logarithms, slopes of weights are for the category than "
     "for the rest, with what surprisal and number of tokens explain taken out.",
@@ -305,6 +312,10 @@ TITLES = {
     "attribution_agreement": "agreement of attributions with patches (Spearman)",
     "said": "what is said under each dose",
     "slope_of": "slope",
+    "kept_of": "prediction that is kept",
+    "cost": "divergence with the other's",
+    "cost_without": "divergence with the mean",
+    "donor_layer": "layer of the other model",
     "with_dimension": "slope with dimensions (Spearman)",
     "concepts": "number of categories",
     "rise": "rise of a category's words",

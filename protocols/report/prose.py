@@ -524,6 +524,22 @@ def _steering(name: str, settings: Mapping[str, Any]) -> str:
     )
 
 
+def _stitching(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"What {settings['donor']} has in {settings['site']} at the target was carried into the "
+        "other model by a ridge map that was fitted on other items "
+        f"({settings['item_folds']} groups) and set into layers "
+        f"{listed(_numbers(settings['layers']))} (model stitching, analysis '{name}'; Lenc & "
+        "Vedaldi 2015; Bansal et al. 2021). The layer of the donor, of "
+        f"{settings['depths']} through its depth, and the penalty were those that carry most "
+        "variance between halves of the items that fit. What is kept is one less the divergence of "
+        "the prediction of the next token, over that with the mean of these items in the same "
+        "frame, which is taken from all that is carried. Held against "
+        f"it are {settings['random']} maps of items dealt out anew, the same map given another "
+        f"word ({settings['random']} draws), and maps from untrained twins of the donor."
+    )
+
+
 def _along(settings: Mapping[str, Any]) -> str:
     return (
         f"Directions of {settings['label']} in {settings['site']} were found by "
@@ -602,6 +618,7 @@ _PROSE = {
     "patching": _patching,
     "paths": _paths,
     "steering": _steering,
+    "stitching": _stitching,
     "bus": _bus,
     "saliency": _saliency,
     "scaling": _scaling,

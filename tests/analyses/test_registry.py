@@ -37,14 +37,16 @@ SETTINGS = {
     "scaling": {"layers": (0, 1)},
     "saliency": {"category": "category0"},
     "features": {"layers": (0, 1)},
+    "stitching": {"layers": (0, 1), "donor": "another"},
     "lesion": {"category": "category0"},
 }
 # Analyses that act and have measures.
 ACTING = (
-    "ablation", "bus", "lesion", "neurons", "patching", "paths", "saliency", "scaling", "steering"
+    "ablation", "bus", "lesion", "neurons", "patching", "paths", "saliency", "scaling", "steering",
+    "stitching",
 )  # fmt: skip
 # Of these, what knows labels when it acts, and not when it averages.
-ALONG = ("bus", "lesion", "neurons", "saliency", "scaling", "steering")
+ALONG = ("bus", "lesion", "neurons", "saliency", "scaling", "steering", "stitching")
 # What is told in relation to all layers.
 ACROSS = {
     "saliency": ("weights", "twin_weights"),

@@ -478,6 +478,48 @@ def test_a_mistake_in_a_comparison_is_named(tmp_path: Path, old, new, message) -
         load_study(written(tmp_path, ALIKE.replace(old, new)))
 
 
+SEWN = (
+    ALIKE.replace(
+        "compare: resid_post\n",
+        "analyses:\n  sewn:\n    stitching: {site: resid_post, donor: other/model, layers: [0]}\n",
+    )
+    .replace("    beside: other/model\n", "")
+    .replace("universality.cka", "sewn.kept")
+    .replace("shuffled_items: {permutations: 19}", "random_target: {margin: 0.1}")
+    .replace("      beyond_surface: {margin: 0.05}\n", "")
+)
+
+
+def test_layers_of_a_donor_are_not_those_that_are_written_to(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, SEWN.replace("layers: [0]", "layers: [0, 20]")))
+    study.check_layers("smollm2-135m-instruct", 30)
+    study.check_layers("other/model", 18)
+    with pytest.raises(ProtocolError, match="20 is none of the model's 18 layers"):
+        study.check_layers("smollm2-135m-instruct", 18)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("donor: other/model", "donor: other/modle", "is not scanned; did you mean 'other/model'"),
+        (
+            "subject: smollm2-135m-instruct",
+            "subject: other/model",
+            "'other/model' is the donor of 'sewn', which is set into others",
+        ),
+        (", other/model]", "]", "is not scanned"),
+        (
+            "[smollm2-135m-instruct, other/model]",
+            "[other/model]",
+            "'other/model' is the only subject; name another to set it into",
+        ),
+    ],
+)
+def test_a_mistake_in_a_donor_is_named(tmp_path: Path, old, new, message) -> None:
+    with pytest.raises(ProtocolError, match=message):
+        load_study(written(tmp_path, SEWN.replace(old, new)))
+
+
 def test_a_claim_about_one_subject_stands_beside_none(tmp_path: Path) -> None:
     two = GOOD.replace("[smollm2-135m-instruct]", "[smollm2-135m-instruct, other/model]")
     both = "  - subject: other/model\n    beside: smollm2-135m-instruct\n    id: decodable"

@@ -276,6 +276,7 @@ def test_two_subjects_are_recorded_and_judged_side_by_side(tmp_path, finished, t
     two = text[start:].replace("  - id: decodable", f"  - id: second\n    subject: {models[1]}")
     both = "  both: {cka: {site: resid_post, across: true}}\n  models: {rsa_models: "
     both += "{site: resid_post, across: true, models: [category], draws: 20}}\n"
+    both += f"  sewn: {{stitching: {{site: resid_post, donor: {models[0]}, layers: [0, 1]}}}}\n"
     text = text.replace("hypotheses:\n", both + "compare: resid_post\nhypotheses:\n")
     start = text.index("  - id")
     three = one.replace("  - id: first\n", f"  - id: alike\n    beside: {models[1]}\n")
@@ -283,7 +284,12 @@ def test_two_subjects_are_recorded_and_judged_side_by_side(tmp_path, finished, t
     three = three.replace("shuffled_labels", "shuffled_items").replace(
         "surface_only", "beyond_surface"
     )
-    (tmp_path / "protocol.yaml").write_text(text[:start] + one + two + three)
+    four = two.replace("  - id: second\n", "  - id: reads-on\n")
+    four = four.replace("decode.balanced_accuracy", "sewn.kept")
+    four = f"{four[: four.index('      untrained_twin')]}      untrained_twin: {{margin: 0.1}}\n"
+    four += "      random_target: {margin: 0.1}\n"
+    four += "      split_half: {margin: 0.0, splits: 3}\n"
+    (tmp_path / "protocol.yaml").write_text(text[:start] + one + two + three + four)
     run(tmp_path / "protocol.yaml", "--results", tmp_path / "results")
     compared = sorted(path.name for path in (tmp_path / "results/toy/measures").glob("both*"))
     first, second = (model.name for model in models)
@@ -295,7 +301,13 @@ def test_two_subjects_are_recorded_and_judged_side_by_side(tmp_path, finished, t
     verdicts = json.loads((tmp_path / "results/toy/verdicts.json").read_text())["verdicts"]
     of = [[volume["subject"] for volume in one["volumes"]] for one in verdicts]
     own = [[model.name, *(f"{model.name}.twin{seed}" for seed in (0, 1))] for model in models]
-    assert of == [*own, own[0] + own[1]]
+    assert of == [*own, own[0] + own[1], own[1]]
+    assert all("stitching" in volume["path"] for volume in verdicts[3]["volumes"])
+    assert {check["control"] for check in verdicts[3]["checks"]} >= {"random_target"}
+    # What is set in is not set into the model that it is from.
+    sewn = sorted(path.name for path in (tmp_path / "results/toy/measures").glob("sewn*"))
+    assert sewn == sorted([f"sewn--{second}.nc", *(f"sewn--{second}.twin{n}.nc" for n in (0, 1))])
+    assert "prediction that is kept" in page
     assert verdicts[2]["status"] in ("null", "inconclusive", "rejected")
     assert all(check["passed"] is not None for check in verdicts[2]["checks"])
     assert f"{models[0]} beside {models[1]}" in page
