@@ -40,6 +40,14 @@ class Acting(Analysis):
     """An analysis in two steps: `act` on the subject, run by run, and average what came of it."""
 
     asks: ClassVar[Asks] = "acts"
+    # Dimensions of the site that it makes, which others read by the name that it has in a protocol.
+    makes: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def stands_at(self) -> tuple[int, ...] | None:
+        """The layers at which there is something to be told; None for all."""
+        found = getattr(self, "layers", None)
+        return found if isinstance(found, tuple) else None
 
     def beyond(self, layers: int) -> str:
         """Why it cannot act on a model of so many layers; empty if it can."""

@@ -142,7 +142,8 @@ class Connectome(Analysis):
             (layer, against): the small-world ratio of the graph with each, 1 for none. These only
             with `nulls`.
             ``matrix`` (node, other_node): how far nodes go together in the layer of the largest
-            modularity, by modules, the largest first; NaN of a node with itself.
+            modularity, by modules, the largest first; NaN of a node with itself. Its coordinates:
+            the names of nodes, and the ``module`` of each, from 0 on.
 
         Raises
         ------
@@ -150,16 +151,29 @@ class Connectome(Analysis):
             If there are fewer than eight items or ten units.
         """
         (subject,) = subjects
-        series = self._series(subject, rng)
+        series, order = self._series(subject, rng)
         found = [self._layer(one, deepcopy(rng)) for one in series]
         result = xr.concat(found, "layer").assign_coords(layer=subject.volume["layer"].to_numpy())
         for name, chance in CHANCE.items():
             result[name].attrs["chance"] = chance
-        return result.assign(self._matrix(series, result, rng))
+        names = self._names(subject, order)
+        matrix = self._matrix(series, names, result, rng)
+        return result.assign(matrix=matrix)
+
+    def _names(self, subject: Subject, order: np.ndarray) -> np.ndarray:
+        """What nodes are called: parcels have a name, units a number."""
+        volume = subject.volume
+        if "parcel_name" in volume.coords and "parcel" in volume[self.site].dims:
+            return volume["parcel_name"].to_numpy().astype(object).astype(str)[order[: self.nodes]]
+        return np.array([f"unit {unit}" for unit in order[: self.nodes]])
 
     def _matrix(
-        self, series: np.ndarray, result: xr.Dataset, rng: np.random.Generator
-    ) -> dict[str, xr.DataArray]:
+        self,
+        series: np.ndarray,
+        names: np.ndarray,
+        result: xr.Dataset,
+        rng: np.random.Generator,
+    ) -> xr.DataArray:
         """How far nodes go together where modules are clearest, module by module."""
         best = int(result["modularity"].argmax("layer"))
         nodes = series[best][:, : self.nodes]
@@ -170,20 +184,32 @@ class Connectome(Analysis):
         matrix = self._weights(nodes)[np.ix_(order, order)]
         np.fill_diagonal(matrix, np.nan)
         attrs = {"layer": int(result["layer"][best]), "modules": int((sizes > 1).sum())}
-        return {"matrix": xr.DataArray(matrix, dims=("node", "other_node"), attrs=attrs)}
+        ranks = np.empty(len(sizes), dtype=int)
+        ranks[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
+        return xr.DataArray(
+            matrix,
+            dims=("node", "other_node"),
+            coords={
+                "node": names[order], "other_node": names[order],
+                "module": ("node", ranks[modules[order]]),
+            },
+            attrs=attrs,
+        )  # fmt: skip
 
     def measured(self, *subjects: Subject, variable: str, rng: np.random.Generator) -> xr.DataArray:
         (subject,) = subjects
-        values = [
-            self._measure(variable, series, deepcopy(rng)) for series in self._series(subject, rng)
-        ]
+        layers, _ = self._series(subject, rng)
+        values = [self._measure(variable, series, deepcopy(rng)) for series in layers]
         return xr.DataArray(
             values, dims="layer", coords={"layer": subject.volume["layer"].to_numpy()},
             attrs={"chance": CHANCE[variable]},
         )  # fmt: skip
 
-    def _series(self, subject: Subject, rng: np.random.Generator) -> np.ndarray:
-        """The activity of all units over items, layer x item x unit; the first are the nodes."""
+    def _series(self, subject: Subject, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """The activity of all units over items, layer x item x unit, and which units they are.
+
+        The first are the nodes.
+        """
         items, frames = labels(subject, "item"), labels(subject, "frame")
         nothing = np.zeros(len(items), dtype=int)
         words, _, names = word_means(vectors(subject, self.site), items, frames, nothing)
@@ -191,18 +217,22 @@ class Connectome(Analysis):
             raise AnalysisError(f"connectome: {len(names)} items; 8 are needed")
         if words.shape[2] < 10:
             raise AnalysisError(f"connectome: {words.shape[2]} units; 10 are needed")
-        return words[..., rng.permutation(words.shape[2])]
+        order = rng.permutation(words.shape[2])
+        return words[..., order], order
 
     def _measure(self, name: str, series: np.ndarray, rng: np.random.Generator) -> float:
         nodes = series[:, : self.nodes]
         if name == "modularity":
             return self._halved(nodes, rng)[0]
-        return self._over_rewired(nodes, rng)[name]
-
-    def _over_rewired(self, nodes: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
-        """What graphs have over others of the same degrees, on average over densities."""
         graphs = self._graphs(nodes, rng)
-        drawn = [rewired(graph, count=self.rewirings, rng=rng) for graph in graphs]
+        return self._over_rewired(graphs, self._rewired(graphs, rng))[name]
+
+    def _rewired(self, graphs: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+        """Graphs of the same degrees, of each: draw x node x node."""
+        return [rewired(graph, count=self.rewirings, rng=rng) for graph in graphs]
+
+    def _over_rewired(self, graphs: np.ndarray, drawn: list[np.ndarray]) -> dict[str, float]:
+        """What graphs have over others of the same degrees, on average over densities."""
         more = [richer(graph, some) for graph, some in zip(graphs, drawn, strict=True)]
         omega, propensity = between_lattice_and_chance(graphs, drawn)
         return {
@@ -215,13 +245,14 @@ class Connectome(Analysis):
     def _layer(self, series: np.ndarray, rng: np.random.Generator) -> xr.Dataset:
         nodes = series[:, : self.nodes]
         held, agreed = self._halved(nodes, deepcopy(rng))
-        result = {
-            "modularity": held,
-            **self._over_rewired(nodes, deepcopy(rng)),
-            "agreement_of_halves": agreed,
-        }
         weights = self._weights(nodes)
         graphs = self._graphs(nodes, rng)
+        drawn = self._rewired(graphs, rng)
+        result = {
+            "modularity": held,
+            **self._over_rewired(graphs, drawn),
+            "agreement_of_halves": agreed,
+        }
         modules = communities(graphs, rng)
         result["mean_correlation"] = float(np.abs(weights[np.triu_indices(len(weights), 1)]).mean())
         result["participation_coefficient"] = float(
@@ -231,7 +262,7 @@ class Connectome(Analysis):
         )
         found = xr.Dataset(result).assign(hubs=("role", hubs(graphs, modules)))
         found = found.assign_coords(role=list(ROLES))
-        return found.assign(self._beside(series, graphs, rng)) if self.nulls else found
+        return found.assign(self._beside(series, graphs, drawn, rng)) if self.nulls else found
 
     def _halved(self, nodes: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
         """Modularity in one half of the modules of the other, and how far both agree."""
@@ -263,14 +294,24 @@ class Connectome(Analysis):
         return np.abs(weights) if self.sign == "absolute" else weights
 
     def _beside(
-        self, series: np.ndarray, graphs: np.ndarray, rng: np.random.Generator
+        self,
+        series: np.ndarray,
+        graphs: np.ndarray,
+        known: list[np.ndarray],
+        rng: np.random.Generator,
     ) -> xr.Dataset:
-        """What graphs at random have."""
+        """What graphs at random have; of the rewired ones some are known."""
         count = min(self.nodes, series.shape[1])
 
         def others(kind: str) -> np.ndarray:
             if kind == "rewired":
-                drawn = [rewired(graph, count=self.nulls, rng=rng) for graph in graphs]
+                drawn = [some[: self.nulls] for some in known]
+                more = self.nulls - self.rewirings
+                if more > 0:
+                    drawn = [
+                        np.concatenate([some, rewired(graph, count=more, rng=rng)])
+                        for graph, some in zip(graphs, drawn, strict=True)
+                    ]
                 return np.stack(drawn, axis=1)
             make = permuted if kind == "permuted" else rotated
             return np.stack(

@@ -13,7 +13,7 @@ costs the model to read on from what they rebuild instead of from what was there
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import xarray as xr
@@ -27,12 +27,11 @@ from scanner.dictionaries import (
     Training,
     check_hook,
     check_rebuilt,
-    each_once,
     released,
-    token_activations,
     train,
 )
 from scanner.sites import Kind
+from scanner.token_activations import each_once, token_activations
 from stimuli import load, shipped
 
 # Stimuli on which the model reads on from what was rebuilt.
@@ -76,6 +75,8 @@ class Features(Acting):
     text: str | None = None
     release: str | None = None
     name: str | None = None
+
+    makes: ClassVar[tuple[str, ...]] = ("stimulus", "layer", "feature")
 
     def __post_init__(self) -> None:
         if find_spec("sae_lens") is None:
@@ -144,7 +145,7 @@ class Features(Acting):
             check_hook(dictionary, hook, site)
             return dictionary, 0
         ids = self._texts(live).ids
-        found = each_once(ids, token_activations(live.model, ids, site))
+        found = each_once(ids, token_activations(live.model, ids, [site])[site])
         training = Training(self.architecture, self.width, self.active, self.tokens, seed)
         return train(found, training), len(found)
 
@@ -158,7 +159,7 @@ class Features(Acting):
         count = len(live.ids)
         tried = np.linspace(0, count - 1, min(count, READ_ON)).round().astype(int)
         texts = [live.ids[one] for one in tried]
-        tokens = token_activations(live.model, texts, site)
+        tokens = token_activations(live.model, texts, [site])[site]
         mean = np.concatenate(tokens).mean(0)
         at = [] if site.layer is None else [site.layer]
 

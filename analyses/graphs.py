@@ -214,15 +214,24 @@ def efficiency(graphs: np.ndarray) -> np.ndarray:
         & Marchiori (2001).
     """
     nodes = graphs.shape[-1]
-    edges = graphs.astype(np.float32)
-    seen = graphs | np.eye(nodes, dtype=bool)
-    newest, total, length = graphs & ~np.eye(nodes, dtype=bool), 0.0, 1
+    # One by one: a graph and what is reached in it stay within a cache.
+    found = [_nearness(graph) for graph in graphs.reshape(-1, nodes, nodes)]
+    return np.array(found).reshape(graphs.shape[:-2]) / (nodes * (nodes - 1))
+
+
+def _nearness(graph: np.ndarray) -> float:
+    """The sum of the inverse lengths of the shortest paths between all nodes."""
+    itself = np.eye(len(graph), dtype=bool)
+    edges, seen = graph.astype(np.float32), graph | itself
+    newest, total, length = graph & ~itself, 0.0, 1
     while newest.any():
-        total = total + newest.sum((-1, -2)) / length
+        total += newest.sum() / length
+        if seen.all():
+            break
         newest = (newest.astype(np.float32) @ edges > 0) & ~seen
         seen |= newest
         length += 1
-    return np.broadcast_to(total / (nodes * (nodes - 1)), graphs.shape[:-2])
+    return total
 
 
 def rich_club(graphs: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ from analyses.base import groups
 from protocols.preregistration import Registered
 from protocols.progress import noted, step
 from protocols.report import render
-from protocols.schema import FEATURES, Study, SubjectSpec
+from protocols.schema import MAKING, Study, SubjectSpec
 from scanner import (
     Acts,
     Chat,
@@ -570,8 +570,8 @@ def subjects_from(
             read = volume.data_vars if one.analysis else sites
             for site in sorted(map(str, read)):
                 check_finite(volume[site], f"volume {path}: {site}")
-            if FEATURES in volume and one.analysis:  # others read them by that name
-                volume = volume.rename({FEATURES: one.analysis})
+            for made in MAKING.keys() & set(volume.data_vars) if one.analysis else ():
+                volume = volume.rename({made: one.analysis})  # others read it by that name
             opened.append((one, volume))
             done(1)
     found: dict[str | None, dict[str, Subject]] = {None: {}}

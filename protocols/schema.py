@@ -26,7 +26,6 @@ from analyses import REGISTRY, Analysis
 from analyses.acting import Acting
 from analyses.base import label_of
 from analyses.contrast import weights
-from analyses.features import Features
 from protocols.marked_yaml import MarkedYaml, Place, ProtocolError, read
 from scanner.aliases import resolve
 from scanner.provenance import digest
@@ -35,8 +34,12 @@ from scanner.sites import KINDS, MEANINGS, OUTSIDE, PAIRED, Kind, SiteError
 from stimuli import StimulusError, StimulusSet, load
 from verification import CONTROLS, Hypothesis, required
 
-# The analysis whose name in a protocol is a site that others may read.
-FEATURES = "features"
+# The analyses whose name in a protocol is a site that others may read.
+MAKING = {
+    kind: analysis.makes
+    for kind, analysis in REGISTRY.items()
+    if issubclass(analysis, Acting) and analysis.makes
+}
 # What `compare: SITE` stands for.
 COMPARISONS = ("universality", "transfer", "resemblance")
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$")]
@@ -342,9 +345,11 @@ def _resolve_sites(source: MarkedYaml) -> None:
             sites[number] = found
     analyses = data.get("analyses")
     analyses = analyses if isinstance(analyses, dict) else {}
-    # Features are a site by the name that their analysis has here.
+    # What some make is a site by the name that they have here.
     told = [
-        name for name, given in analyses.items() if isinstance(given, dict) and FEATURES in given
+        name
+        for name, given in analyses.items()
+        if isinstance(given, dict) and not given.keys().isdisjoint(MAKING)
     ]
     for own, given in analyses.items():
         for kind, settings in given.items() if isinstance(given, dict) else ():
@@ -353,8 +358,8 @@ def _resolve_sites(source: MarkedYaml) -> None:
                     if issubclass(REGISTRY.get(kind, Analysis), Acting):
                         raise source.error(
                             ("analyses", own, kind, "site"),
-                            f"'{kind}' acts on the model, which has no features of its own; name a "
-                            "site",
+                            f"'{kind}' acts on the model, which has no '{settings['site']}' of its "
+                            "own; name a site",
                         )
                     continue
                 place = ("analyses", own, kind, "site")
@@ -407,9 +412,10 @@ def _check_read(source: MarkedYaml, protocol: Protocol, analyses: dict[str, Anal
         if site is None:
             continue
         place = ("analyses", name, next(iter(protocol.analyses[name])), "site")
-        if isinstance(analysis, Features) and name in KINDS:
+        if isinstance(analysis, Acting) and analysis.makes and name in KINDS:
+            (kind,) = protocol.analyses[name]
             raise source.error(
-                ("analyses", name), "is a site of the model, and features are read by this name; "
+                ("analyses", name), f"is a site of the model, and {kind} are read by this name; "
                 "give them another",
             )  # fmt: skip
         told = analyses.get(site)
@@ -417,7 +423,7 @@ def _check_read(source: MarkedYaml, protocol: Protocol, analyses: dict[str, Anal
             raise source.error(
                 place, f"'{site}' is not among the scanned sites: {', '.join(scan.sites)}"
             )
-        found = dims(site, scan.kept) if told is None else ("stimulus", "layer", "feature")
+        found = told.makes if isinstance(told, Acting) else dims(site, scan.kept)
         why = analysis.misfit(found)
         if why:
             raise source.error(place, why)
@@ -572,9 +578,9 @@ def _check_hypotheses(
                 f"'{name}' has no measure '{variable}'{_nearest(variable, measures)}",
             )
         read = analyses.get(getattr(analyses[name], "site", ""), analyses[name])
-        acted = getattr(read, "layers", None)
+        acted = read.stands_at if isinstance(read, Acting) else None
         layer = hypothesis.at.layer
-        if isinstance(acted, tuple) and isinstance(layer, int) and layer not in acted:
+        if acted is not None and isinstance(layer, int) and layer not in acted:
             raise source.error(
                 (*place, "at", "layer"), f"'{name}' does nothing at layer {layer}, but at "
                 f"{', '.join(map(str, acted))}",

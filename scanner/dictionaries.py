@@ -5,8 +5,7 @@ et al. 2023; Cunningham et al. 2023). sae-lens trains them and reads those that 
 is an extra, and nothing but this file imports it.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,10 +14,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from scanner.batches import common, padded, shared, together
-from scanner.device import batch_tokens
-from scanner.hooks import visiting
-from scanner.model import Model
 from scanner.sites import Site, SiteError
 
 Architecture = Literal["topk", "jumprelu"]
@@ -119,62 +114,6 @@ class Dictionary:
                 for start in range(0, len(activations), ENCODED)
             ]
         return np.concatenate(parts)
-
-
-def token_activations(model: Model, ids: Sequence[Sequence[int]], site: Site) -> list[np.ndarray]:
-    """Activations of the tokens of each text but its first, token x unit, float32.
-
-    The first often has an activation a hundred times the others', which a dictionary would spend
-    itself on.
-    """
-    share = not model.sharing(max(ids, key=len))
-    found = [np.empty(0)] * len(ids)
-    heard: list[torch.Tensor] = []
-
-    def hear(_site: Site, activation: torch.Tensor) -> None:
-        heard.append(activation.flatten(2).float().cpu())
-        raise _Enough  # blocks behind it are of no use
-
-    for rows in together(ids, share=share, tokens=batch_tokens(model.device)):
-        if share:
-            texts = [[ids[text] for text in row] for row in rows]
-            batch = shared(texts, filler=model.filler, dtype=model.network.dtype)
-        else:
-            batch = padded([ids[text] for row in rows for text in row], filler=model.filler)
-        with (
-            torch.inference_mode(),
-            suppress(_Enough),
-            visiting(model.network, model.found, [site], hear),
-        ):
-            model.forward(batch.to(model.device))
-        values = heard.pop().numpy()
-        for text, row, columns in zip(np.concatenate(rows), batch.rows, batch.columns, strict=True):
-            found[text] = values[row, columns[1:]]
-    return found
-
-
-def each_once(ids: Sequence[Sequence[int]], activations: Sequence[np.ndarray]) -> np.ndarray:
-    """Activations of tokens, those once that several texts begin with: token x unit.
-
-    Words in one sentence would have a dictionary learn the sentence.
-
-    Parameters
-    ----------
-    ids : sequence of sequence of int
-    activations : sequence of numpy.ndarray
-        As `token_activations` gives them.
-    """
-    order = sorted(range(len(ids)), key=lambda text: list(ids[text]))
-    found, before = [], []
-    for text in order:
-        known = common(before, ids[text])
-        found.append(activations[text][max(known, 1) - 1 :])
-        before = ids[text]
-    return np.concatenate(found)
-
-
-class _Enough(Exception):
-    """Ends a pass that has shown what it was to show."""
 
 
 def train(

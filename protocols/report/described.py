@@ -21,6 +21,7 @@ from protocols.report.figures import (
     between_layers,
     by_category,
     by_row,
+    circle,
     curve,
     intervals,
     matrix,
@@ -250,8 +251,9 @@ READING = {
     "dealt_factor": "The same, at the median, for labels dealt out anew among the items: what any "
     "grouping of these words gives.",
     "normed_factor": "The same, as a share of the units and of the features that are ever active.",
-    "matrix": "Every two units of layer {layer}, where modularity is largest, by {modules} that "
-    "runs agree on, the largest first.",
+    "circle": "The same nodes on a circle, module by module in colours; a line for each pair that "
+    "goes together most, a tenth of all at most.",
+    "matrix": "Every two nodes{where}, by {modules} that runs agree on, the largest first.",
     "additivity_of": "How much of what the network makes of a vector added at once it makes of its "
     "parts added one after the other, on average over targets of a kind.",
     "additivity_of_size": "The same of the own, by how much is added behind each block.",
@@ -346,6 +348,8 @@ TITLES = {
     "alive": "features that are ever active",
     "recovered": "surprisal recovered",
     "read_each": "tokens of training for each feature",
+    "units_each": "units of a parcel",
+    "told_each": "variance of a parcel that is told",
     "needed_units": "units that are needed",
     "matched": "correlation of matched units",
     "matched_dealt": "correlation of matched units, items dealt out",
@@ -354,7 +358,7 @@ TITLES = {
     "factor": "localisation factor",
     "dealt_factor": "localisation factor, labels dealt out",
     "normed_factor": "localisation factor, by shares",
-    "matrix": "how far units go together",
+    "matrix": "how far nodes go together",
     "additivity_of": "additivity",
     "additivity_of_size": "additivity",
     "additivity_at": "additivity",
@@ -511,10 +515,14 @@ def _described(
     levels = []
     for measure in analysis.measures:
         values = measures[measure]
+        chance = f"chance {float(values.attrs['chance']):.3g}"
+        if values.size == 1:
+            levels.append(f"{words.plain(measure)} {words.number(float(values[0]))} ({chance})")
+            continue
         levels.append(
             f"{words.plain(measure)} {words.number(float(values.min()))} to "
             f"{words.number(float(values.max()))} over layers (greatest at layer "
-            f"{found.best(measure)}; chance {float(values.attrs['chance']):.3g})"
+            f"{found.best(measure)}; {chance})"
         )
     levels += [
         f"{_title(variable)} {words.number(float(measures[variable]))}{_of_twins(found, variable)}"
@@ -542,6 +550,8 @@ def panels(found: Found, analysis: Analysis) -> list[Panel]:
         panel = PANELS.get(dims)
         if panel is not None:
             made.append(panel(found, variable))
+        if dims in BESIDE:
+            made.append(BESIDE[dims](found, variable))
     return made
 
 
@@ -718,8 +728,14 @@ def _densities(found: Found, variable: str) -> Panel:
 def _matrix(found: Found, variable: str) -> Panel:
     values = found.measures[variable]
     modules = words.counted(values.attrs["modules"], "module")
-    reading = READING[variable].format(layer=values.attrs["layer"], modules=modules)
+    several = found.measures.sizes["layer"] > 1
+    where = f" of layer {values.attrs['layer']}, where modularity is largest" if several else ""
+    reading = READING[variable].format(where=where, modules=modules)
     return Panel(_title(variable), reading, matrix(values, name="correlation"))
+
+
+def _circle(found: Found, variable: str) -> Panel:
+    return Panel("strongest connections", READING["circle"], circle(found.measures[variable]))
 
 
 def _texts(found: Found, variable: str) -> Panel:
@@ -778,3 +794,5 @@ PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"layer", "other_layer"}): _layers,
     frozenset({"layer", "category", "other_category"}): _categories,
 }
+# What is drawn of the same numbers once more.
+BESIDE = {frozenset({"node", "other_node"}): _circle}

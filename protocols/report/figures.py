@@ -32,6 +32,8 @@ EITHER_SIGN = [
     [0.75, "#7fabd0"],
     [1, "#0a2f51"],
 ]
+# Connections of a circle that are drawn at most.
+TIES = 300
 # Least distance of two line labels, in pixels.
 LABEL_GAP = 17
 ALONG = {
@@ -274,11 +276,65 @@ def matrix(values: xr.DataArray, *, name: str) -> go.Figure:
     most = float(np.abs(values).max())
     figure.update_traces(zmin=-most, zmax=most, colorscale=EITHER_SIGN, xgap=0, ygap=0)
     for axis in ("xaxis", "yaxis"):
-        bare = _axis("units, by module", None) | {"ticks": "", "showline": False}
+        bare = _axis("nodes, by module", None) | {"ticks": "", "showline": False}
         figure.update_layout({axis: bare | {"showticklabels": False, "constrain": "domain"}})
     square = {"autorange": "reversed", "scaleanchor": "x"}
     figure.update_layout(height=400, yaxis=square)
     return figure
+
+
+def circle(values: xr.DataArray) -> go.Figure:
+    """Nodes on a circle, module by module, and the connections of those that go together most.
+
+    Parameters
+    ----------
+    values : xarray.DataArray
+        node, other_node: symmetric, with a coordinate ``module`` of the nodes.
+    """
+    names, modules = values["node"].to_numpy(), values["module"].to_numpy()
+    count = len(names)
+    angle = np.pi / 2 - 2 * np.pi * np.arange(count) / count
+    places = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    one, other = np.triu_indices(count, 1)
+    strength = values.to_numpy()[one, other]
+    strongest = np.argsort(-np.abs(strength))[: min(TIES, len(strength) // 10 + 1)]
+    figure = go.Figure()
+    for sign, colour, words_ in ((1, BLUE, "together"), (-1, "#8a4a00", "against each other")):
+        chosen = [pair for pair in strongest if sign * strength[pair] > 0]
+        if not chosen:
+            continue
+        lines = [_chord(places[one[pair]], places[other[pair]]) for pair in chosen]
+        figure.add_scatter(
+            x=[x for line in lines for x in (*line[:, 0].round(3).tolist(), None)],
+            y=[y for line in lines for y in (*line[:, 1].round(3).tolist(), None)],
+            mode="lines", name=f"{len(chosen)} strongest, {words_}", hoverinfo="skip",
+            line={"color": colour, "width": 0.8}, opacity=0.55,
+        )  # fmt: skip
+    for module in range(int(modules.max()) + 1):
+        inside = np.flatnonzero(modules == module)
+        alone = len(inside) == 1
+        figure.add_scatter(
+            x=places[inside, 0].round(3).tolist(), y=places[inside, 1].round(3).tolist(),
+            mode="markers", showlegend=False, text=names[inside].tolist(),
+            marker={
+                "color": QUIET if alone else MODELS[module % len(MODELS)],
+                "symbol": SYMBOLS[module // len(MODELS) % len(SYMBOLS)], "size": 7,
+            },
+            hovertemplate=f"%{{text}}{'' if alone else f', module {module + 1}'}<extra></extra>",
+        )  # fmt: skip
+    bare = _axis("", None) | {"showticklabels": False, "ticks": "", "showline": False}
+    _lines(figure, bare, bare | {"scaleanchor": "x"})
+    figure.update_layout(
+        height=460, legend={"orientation": "h", "y": -0.02, "yanchor": "top", "x": 0}
+    )
+    return figure
+
+
+def _chord(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """A bow between two points of the unit circle, drawn towards its middle: place x axis."""
+    along = np.linspace(0, 1, 9)[:, None]
+    middle = 0.25 * (start + end) / 2
+    return (1 - along) ** 2 * start + 2 * along * (1 - along) * middle + along**2 * end
 
 
 def between_layers(values: xr.DataArray, *, name: str, subjects: Sequence[str]) -> go.Figure:
@@ -354,6 +410,8 @@ def intervals(
     figure = go.Figure()
     dim, lines = map(str, values.dims)
     places = values[dim].to_numpy().tolist()
+    if len(places) == 1:
+        return _at_one_place(values[0], low[0], high[0])
     for place, name in enumerate(map(str, values[lines].to_numpy())):
         colour = MODELS[place % len(MODELS)]
         one, bottom, top = (each.isel({lines: place}).to_numpy() for each in (values, low, high))
@@ -364,7 +422,8 @@ def intervals(
             hoverinfo="skip", legendgroup=name, showlegend=False, name=name,
         )  # fmt: skip
         figure.add_scatter(
-            x=places, y=[_json_number(value) for value in one], mode="lines", name=plain(name),
+            x=places, y=[_json_number(value) for value in one], mode=_mode(places),
+            name=plain(name),
             legendgroup=name, line={"color": colour, "width": 2.2},
             hovertemplate=f"{name}, {dim} %{{x}}: %{{y:.3f}}<extra></extra>",
         )  # fmt: skip
@@ -377,6 +436,25 @@ def intervals(
         )  # fmt: skip
     along = _layer_axis(places) if dim == "layer" else _axis(ALONG[dim], None)
     return _lines(figure, along, _axis("", None, grid=True))
+
+
+def _at_one_place(values: xr.DataArray, low: xr.DataArray, high: xr.DataArray) -> go.Figure:
+    """The same where there is a single layer: points with their intervals, side by side."""
+    figure = go.Figure()
+    (lines,) = values.dims
+    for place, name in enumerate(map(str, values[lines].to_numpy())):
+        value, bottom, top = (float(one[place]) for one in (values, low, high))
+        figure.add_scatter(
+            x=[plain(name)], y=[_json_number(value)], mode="markers", name=plain(name),
+            showlegend=False, marker={"color": MODELS[place % len(MODELS)], "size": 8},
+            error_y={
+                "type": "data", "symmetric": False, "array": [_json_number(top - value)],
+                "arrayminus": [_json_number(value - bottom)], "thickness": 1.6, "width": 5,
+            },
+            hovertemplate=f"{name}: %{{y:.3f}}<extra></extra>",
+        )  # fmt: skip
+    across = _axis("", None) | {"range": [-0.5, values.size - 0.5]}
+    return _lines(figure, across, _axis("", None, grid=True))
 
 
 def plane(places: xr.DataArray) -> go.Figure:

@@ -222,6 +222,20 @@ def _features(name: str, settings: Mapping[str, Any]) -> str:
     )
 
 
+def _parcels(name: str, settings: Mapping[str, Any]) -> str:
+    made = (
+        "heads, each summed up by its first principal component"
+        if settings["by"] == "head"
+        else f"{settings['count']} clusters of units in each layer (k-means on their correlations, "
+        "Craddock et al. 2012), each summed up by the mean of its units in standard deviations"
+    )
+    return (
+        f"Parcels (analysis '{name}') of {settings['site']} are {made}, both over the tokens of "
+        f"the set {settings['text']}"
+        + ("; those of all layers stand side by side, as layer 0." if settings["across"] else ".")
+    )
+
+
 def _localisation(name: str, settings: Mapping[str, Any]) -> str:
     return (
         f"Localisation (analysis '{name}') counts the units, and the features of "
@@ -650,6 +664,7 @@ _PROSE = {
     "transfer": _transfer,
     "resemblance": _resemblance,
     "features": _features,
+    "parcels": _parcels,
     "matching": _matching,
     "localisation": _localisation,
 }

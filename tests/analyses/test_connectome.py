@@ -73,6 +73,7 @@ def test_modules_of_other_items_are_found_where_they_were_planted(found: xr.Data
     assert found.attrs == {} and found["modularity"].attrs["chance"] == 0
     assert found["matrix"].attrs["layer"] == 2
     assert found["matrix"].attrs["modules"] == 6
+    assert found["node"][0].item().startswith("unit ")
 
 
 def test_rotations_have_what_a_spectrum_has_and_not_what_units_have(found: xr.Dataset) -> None:

@@ -12,7 +12,8 @@ from analyses import AnalysisError
 from analyses import features as module
 from analyses.features import Features
 from scanner import Edit, Live, Recording, Site, Subject, open_volume, record
-from scanner.dictionaries import Dictionary, token_activations
+from scanner.dictionaries import Dictionary
+from scanner.token_activations import token_activations
 from stimuli import load
 
 SITE = Site("resid_post", 1)
@@ -56,7 +57,7 @@ class Linear(Dictionary):
 
 def done(live: Live, subject: Subject, analysis: Features, monkeypatch, share=None) -> xr.Dataset:
     if share is not None:
-        centre = np.concatenate(token_activations(live.model, live.ids, SITE)).mean(0)
+        centre = np.concatenate(token_activations(live.model, live.ids, [SITE])[SITE]).mean(0)
         monkeypatch.setattr(module, "train", lambda *_: Linear(None, centre, share))
     parts = [
         analysis.act(live, subject, run, rng=np.random.default_rng(0))
@@ -106,7 +107,7 @@ def test_what_is_rebuilt_whole_costs_nothing(scanned, monkeypatch) -> None:
 def test_the_model_reads_on_from_what_was_rebuilt(scanned, monkeypatch) -> None:
     live, subject = scanned
     volume = done(live, subject, Features("resid_post", (1,), **SMALL), monkeypatch, share=0.5)
-    tokens = token_activations(live.model, live.ids, SITE)
+    tokens = token_activations(live.model, live.ids, [SITE])[SITE]
     centre = np.concatenate(tokens).mean(0)
     assert volume["tried_stimulus"].values.tolist() == list(range(len(live.ids)))
     for text in (0, 9):

@@ -50,7 +50,7 @@ ALONG = ("bus", "lesion", "neurons", "saliency", "scaling", "steering", "stitchi
 # What is told in relation to all layers.
 ACROSS = {
     "saliency": ("weights", "twin_weights"),
-    "connectome": ("matrix",),
+    "connectome": ("matrix", "node", "other_node", "module"),
     "universality": ("path",),
 }
 # Analyses that read other sites than the residual stream.
@@ -84,6 +84,8 @@ def subject_of(name: str, **settings: Any) -> Subject:
         return in_tokens(subject)
     if name in ("features", "localisation"):
         return in_features(subject)
+    if name == "parcels":
+        return in_parcels(subject)
     if name not in SITES:
         return subject
     x = subject.volume["resid_post"]
@@ -114,6 +116,21 @@ def in_features(subject: Subject) -> Subject:
             **{name: (("layer", "tried"), one) for name, one in zip(names, tried, strict=True)},
         })
     )  # fmt: skip
+
+
+def in_parcels(subject: Subject) -> Subject:
+    """The same told by the means of six times as few units."""
+    x = subject.volume["resid_post"].transpose("stimulus", "layer", "unit")
+    told = x.to_numpy().reshape(*x.shape[:2], -1, 6).mean(-1)
+    shares = np.random.default_rng(1).uniform(size=told.shape[1:])
+    return subject.replace_volume(
+        subject.volume.drop_vars("resid_post")
+        .assign(told=(("stimulus", "layer", "parcel"), told))
+        .assign_coords(
+            parcel_explained=(("layer", "parcel"), shares),
+            parcel_units=(("layer", "parcel"), np.full(shares.shape, 6)),
+        )
+    )
 
 
 def in_tokens(subject: Subject) -> Subject:

@@ -538,6 +538,42 @@ def test_band_is_the_interval_of_the_gate() -> None:
     assert low == pytest.approx([0.2 - np.sqrt(0.08), 0.5])
 
 
+def test_a_single_layer_is_drawn_as_points_with_their_intervals() -> None:
+    values = xr.DataArray(
+        [[0.3, 0.5]], dims=("layer", "reference"),
+        coords={"layer": [0], "reference": ["observed", "rewired"]},
+    )  # fmt: skip
+    figure = figures.intervals(values, values - 0.1, values + 0.2, [])
+    points = list(figure.data)
+    assert [(point.x[0], point.y[0], point.mode) for point in points] == [
+        ("observed", 0.3, "markers"), ("rewired", 0.5, "markers")
+    ]  # fmt: skip
+    for point in points:
+        assert point.error_y.array[0] == pytest.approx(0.2)
+        assert point.error_y.arrayminus[0] == pytest.approx(0.1)
+
+
+def test_a_circle_has_a_bow_for_each_strong_pair_and_a_point_for_each_node() -> None:
+    strength = np.zeros((20, 20))
+    for one, other, value in ((0, 10, 0.9), (3, 4, 0.8), (5, 15, -0.95)):
+        strength[one, other] = strength[other, one] = value
+    names = [f"head {node}" for node in range(20)]
+    values = xr.DataArray(
+        strength, dims=("node", "other_node"),
+        coords={"node": names, "other_node": names, "module": ("node", [0] * 10 + [1] * 9 + [2])},
+    )  # fmt: skip
+    together, against, *modules = figures.circle(values).data
+    assert together.name == "2 strongest, together"
+    assert against.name == "1 strongest, against each other"
+    # The ends of the only bow are two points that face each other.
+    ends = np.array([[line[0], line[-2]] for line in (against.x, against.y)], dtype=float)
+    np.testing.assert_allclose(ends[:, 0], -ends[:, 1], atol=1e-3)
+    assert [len(module.x) for module in modules] == [10, 9, 1]
+    assert modules[2].text == ("head 19",)
+    places = np.array([[*module.x] for module in modules[:1]] + [[*modules[0].y]], dtype=float)
+    np.testing.assert_allclose(np.square(places).sum(0), 1, atol=2e-3)
+
+
 def test_interval_beyond_the_scale_is_drawn_whole() -> None:
     shown = draw()
     (point,) = [trace for trace in shown["data"] if trace["name"] == "judged: layer 2"]

@@ -380,7 +380,7 @@ def test_features_are_a_site_by_the_name_of_their_analysis(tmp_path: Path) -> No
         (
             "localisation: {site: told}",
             "steering: {site: told, layers: [0]}",
-            "'steering' acts on the model, which has no features of its own",
+            "'steering' acts on the model, which has no 'told' of its own",
         ),
         ("told", "mlp_out", "analyses.mlp_out: is a site of the model"),
         ("site: resid_post, layers", "site: told, layers", "'features' acts on the model"),
@@ -476,6 +476,21 @@ def test_layers_of_a_claim_are_those_of_its_first_subject(tmp_path: Path) -> Non
 def test_a_mistake_in_a_comparison_is_named(tmp_path: Path, old, new, message) -> None:
     with pytest.raises(ProtocolError, match=message):
         load_study(written(tmp_path, ALIKE.replace(old, new)))
+
+
+PARTS = GOOD.replace(
+    "analyses:\n",
+    "analyses:\n  parts: {parcels: {site: resid_post, by: cluster}}\n",
+).replace("site: resid_post, label", "site: parts, label")
+
+
+def test_parcels_of_all_layers_are_one_layer(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, PARTS))
+    assert study.volume_of("decode") == "parts"
+    with pytest.raises(ProtocolError, match="'decode' does nothing at layer 2, but at 0"):
+        load_study(written(tmp_path, PARTS.replace("layer: 0", "layer: 2")))
+    with pytest.raises(ProtocolError, match="'resid_post' has no heads; z has"):
+        load_study(written(tmp_path, PARTS.replace("by: cluster", "by: head")))
 
 
 SEWN = (

@@ -323,7 +323,9 @@ def test_features_of_a_dictionary_are_a_site_that_others_read(study: Path, capfd
         "analyses:\n",
         "analyses:\n"
         f"  told: {{features: {{site: resid_post, layers: [1], {small}}}}}\n"
-        "  spread: {localisation: {site: told, draws: 9}}\n",
+        "  spread: {localisation: {site: told, draws: 9}}\n"
+        "  parts: {parcels: {site: resid_post, by: cluster, count: 4, text: agreement}}\n"
+        "  net: {connectome: {site: parts, nulls: 2, densities: [0.2]}}\n",
     )
     text = text.replace("{probe: {site: resid_post", "{probe: {site: told")
     protocol.write_text(text)
@@ -334,6 +336,9 @@ def test_features_of_a_dictionary_are_a_site_that_others_read(study: Path, capfd
     names = [model, f"{model}.twin0", f"{model}.twin1"]
     for name in names:
         assert (results / f"toy/measures/spread--{name}.nc").is_file()
+        net = xr.open_dataset(results / f"toy/measures/net--{name}.nc")
+        assert net.sizes["node"] == 12
+        assert net["node"][0].item().startswith("cluster ")
     verdict = verdict_of(study)
     # Features of twins are of dictionaries of their own, and the verdict names all three.
     assert [volume["subject"] for volume in verdict["volumes"]] == names

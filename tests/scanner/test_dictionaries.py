@@ -12,9 +12,7 @@ from scanner.dictionaries import (
     Training,
     check_hook,
     check_rebuilt,
-    each_once,
     released,
-    token_activations,
     train,
 )
 
@@ -85,28 +83,6 @@ def test_the_same_seed_is_the_same_dictionary() -> None:
     np.testing.assert_array_equal(one, same)
     assert not np.allclose(one, other, atol=0.01)
     assert torch.equal(before, torch.random.get_rng_state())
-
-
-def test_tokens_are_read_as_the_model_computes_them(tiny_model) -> None:
-    model = tiny_model("llama")
-    ids = [model.prompt(length, seed=length) for length in (5, 2, 9)]
-    ids += [[*ids[2][:6], 3, 4], [*ids[2][:6], 5]]
-    for site in (Site("resid_post", 1), Site("z", 0)):
-        found = token_activations(model, ids, site)
-        for text, own in zip(ids, found, strict=True):
-            with torch.no_grad():
-                expected = model.activations(model.batch([text]), [site.kind])[site].flatten(2)
-            np.testing.assert_allclose(own, expected[0, 1:].numpy(), rtol=1e-4, atol=1e-5)
-
-
-def test_what_texts_begin_with_counts_once() -> None:
-    ids = [[1, 2, 3, 4], [1, 2, 3, 5], [1, 9], [1, 2, 3, 4]]
-    activations = [
-        np.array([[sum(text[: end + 1])] for end in range(1, len(text))]) for text in ids
-    ]
-    found = each_once(ids, activations)
-    # 1 2, 1 2 3, 1 2 3 4, 1 2 3 5 and 1 9; never the first.
-    assert sorted(found[:, 0].tolist()) == [3, 6, 10, 10, 11]
 
 
 def test_what_others_released_is_held_to_its_site(tmp_path) -> None:

@@ -318,8 +318,9 @@ def modules_of_a_spectrum(seed: int, broken: bool) -> Outcome:
 class BlindNetwork(Connectome):
     """Sees each unit at other items than the next."""
 
-    def _series(self, subject: Subject, rng: np.random.Generator) -> np.ndarray:
-        return rng.permuted(super()._series(subject, rng), axis=1)
+    def _series(self, subject: Subject, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        series, order = super()._series(subject, rng)
+        return rng.permuted(series, axis=1), order
 
 
 @fault("power", "rejected", "planted_modules: ")
