@@ -6,8 +6,10 @@ a volume that other analyses read as a site of their own, by the name that this 
 Each twin gets a dictionary of its own, trained alike on what it makes of the same texts: features
 that are found in a network that has learned nothing are features of the words.
 
-What they are worth: how much of the variance they leave, how many are active and alive, and what it
-costs the model to read on from what they rebuild instead of from what was there.
+What they are worth: how much of the variance they leave, how many are active and alive, what it
+costs the model to read on from what they rebuild instead of from what was there, and how many of
+them are found again by a dictionary that was trained on other texts, of which few may be (Paulo &
+Belrose 2025).
 """
 
 from collections.abc import Sequence
@@ -17,12 +19,15 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import xarray as xr
+from scipy.optimize import linear_sum_assignment
 
 from analyses.acting import Acting, check_begun
 from analyses.base import AnalysisError, register, vectors
+from analyses.connectome import directions_at_random
 from scanner import Edit, Live, Site, Subject, Trial, sweep
 from scanner.dictionaries import (
     ARCHITECTURES,
+    STEP,
     Dictionary,
     Training,
     check_hook,
@@ -36,6 +41,8 @@ from stimuli import load, shipped
 
 # Stimuli on which the model reads on from what was rebuilt.
 READ_ON = 64
+# The cosine from which on two features are the same.
+SAME = 0.7
 # Surprisal in nats, below which there is nothing to be kept.
 LOST = 0.05
 
@@ -109,8 +116,13 @@ class Features(Acting):
     def act(
         self, live: Live, subject: Subject, run: int, *, rng: np.random.Generator
     ) -> xr.Dataset:
-        site = Site(self.site, run)
-        dictionary, read = self._dictionary(live, site, seed=int(rng.integers(2**31)))
+        site, seed = Site(self.site, run), int(rng.integers(2**31))
+        if self.release is not None and self.name is not None:
+            dictionary, hook = released(self.release, self.name)
+            check_hook(dictionary, hook, site)
+            read, again = 0, {}
+        else:
+            dictionary, read, again = self._trained(live, site, seed)
         (units,) = vectors(replace(subject, volume=subject.volume.sel(layer=[run])), self.site)
         features, rebuilt = dictionary.encode(units), dictionary.rebuilt(units)
         if self.release is not None and live.trained:
@@ -127,6 +139,7 @@ class Features(Acting):
                 "layer": [run],
                 "directions": (("layer", "feature", "unit"), dictionary.directions[None]),
                 **{name: (("layer", "tried"), one[None]) for name, one in read_on.items()},
+                **{name: (("layer", "feature"), one[None]) for name, one in again.items()},
                 "tried_stimulus": ("tried", tried),
                 "tokens_read": ("layer", [read]),
             },
@@ -138,16 +151,38 @@ class Features(Acting):
             return live
         return Live(live.model, replace(live.recording, stimuli=load(self.text)))
 
-    def _dictionary(self, live: Live, site: Site, *, seed: int) -> tuple[Dictionary, int]:
-        """A dictionary, and how many different tokens it was trained on; 0 for one released."""
-        if self.release is not None and self.name is not None:
-            dictionary, hook = released(self.release, self.name)
-            check_hook(dictionary, hook, site)
-            return dictionary, 0
+    def _trained(
+        self, live: Live, site: Site, seed: int
+    ) -> tuple[Dictionary, int, dict[str, np.ndarray]]:
+        """A dictionary, how many different tokens it has read, and what halves of them give."""
         ids = self._texts(live).ids
-        found = each_once(ids, token_activations(live.model, ids, [site])[site])
+        tokens = token_activations(live.model, ids, [site])[site]
+        found = each_once(ids, tokens)
         training = Training(self.architecture, self.width, self.active, self.tokens, seed)
-        return train(found, training), len(found)
+        again = self._again(ids, tokens, training) if live.trained else {}
+        return train(found, training), len(found), again
+
+    def _again(
+        self, ids: list[list[int]], tokens: list[np.ndarray], training: Training
+    ) -> dict[str, np.ndarray]:
+        """How near features of a half of the texts come to those of the other half, by cosine.
+
+        Each stands for one; beside it the same with one half turned round at random. Nothing where
+        a half is too short to train on.
+        """
+        rng = np.random.default_rng(training.seed)
+        order, found = rng.permutation(len(ids)), []
+        for number, half in enumerate((order[::2], order[1::2]), 1):
+            read = each_once([ids[one] for one in half], [tokens[one] for one in half])
+            if len(read) < STEP:
+                return {}
+            own = replace(training, tokens=training.tokens // 2, seed=training.seed + number)
+            found.append(train(read, own).directions)
+        turn = directions_at_random(found[0].shape[1], found[0].shape[1], rng)
+        return {
+            "cosine": _nearest(found[0], found[1]),
+            "cosine_turned": _nearest(found[0], found[1] @ turn),
+        }
 
     def _read_on(
         self, live: Live, site: Site, dictionary: Dictionary
@@ -193,7 +228,10 @@ class Features(Acting):
             share of features that any stimulus has; ``recovered``, how much of the surprisal that
             the model loses when the mean stands in the place of the site it keeps when what was
             rebuilt stands there, NaN where it loses none; ``read_each``, for each feature, how many
-            different tokens it was trained on, 0 for a dictionary that was released.
+            different tokens it was trained on, 0 for a dictionary that was released. Of those that
+            were trained here on a network that was trained: ``found_again``, the share of features
+            of a half of the texts that the other half shows as well, to a cosine of 0.7; and
+            ``found_again_turned``, the same after one has been turned round at random.
 
         Raises
         ------
@@ -215,6 +253,14 @@ class Features(Acting):
             for one in ("surprisal", "surprisal_rebuilt", "surprisal_without")
         )
         worth = np.where(lost - intact > LOST, lost - intact, np.nan)
+        again = {
+            f"found_again{kind}": (
+                "layer",
+                (volume[f"cosine{kind}"].transpose("layer", "feature") >= SAME).to_numpy().mean(1),
+            )
+            for kind in ("", "_turned")
+            if f"cosine{kind}" in volume.coords
+        }
         return xr.Dataset(
             {
                 "explained": ("layer", 1 - left / np.where(spread > 0, spread, np.nan)),
@@ -222,6 +268,14 @@ class Features(Acting):
                 "alive": ("layer", fired.any(1).mean(1)),
                 "recovered": ("layer", (lost - kept) / worth),
                 "read_each": ("layer", volume["tokens_read"].to_numpy() / fired.shape[2]),
+                **again,
             },
             coords={"layer": volume["layer"].to_numpy()},
         )
+
+
+def _nearest(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The cosine of each direction with the one that stands for it, so that they are greatest."""
+    cosines = one @ other.T
+    row, column = linear_sum_assignment(cosines, maximize=True)
+    return cosines[row, column]

@@ -33,7 +33,7 @@ from scanner.volume import (
 )
 
 # Raised when the same acts would be kept as other numbers.
-FORMAT = 2
+FORMAT = 3
 
 One = TypeVar("One")
 

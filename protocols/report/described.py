@@ -185,6 +185,10 @@ READING = {
     "kept_of": "How much of the prediction is kept with what the other model has at the word "
     "(own); with a map of items dealt out anew (shuffled), with the same map given another word "
     "(equal), and with a map from an untrained twin of the other (other).",
+    "found_again": "The share of features of a dictionary of half of the texts that one of the "
+    "other half has, too.",
+    "found_again_turned": "The same after one has been turned round at random: what cosines of so "
+    "many directions reach by luck.",
     "cost": "How far the prediction of the next token moves with what the other model has at the "
     "word, nats.",
     "cost_without": "The same with the mean of other words in the same frame.",
@@ -348,6 +352,8 @@ TITLES = {
     "alive": "features that are ever active",
     "recovered": "surprisal recovered",
     "read_each": "tokens of training for each feature",
+    "found_again": "features found again in other texts",
+    "found_again_turned": "the same, turned round at random",
     "units_each": "units of a parcel",
     "told_each": "variance of a parcel that is told",
     "needed_units": "units that are needed",

@@ -12,7 +12,7 @@ from analyses import AnalysisError
 from analyses import features as module
 from analyses.features import Features
 from scanner import Edit, Live, Recording, Site, Subject, open_volume, record
-from scanner.dictionaries import Dictionary
+from scanner.dictionaries import Dictionary, Training
 from scanner.token_activations import token_activations
 from stimuli import load
 
@@ -169,3 +169,31 @@ def test_it_says_what_it_cannot_do(scanned) -> None:
     assert not Features("resid_post", (1, 2)).beyond(3)
     with pytest.raises(AnalysisError, match="has no features"):
         told(subject.volume, Features("resid_post", (1,)))
+
+
+def planted(atoms: np.ndarray, texts: int, seed: int) -> list[np.ndarray]:
+    """Tokens of texts, each two atoms."""
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(texts):
+        weights = np.zeros((20, len(atoms)))
+        for row in weights:
+            row[rng.choice(len(atoms), 2, replace=False)] = rng.uniform(1, 2, 2)
+        found.append((weights @ atoms).astype(np.float32))
+    return found
+
+
+def test_features_that_are_there_are_found_again_and_those_of_noise_are_not() -> None:
+    rng = np.random.default_rng(0)
+    atoms = rng.normal(size=(16, 24))
+    atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
+    ids = [[one] * 21 for one in range(200)]  # no text begins as another does
+    training = Training(width=32, active=2, tokens=400_000)
+    analysis = Features("resid_post", (1,), **SMALL)
+    again = analysis._again(ids, planted(atoms, 200, 1), training)
+    # Sixteen are there to be found; the others stand for what is left.
+    assert np.sum(again["cosine"] >= 0.9) >= 12
+    assert np.sum(again["cosine_turned"] >= 0.7) <= 3
+    noise = [rng.normal(size=(20, 24)).astype(np.float32) for _ in range(200)]
+    again = analysis._again(ids, noise, training)
+    assert np.sum(again["cosine"] >= 0.7) <= 3
+    assert analysis._again(ids[:20], noise[:20], training) == {}
