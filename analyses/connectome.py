@@ -10,7 +10,10 @@ half of the items and their modularity is measured in the other: without modules
 largest modularity of a graph of noise is not. Beside the usual references, rewired graphs (Maslov &
 Sneppen 2002) and stimuli permuted node by node, stands a random rotation of the units: it keeps all
 variances and covariances of the layer and forgets which unit is which, so that what it has as well
-belongs to the spectrum and not to units. And the number of items and the mean correlation are told.
+belongs to the spectrum and not to units. Correlations at random with the mean and variance of those
+observed (Hirschberger et al. 2007; Zalesky et al. 2012) are shown, and decide nothing: where few
+dimensions have most of the variance they are far more modular. And the number of items and the mean
+correlation are told.
 """
 
 from collections.abc import Mapping
@@ -45,7 +48,7 @@ from scanner import Subject
 Edges = Literal["correlation", "partial correlation"]
 # Correlations that are shrunk to nothing have no order any more.
 ESTIMATORS = {"correlation": EmpiricalCovariance, "partial correlation": LedoitWolf}
-REFERENCES = ("rewired", "permuted", "rotated")
+REFERENCES = ("rewired", "permuted", "moments", "rotated")
 # The rich are those of whom no more than this share have more neighbours, and no fewer.
 RICH = (0.05, 0.25)
 # Of hubs: by how much they are, and the participation coefficients that tell their roles apart.
@@ -136,7 +139,7 @@ class Connectome(Analysis):
             ``propensity`` (layer): small-world propensity (Muldoon et al. 2016). ``hubs`` (layer,
             role): the share of nodes that are, by their modules (`hubs`). ``excess`` (layer,
             density): by how much the largest modularity is above that after rotation.
-            Of the graphs (``reference``: observed, rewired, permuted, rotated), averaged over
+            Of the graphs (``reference``: observed, and `REFERENCES`), averaged over
             densities, the middle of all and the limits of 95 % of them: ``largest_modularity``,
             ``clustering_coefficient``, ``efficiency`` (layer, reference). ``over_reference``
             (layer, against): the small-world ratio of the graph with each, 1 for none. These only
@@ -278,20 +281,28 @@ class Connectome(Analysis):
 
     def _graphs(self, nodes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Graphs of each density: density x node x node, from item x node."""
-        weights = self._weights(nodes)
+        return self._strongest(self._weights(nodes), rng)
+
+    def _strongest(self, weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         # Nodes that do nothing go together with all others alike; the first are not the strongest.
         ties = 1e-9 * rng.normal(size=weights.shape)
         return np.stack([strongest(weights + ties + ties.T, one) for one in self.densities])
 
     def _weights(self, nodes: np.ndarray) -> np.ndarray:
-        """How far nodes go together: node x node."""
+        """How far nodes go together, as strong as `sign` takes it: node x node."""
+        return self._signed(self._edges(nodes))
+
+    def _signed(self, weights: np.ndarray) -> np.ndarray:
+        return np.abs(weights) if self.sign == "absolute" else weights
+
+    def _edges(self, nodes: np.ndarray) -> np.ndarray:
         estimator = ESTIMATORS[self.edges]()
         measure = ConnectivityMeasure(estimator, kind=self.edges, standardize=False)
         active = np.flatnonzero(np.ptp(nodes, axis=0) > 0)
         weights = np.zeros((nodes.shape[1],) * 2)
         if len(active) > 1:
             (weights[np.ix_(active, active)],) = measure.fit_transform([nodes[:, active]])
-        return np.abs(weights) if self.sign == "absolute" else weights
+        return weights
 
     def _beside(
         self,
@@ -313,6 +324,10 @@ class Connectome(Analysis):
                         for graph, some in zip(graphs, drawn, strict=True)
                     ]
                 return np.stack(drawn, axis=1)
+            if kind == "moments":
+                edges = self._edges(series[:, :count])
+                drawn = [self._signed(of_moments(edges, rng)) for _ in range(self.nulls)]
+                return np.stack([self._strongest(one, rng) for one in drawn])
             make = permuted if kind == "permuted" else rotated
             return np.stack(
                 [self._graphs(make(series, count, rng), rng) for _ in range(self.nulls)]
@@ -350,6 +365,33 @@ class Connectome(Analysis):
                 "density": list(self.densities),
             },
         )
+
+
+def of_moments(edges: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Correlations at random whose mean and variance are those of others.
+
+    Parameters
+    ----------
+    edges : numpy.ndarray
+        node x node, with 1 of a node with itself.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    numpy.ndarray
+        node x node. Hirschberger, Qi & Steuer (2007): products of as many numbers for each node as
+        leave a node 1 with itself on average.
+    """
+    nodes = len(edges)
+    between = edges[np.triu_indices(nodes, 1)]
+    mean, variance = max(float(between.mean()), 0.0), float(between.var())
+    count = max(2, int((1 - mean**2) / variance)) if variance > 0 else nodes
+    centre = np.sqrt(mean / count)
+    spread = np.sqrt(np.sqrt(centre**4 + variance / count) - centre**2)
+    drawn = rng.normal(centre, spread, size=(nodes, count))
+    covariance = drawn @ drawn.T
+    size = np.sqrt(np.diag(covariance))
+    return covariance / size[:, None] / size
 
 
 def permuted(series: np.ndarray, nodes: int, rng: np.random.Generator) -> np.ndarray:

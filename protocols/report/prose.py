@@ -389,8 +389,9 @@ def _connectome(name: str, settings: Mapping[str, Any]) -> str:
     if not settings["nulls"]:
         return text
     return (
-        f"{text} Beside each graph stand {settings['nulls']} of each of three kinds at random: "
-        "rewired, of items permuted unit by unit, and of units in a basis at random, which keeps "
+        f"{text} Beside each graph stand {settings['nulls']} of each of four kinds at random: "
+        "rewired, of items permuted unit by unit, of correlations with the same mean and variance "
+        "(Hirschberger et al. 2007), and of units in a basis at random, which keeps "
         "the covariance of the layer (Stewart 1980)."
     )
 

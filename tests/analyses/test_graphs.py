@@ -72,6 +72,28 @@ def test_many_graphs_are_measured_at_once() -> None:
     np.testing.assert_allclose(modularity(graphs, modules), each)
 
 
+def test_the_karate_club_is_to_bctpy_what_it_is_here() -> None:
+    """What bctpy 0.6 says of it by its two clubs; its licence keeps it out of what is required."""
+    spread = np.zeros(34)
+    spread[[0, 1, 2, 8, 9, 13, 19, 27, 28, 30, 31, 32, 33]] = [
+        0.117188, 0.197531, 0.48, 0.48, 0.5, 0.32, 0.444444, 0.375, 0.444444, 0.5, 0.277778,
+        0.277778, 0.290657,
+    ]  # fmt: skip
+    np.testing.assert_allclose(participation(KARATE, CLUB), spread, atol=1e-6)
+    central = [
+        3.346533, 1.193898, 0.57886, 0.57886, -0.343698, -0.036179, -0.036179, -0.036179, -0.651217,
+        -0.847156, -0.343698, -0.958736, -0.651217, -0.036179, -0.540738, -0.540738, -0.651217,
+        -0.651217, -0.540738, -0.651217, -0.540738, -0.651217, -0.540738, 0.378517, -0.23432,
+        -0.23432, -0.540738, -0.23432, -0.540738, 0.072098, -0.540738, 0.378517, 1.910608, 3.136281,
+    ]  # fmt: skip
+    np.testing.assert_allclose(within_module_degree(KARATE, CLUB), central, atol=1e-6)
+    rich = [0.145833, 0.238095, 0.325, 0.488889, 0.52381, 0.5, 0.5, 0.5, 0.5, 1 / 3, 1 / 3, 0, 0, 0]
+    np.testing.assert_allclose(rich_club(KARATE)[1:15], rich, atol=1e-6)
+    assert clustering(KARATE) == pytest.approx(0.570638, abs=1e-6)
+    assert efficiency(KARATE) == pytest.approx(0.492008, abs=1e-6)
+    assert modularity(KARATE, CLUB) == pytest.approx(0.358235, abs=1e-6)
+
+
 def test_the_karate_club_has_its_published_numbers() -> None:
     found = [communities(KARATE, generator(seed)) for seed in range(60)]
     best = max(found, key=lambda one: float(modularity(KARATE, one)))
