@@ -6,6 +6,9 @@ lies together by luck. A head has one number a stimulus along the
 direction in which its output varies most over these tokens (the first eigenvariate, as SPM sums up
 a region), a cluster the mean of its units in their standard deviations.
 
+Heads of all layers come with how strongly they are wired by their weights (`scanner.wiring`), the
+structural connectome that a functional one can be held against.
+
 The parcels stand in a volume that other analyses read as a site of their own, by the name that this
 has in the protocol; those of all layers side by side, as layer 0, or layer by layer.
 """
@@ -23,6 +26,7 @@ from analyses.base import AnalysisError, misfit, register, vectors
 from scanner import Live, Site, Subject
 from scanner.sites import Kind
 from scanner.token_activations import each_once, token_activations
+from scanner.wiring import wiring
 from stimuli import load, shipped
 
 # Bytes of activations of tokens that are held at once.
@@ -110,9 +114,10 @@ class Parcels(Acting):
             told = np.concatenate(series, axis=1)[:, None]
             names = [f"{self.by} {one} of layer {layer}" for layer in at for one in range(many)]
             explained, sizes = (np.concatenate(one)[None] for one in (explained, sizes))
+            beside = self._wired(live, parcels, np.repeat(at, many))
             at = np.array([0])
         else:
-            parcels, told = np.arange(many), np.stack(series, axis=1)
+            parcels, told, beside = np.arange(many), np.stack(series, axis=1), {}
             names = [f"{self.by} {one}" for one in range(many)]
         return xr.Dataset(
             {"parcels": (self.makes, told.astype(np.float32))},
@@ -123,8 +128,24 @@ class Parcels(Acting):
                 "parcel_explained": (("layer", "parcel"), np.array(explained)),
                 "parcel_units": (("layer", "parcel"), np.array(sizes)),
                 "parcel_name": ("parcel", names),
+                **beside,
             },
         )
+
+    def _wired(
+        self, live: Live, parcels: np.ndarray, layers: np.ndarray
+    ) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+        """The layer of each parcel; of heads, how much of what it writes each other reads."""
+        made = {"parcel_layer": (("parcel",), layers)}
+        if self.by != "head":
+            return made
+        wired = wiring(live.model, live.ids[0])
+        other = np.arange(len(wired))
+        return {
+            **made,
+            "wired": (("parcel", "other_parcel"), wired[parcels]),
+            "other_parcel": (("other_parcel",), other),
+        }
 
     def _weights(
         self, tokens: np.ndarray, subject: Subject, rng: np.random.Generator

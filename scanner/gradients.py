@@ -77,7 +77,7 @@ def slopes(
     kinds: list[Kind] = list(dict.fromkeys(site.kind for site in sites))
     with (
         torch.enable_grad(),
-        _gradients_of(model.network, ()),
+        gradients_of(model.network, ()),
         model.listening(kinds),
         visiting(model.network, model.structure, sites, keep),
     ):
@@ -150,7 +150,7 @@ def weight_slopes(
             sums[name][wanted[weight]] += float(values.sum())
         weight.grad = None
 
-    with torch.enable_grad(), _gradients_of(model.network, wanted):
+    with torch.enable_grad(), gradients_of(model.network, wanted):
         try:
             handles += [weight.register_post_accumulate_grad_hook(take) for weight in wanted]
             batch = model.batch([text[: predicted[-1] + 1]])
@@ -217,7 +217,7 @@ def integrated_gradients(
         whole = module(torch.tensor([begun], device=model.device))
         baseline = model.mean_embedding.expand_as(whole).clone()
         baseline[:, 0] = whole[:, 0]
-    with torch.enable_grad(), _gradients_of(model.network, ()):
+    with torch.enable_grad(), gradients_of(model.network, ()):
         found: Any = IntegratedGradients(score).attribute(
             whole, baselines=baseline, n_steps=steps, internal_batch_size=steps,
             return_convergence_delta=True,
@@ -226,7 +226,7 @@ def integrated_gradients(
 
 
 @contextmanager
-def _gradients_of(network: nn.Module, wanted: Collection[nn.Parameter]) -> Iterator[None]:
+def gradients_of(network: nn.Module, wanted: Collection[nn.Parameter]) -> Iterator[None]:
     """Gradients of these weights and of no others, which are half of a pass back."""
     before = {one: one.requires_grad for one in network.parameters()}
     try:

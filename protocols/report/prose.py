@@ -244,6 +244,17 @@ def _parcels(name: str, settings: Mapping[str, Any]) -> str:
     )
 
 
+def _coupling(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"The coupling of {settings['site']} (analysis '{name}') is Spearman's correlation, over "
+        "pairs of heads of different layers, of the size of the correlation of their activities "
+        "over items with how much of what one writes to the stream the other reads of it by its "
+        "queries, keys and values (the size of the product of these maps over that of both, Elhage "
+        "et al. 2021), beside that of heads dealt out anew within their layers "
+        f"({settings['draws']} draws)."
+    )
+
+
 def _localisation(name: str, settings: Mapping[str, Any]) -> str:
     return (
         f"Localisation (analysis '{name}') counts the units, and the features of "
@@ -674,6 +685,7 @@ _PROSE = {
     "resemblance": _resemblance,
     "features": _features,
     "parcels": _parcels,
+    "coupling": _coupling,
     "matching": _matching,
     "localisation": _localisation,
 }

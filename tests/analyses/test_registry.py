@@ -54,7 +54,7 @@ ACROSS = {
     "universality": ("path",),
 }
 # Analyses that read other sites than the residual stream.
-SITES = {"topography": "z", "localisation": "told"}
+SITES = {"topography": "z", "localisation": "told", "coupling": "told"}
 
 
 # Analyses that compare two subjects.
@@ -86,6 +86,8 @@ def subject_of(name: str, **settings: Any) -> Subject:
         return in_features(subject)
     if name == "parcels":
         return in_parcels(subject)
+    if name == "coupling":
+        return in_parcels(subject.at(0))
     if name not in SITES:
         return subject
     x = subject.volume["resid_post"]
@@ -129,6 +131,11 @@ def in_parcels(subject: Subject) -> Subject:
         .assign_coords(
             parcel_explained=(("layer", "parcel"), shares),
             parcel_units=(("layer", "parcel"), np.full(shares.shape, 6)),
+            parcel_layer=("parcel", np.arange(told.shape[2]) // 2),
+            wired=(
+                ("parcel", "other_parcel"),
+                np.random.default_rng(2).uniform(size=(told.shape[2],) * 2),
+            ),
         )
     )
 
