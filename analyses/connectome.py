@@ -56,6 +56,8 @@ HUB = 2.5
 ROLES = ("provincial", "connector", "kinless")
 TIES = (0.3, 0.75)
 CHANCE = {"modularity": 0.0, "small_world": 1.0, "rich_club": 0.0}
+# Numbers that are multiplied to correlations at random, for each node: of more, a sum is normal.
+MANY = 10
 # Of the values that graphs at random take, what is drawn.
 RANGE = (0.025, 0.975)
 
@@ -385,7 +387,12 @@ def of_moments(edges: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     nodes = len(edges)
     between = edges[np.triu_indices(nodes, 1)]
     mean, variance = max(float(between.mean()), 0.0), float(between.var())
-    count = max(2, int((1 - mean**2) / variance)) if variance > 0 else nodes
+    most = MANY * nodes
+    count = min(most, (1 - mean**2) / variance) if variance > 0 else most
+    if count >= most:  # sums of so many are normal, and pairs of nodes nearly independent
+        upper = np.triu(rng.normal(mean, np.sqrt(variance), size=(nodes, nodes)), 1)
+        return upper + upper.T + np.eye(nodes)
+    count = max(2, int(count))
     centre = np.sqrt(mean / count)
     spread = np.sqrt(np.sqrt(centre**4 + variance / count) - centre**2)
     drawn = rng.normal(centre, spread, size=(nodes, count))

@@ -30,7 +30,7 @@ from scanner.wiring import wiring
 from stimuli import load, shipped
 
 # Bytes of activations of tokens that are held at once.
-HELD = 2**29
+HELD = 2**30
 # Directions in which units are told apart before they are clustered.
 COMPONENTS = 50
 

@@ -112,6 +112,16 @@ def test_correlations_at_random_have_the_mean_and_variance_of_others() -> None:
     assert drawn.std(1).mean() == pytest.approx(edges[upper].std(), rel=0.1)
 
 
+def test_correlations_that_hardly_vary_are_drawn_as_they_are() -> None:
+    edges = np.full((60, 60), 0.3) + np.eye(60) * 0.7
+    np.testing.assert_allclose(of_moments(edges, generator()), edges, rtol=1e-9)
+    small = generator().normal(0, 1e-5, size=(60, 60))
+    edges = np.eye(60) + np.triu(small, 1) + np.triu(small, 1).T
+    drawn = of_moments(edges, generator(1))
+    np.testing.assert_array_equal(drawn, drawn.T)
+    assert drawn[np.triu_indices(60, 1)].std() == pytest.approx(1e-5, rel=0.1)
+
+
 def test_they_are_as_modular_as_noise_and_more_so_than_a_spectrum() -> None:
     """300 nodes, 1,200 items, 10 % of pairs: noise has 0.16, variances that fall as 1/k 0.24."""
     analysis = Connectome("resid_post", nodes=300, densities=(0.1,), sign="absolute")
