@@ -12,6 +12,7 @@ from protocols.report.methods import analysis_in_words, controls_in_words
 from protocols.report.words import counted, listed
 from protocols.schema import Study
 from verification import Filed, Hypothesis
+from verification.base import EVERY
 
 Form = Literal["osf", "aspredicted"]
 
@@ -126,9 +127,17 @@ def _prediction(one: Hypothesis) -> str:
         "mean": "in the mean over layers",
         "max": "at the layer where it is largest",
         "min": "at the layer where it is smallest",
+        "steepest": "in how fast it rises through the depth where it rises fastest",
     }.get(str(place), f"at layer {place}")
+    if one.follows is not None:
+        than = (
+            f"has a rank correlation over subjects with {one.follows} that is {one.expect} than 0"
+        )
+    else:
+        mean = ", in the mean over subjects," if one.subject == EVERY else ""
+        than = f"is{mean} {one.expect} than {one.than}"
     return (
-        f"{one.measure} {where} is {one.expect} than {one.than} by at least "
+        f"{one.measure} {where} {than} by at least "
         f"{one.smallest_effect:g} (one-sided alpha {one.alpha:g})."
     )
 

@@ -30,7 +30,7 @@ from analyses.base import groups
 from protocols.preregistration import Registered
 from protocols.progress import noted, step
 from protocols.report import render
-from protocols.schema import MAKING, Study, SubjectSpec
+from protocols.schema import MAKING, MEASURED, Study, SubjectSpec
 from scanner import (
     Acts,
     Chat,
@@ -48,9 +48,10 @@ from scanner import (
 from scanner import record as record_volume
 from scanner.provenance import code_version, digest, environment, file_digest
 from scanner.volume import check_finite, digest_file
-from verification import Case, Ledger, Registration, Verdict
+from verification import Case, Hypothesis, Ledger, Population, Registration, Verdict
 from verification import evidence as gather_evidence
 from verification import judge as pass_judgement
+from verification.base import EVERY
 from verification.statistics import stream
 
 
@@ -245,7 +246,11 @@ class Run:
                 items=_short_digests(self.study.stimuli.table["item"]),
                 scan={
                     **protocol.scan.model_dump(mode="json"),
-                    **specs[self.study.subject_of(hypothesis)].model_dump(mode="json"),
+                    **(
+                        {"subjects": [one.model_dump(mode="json") for one in specs.values()]}
+                        if hypothesis.subject == EVERY
+                        else specs[self.study.subjects_of(hypothesis)[0]].model_dump(mode="json")
+                    ),
                     **(
                         {}
                         if hypothesis.beside is None
@@ -434,16 +439,18 @@ class Run:
         ledger, recorded = Ledger(self.folders.ledger), self.recorded()
         cases = self.cases(ledger, recorded)
         verdicts = self.judged(cases)
-        with step("gathering evidence", sum(c.steps for c in cases), "steps") as done:
+        layered = [case for case in cases if isinstance(case, Case)]
+        with step("gathering evidence", sum(c.steps for c in layered), "steps") as done:
             shown = gather_evidence(
-                cases,
+                layered,
                 seed=self.study.protocol.seed,
                 step=lambda what: done(1, what),
                 workers=cpu_count(),
             )
-        for verdict, dataset in zip(verdicts, shown, strict=True):
-            save_dataset(dataset, self.folders.evidence(verdict.id))
-        keep_only([self.folders.evidence(verdict.id) for verdict in verdicts])
+        written = [self.folders.evidence(case.hypothesis.id) for case in layered]
+        for path, dataset in zip(written, shown, strict=True):
+            save_dataset(dataset, path)
+        keep_only(written)
         self._keep_inputs()
         save_text(
             json.dumps(self._summary(ledger, recorded, verdicts), indent=2, allow_nan=False) + "\n",
@@ -451,39 +458,71 @@ class Run:
         )
         return verdicts
 
-    def cases(self, ledger: Ledger, recorded: list[Recorded]) -> list[Case]:
-        """Each hypothesis with its analysis, its subject and its standing in the ledger."""
+    def cases(self, ledger: Ledger, recorded: list[Recorded]) -> list[Case | Population]:
+        """Each hypothesis with its analysis, its subjects and its standing in the ledger."""
         subjects = subjects_from(recorded, self.folders.root, self._sites)
         cases = []
         for registration in self.registrations():
             hypothesis = registration.hypothesis
-            models = self.study.subjects_of(hypothesis)
-            name = hypothesis.measure.partition(".")[0]
-            analysis = self.study.analyses[name]
-            volume = self.study.volume_of(name)
-            used = [one for one in recorded if one.model in models and one.analysis == volume]
-            site = None if volume == name else getattr(analysis, "site", None)
-            subject, *beside = (subjects[volume][model] for model in models)
-            subject = subject.set_beside(*beside)
-            cases.append(
-                Case(
-                    hypothesis,
-                    analysis,
-                    # The gate loads what it reads hundreds of times: one site, not the volume.
-                    subject if site is None else subject.keep(site),
-                    registration.sha256,
-                    ledger.exploratory(
-                        registration.sha256, [(Path(one.path).name, one.sha256) for one in used]
-                    ),
-                    tuple(
-                        {"subject": one.subject, "path": one.path, "sha256": one.sha256}
-                        for one in used
-                    ),
-                )
-            )
+            volume = self.study.volume_of(hypothesis.measure.partition(".")[0])
+            members = tuple(
+                self._case(registration, ledger, [subjects[volume][one] for one in models],
+                           [one for one in recorded if one.model in models
+                            and one.analysis == volume])
+                for models in self.study.groups_of(hypothesis)
+            )  # fmt: skip
+            if hypothesis.subject == EVERY:
+                cases.append(Population(members, self._scores(hypothesis, members)))
+            else:
+                cases += members
         return cases
 
-    def judged(self, cases: list[Case]) -> list[Verdict]:
+    def _case(
+        self,
+        registration: Registration,
+        ledger: Ledger,
+        subjects: Sequence[Subject],
+        used: Sequence[Recorded],
+    ) -> Case:
+        """A hypothesis about a subject, the first, and those beside it."""
+        name = registration.hypothesis.measure.partition(".")[0]
+        analysis = self.study.analyses[name]
+        site = None if isinstance(analysis, Acting) else getattr(analysis, "site", None)
+        subject = subjects[0].set_beside(*subjects[1:])
+        return Case(
+            registration.hypothesis,
+            analysis,
+            # The gate loads what it reads hundreds of times: one site, not the volume.
+            subject if site is None else subject.keep(site),
+            registration.sha256,
+            ledger.exploratory(
+                registration.sha256, [(Path(one.path).name, one.sha256) for one in used]
+            ),
+            tuple({"subject": one.subject, "path": one.path, "sha256": one.sha256} for one in used),
+        )
+
+    def _scores(self, hypothesis: Hypothesis, members: Sequence[Case]) -> tuple[float, ...] | None:
+        """Of each subject, what a hypothesis says that its measure follows.
+
+        Raises
+        ------
+        RunError
+            If a recording does not have it.
+        """
+        if hypothesis.follows is None:
+            return None
+        if hypothesis.follows != MEASURED:
+            specs = self.study.protocol.subjects
+            return tuple(spec.scores[hypothesis.follows] for spec in specs)
+        for one in members:
+            if MEASURED not in one.subject.volume.attrs:
+                raise RunError(
+                    f"the recording of {one.subject.name} is older than '{MEASURED}'; remove "
+                    f"{self.folders.root / one.volumes[0]['path']}, and scan again"
+                )
+        return tuple(float(one.subject.volume.attrs[MEASURED]) for one in members)
+
+    def judged(self, cases: list[Case | Population]) -> list[Verdict]:
         """The verdicts of the gate, with progress."""
         with step("judging", sum(case.steps for case in cases), "steps") as done:
             return pass_judgement(

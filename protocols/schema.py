@@ -33,6 +33,8 @@ from scanner.reading import TOKEN_LABELS, Tokens, TokensName
 from scanner.sites import KINDS, MEANINGS, OUTSIDE, PAIRED, Kind, SiteError
 from stimuli import StimulusError, StimulusSet, load
 from verification import CONTROLS, Hypothesis, required
+from verification.base import EVERY
+from verification.population import FEWEST, FEWEST_TO_FOLLOW
 
 # The analyses whose name in a protocol is a site that others may read.
 MAKING = {
@@ -43,6 +45,9 @@ MAKING = {
 # What `compare: SITE` stands for.
 COMPARISONS = ("universality", "transfer", "resemblance")
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$")]
+Finite = Annotated[float, Field(allow_inf_nan=False, strict=False)]
+# The score that every recording has.
+MEASURED = "bits_per_byte"
 # Numbers of the report's own analyses, so that a typo in a protocol cannot ask for a day's work.
 Few = Annotated[int, Field(ge=0, le=20)]
 
@@ -52,11 +57,26 @@ class _Part(BaseModel):
 
 
 class SubjectSpec(_Part):
-    """A model: an embedded name, a hub id, or a folder."""
+    """A model: an embedded name, a hub id, or a folder.
+
+    Attributes
+    ----------
+    scores : mapping of str to float
+        What is known of it, such as a benchmark's, that hypotheses may say a measure follows.
+    """
 
     model: Annotated[str, StringConstraints(min_length=1)]
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    # Left out where there are none, so that older registrations stand.
+    scores: Annotated[dict[Name, Finite], Field(exclude_if=lambda scores: not scores)] = {}
+
+    @field_validator("scores")
+    @classmethod
+    def _others(cls, scores: dict[str, float]) -> dict[str, float]:
+        if MEASURED in scores:
+            raise ValueError(f"other names than {MEASURED}, which is measured of each subject")
+        return scores
 
 
 class StimuliSpec(_Part):
@@ -212,14 +232,17 @@ class Study:
         site = getattr(analysis, "site", None)
         return site if site in self.analyses else None
 
-    def subject_of(self, hypothesis: Hypothesis) -> str:
-        """The model that a hypothesis speaks of."""
-        return hypothesis.subject or self.protocol.subjects[0].model
-
     def subjects_of(self, hypothesis: Hypothesis) -> list[str]:
-        """The same, and the one that it is compared with."""
-        one = self.subject_of(hypothesis)
-        return [one] if hypothesis.beside is None else [one, hypothesis.beside]
+        """The models that a hypothesis speaks of, one after the other."""
+        every = [spec.model for spec in self.protocol.subjects]
+        if hypothesis.subject == EVERY:
+            return every
+        return [hypothesis.subject or every[0]]
+
+    def groups_of(self, hypothesis: Hypothesis) -> list[list[str]]:
+        """Each of them with the one that it is compared with."""
+        beside = [] if hypothesis.beside is None else [hypothesis.beside]
+        return [[one, *beside] for one in self.subjects_of(hypothesis)]
 
     def check_layers(self, model: str, layers: int) -> None:
         """Hold the layers that hypotheses name, and those that are acted on, against a model.
@@ -243,7 +266,7 @@ class Study:
                 raise self.source.error(("analyses", name, kind, "layers"), why)
         for place, hypothesis in enumerate(self.protocol.hypotheses):
             layer = hypothesis.at.layer
-            if self.subject_of(hypothesis) != model:
+            if model not in self.subjects_of(hypothesis):
                 continue
             if isinstance(layer, int) and layer >= layers:
                 raise self.source.error(
@@ -586,13 +609,63 @@ def _check_hypotheses(
                 f"{', '.join(map(str, acted))}",
             )  # fmt: skip
         if hypothesis.subject is None and len(models) > 1:
-            raise source.error(place, f"needs `subject`, one of: {', '.join(models)}")
-        if hypothesis.subject is not None and hypothesis.subject not in models:
+            raise source.error(place, f"needs `subject`, one of: {', '.join((*models, EVERY))}")
+        _check_follows(source, place, protocol, hypothesis)
+        if hypothesis.subject == EVERY:
+            _check_every(source, place, protocol, hypothesis, analyses[name])
+        elif hypothesis.subject is not None and hypothesis.subject not in models:
             raise source.error(
                 (*place, "subject"),
                 f"'{hypothesis.subject}' is not scanned{_nearest(hypothesis.subject, models)}",
             )
         _check_controls(source, (*place, "controls"), protocol, hypothesis, analyses[name])
+
+
+def _check_every(
+    source: MarkedYaml,
+    place: Place,
+    protocol: Protocol,
+    hypothesis: Hypothesis,
+    analysis: Analysis,
+) -> None:
+    """That a claim about every subject can be one, and that there are enough of them."""
+    name, count = hypothesis.measure.partition(".")[0], len(protocol.subjects)
+    if analysis.takes != 1 or getattr(analysis, "donor", None) is not None:
+        raise source.error(
+            (*place, "subject"),
+            f"'{name}' is about more than one subject at once; '{EVERY}' is of measures of one",
+        )
+    fewest = FEWEST if hypothesis.follows is None else FEWEST_TO_FOLLOW
+    if count < fewest:
+        raise source.error(
+            (*place, "subject"),
+            f"'{EVERY}' needs at least {fewest} subjects to say something of others, and the "
+            f"protocol has {count}; name one, or add subjects",
+        )
+
+
+def _check_follows(
+    source: MarkedYaml, place: Place, protocol: Protocol, hypothesis: Hypothesis
+) -> None:
+    """That a score stands beside every subject, and is held against no number."""
+    follows = hypothesis.follows
+    if follows is None:
+        return
+    if hypothesis.subject != EVERY:
+        raise source.error(
+            (*place, "follows"), f"is of claims about all subjects; say `subject: {EVERY}`"
+        )
+    if hypothesis.than != "chance":
+        raise source.error(
+            (*place, "than"), "a correlation with scores is held against none: `than: chance`"
+        )
+    for spec in protocol.subjects:
+        if follows not in (MEASURED, *spec.scores):
+            raise source.error(
+                (*place, "follows"),
+                f"'{spec.model}' has no score '{follows}'"
+                f"{_nearest(follows, (MEASURED, *spec.scores))}",
+            )
 
 
 def _check_beside(

@@ -100,6 +100,7 @@ def lay_down(
         "twin_seed": "none" if recording.seed is None else recording.seed,
         "initialisation": model.initialisation(),
         "surprisal": model.surprisal,
+        "bits_per_byte": model.bits_per_byte,
         "vocabulary": model.vocabulary,
         **making,
         "content": json.dumps(recording.content),

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import logging
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,11 +26,20 @@ from scanner.sources import Source
 from scanner.structure import Structure, explore
 
 DtypeName = Literal["float32", "bfloat16", "float16"]
-# What surprisal is measured on: plain words, so that no model that was trained is at chance.
+# What surprisal is measured on: plain words, so that no model that was trained is at chance, and
+# written for this, so that none was trained on them.
 PASSAGE = (
     "The old man walked down to the harbour every morning to look at the boats. In winter there "
     "were only a few of them, because most of the fishermen had gone south with their families. "
-    "When the weather was good he sat on a bench by the water and talked to whoever came along."
+    "When the weather was good he sat on a bench by the water and talked to whoever came along. "
+    "Most people liked him. He knew the name of every street and of every dog, and he could tell "
+    "from the colour of the sky whether it was going to rain before the evening. Only about his "
+    "brother he never said a word. They had built a boat together when they were young, and one "
+    "of them had sold it without asking the other. Nobody in the town remembered which of the two "
+    "it had been, or what it had cost, but everyone knew that they had not spoken since. Then, on "
+    "a cold morning in March, a letter arrived from the hospital. The old man read it twice, put "
+    "on his best coat, and asked the woman at the post office how long the train to the capital "
+    "would take. She told him that it took three hours, and that he would have to hurry."
 )
 # The random prompt that sites are found and proved on. Longer than the windows of toy models.
 PROMPT = 12
@@ -263,6 +273,14 @@ class Model:
         assert logits is not None
         following = torch.tensor(ids[1:], device=logits.device)
         return float(torch.nn.functional.cross_entropy(logits[0, :-1].float(), following))
+
+    @cached_property
+    def bits_per_byte(self) -> float:
+        """The same surprisal for each byte of the passage: comparable across tokenizers."""
+        found = self.tokenizer(PASSAGE, verbose=False, return_offsets_mapping=True)
+        ends = found["offset_mapping"][: self.context]
+        read = PASSAGE[ends[0][1] : ends[-1][1]].encode()  # the first token is given, not told
+        return self.surprisal * (len(ends) - 1) / (math.log(2) * len(read))
 
     @cached_property
     @torch.no_grad()

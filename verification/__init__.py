@@ -1,8 +1,9 @@
 """What may be claimed: hypotheses, the ledger that freezes them, and the gate that judges."""
 
 from verification.base import Check, Hypothesis, Verdict
+from verification.cases import REQUIRED, Case, Population, required
 from verification.control import CONTROLS, Control
-from verification.gate import REQUIRED, Case, evidence, judge, required
+from verification.gate import evidence, judge
 from verification.ledger import Filed, Ledger, LedgerError, Registration
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Hypothesis",
     "Ledger",
     "LedgerError",
+    "Population",
     "Registration",
     "Verdict",
     "evidence",

@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 Status = Literal["supported", "null", "inconclusive", "rejected", "invalid"]
 Kind = Literal["null", "replication"]
-Reduction = Literal["selected", "mean", "max", "min"]
+Reduction = Literal["selected", "mean", "max", "min", "steepest"]
+# In the place of a subject: each of the protocol, and the claim is about all that are like them.
+EVERY = "every"
 Sentence = Annotated[str, StringConstraints(min_length=10, strip_whitespace=True)]
 
 
@@ -47,9 +49,13 @@ class Hypothesis(BaseModel):
     controls : mapping of str to mapping
         The controls to survive, with their settings.
     subject : str, optional
-        The subject it speaks of; may be left out when the protocol has one.
+        The subject it speaks of; may be left out when the protocol has one. ``every`` is a claim
+        about models, of which those of the protocol are a sample.
     beside : str, optional
         The subject that it is compared with, if the analysis compares two.
+    follows : str, optional
+        Of a claim about every subject: a score of theirs, with whose order the measure is to rise
+        and fall. The claim is then about their rank correlation.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -68,6 +74,7 @@ class Hypothesis(BaseModel):
     subject: str | None = None
     # Left out of the canonical form where it says nothing, so that older registrations stand.
     beside: Annotated[str | None, Field(exclude_if=lambda beside: beside is None)] = None
+    follows: Annotated[str | None, Field(exclude_if=lambda follows: follows is None)] = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,9 @@ class Check:
         What it was registered to keep.
     reason : str
         The outcome in words.
+    kept : float
+        What is held against the margin: by how much the effect exceeds that world's, or the effect
+        that is left.
     """
 
     control: str
@@ -97,6 +107,18 @@ class Check:
     interval: tuple[float, float]
     margin: float
     reason: str
+    kept: float
+
+
+@dataclass(frozen=True)
+class Member:
+    """One subject of a claim about every subject, in units of the measure."""
+
+    subject: str
+    estimate: float
+    interval: tuple[float, float]
+    score: float | None
+    worlds: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -106,7 +128,8 @@ class Verdict:
     `estimate`, `interval` and `reference` are in units of the measure; `effect` is their distance
     on the expected side. `p` is one-sided against no effect, `p_holm` adjusted for the protocol's
     hypotheses; `bayes_factor` weighs an effect against none. Numbers that could not
-    be computed are NaN here and null on disk, with the `reason`.
+    be computed are NaN here and null on disk, with the `reason`. Of a claim about every subject
+    `members` has what was found in each.
     """
 
     id: str
@@ -126,10 +149,11 @@ class Verdict:
     bayes_factor: float
     exploratory: bool
     items: int
-    items_needed: int | None
+    items_needed: int | None  # subjects, of a claim about every one
     registration: str
     checks: tuple[Check, ...]
     volumes: tuple[Mapping[str, str], ...]
+    members: tuple[Member, ...] = ()
 
     @property
     def finding(self) -> bool:

@@ -19,6 +19,7 @@ from scipy.stats import binomtest
 
 from analyses import Analysis
 from analyses.ablation import Ablation
+from analyses.abstraction import Abstraction
 from analyses.acting import Acting
 from analyses.bus import Bus
 from analyses.connectome import Connectome
@@ -41,8 +42,9 @@ from analyses.transfer import Transfer
 from analyses.universality import Universality
 from scanner import Subject
 from verification.base import Hypothesis, Verdict
+from verification.cases import Case
 from verification.effect_worlds import effect_world
-from verification.gate import Case, in_parallel, judge
+from verification.gate import in_parallel, judge
 from verification.measure import Measure
 from verification.red_team import FAULTS, Fault
 from verification.red_team.fault import claim
@@ -282,6 +284,7 @@ KINDS = {
         Kind("rank.left", Rank(SITE, limit=1, shuffles=1, item_folds=3), 0.1, RANK),
         Kind("rsa.similarity", Rsa(SITE), 0.1, RSA),
         Kind("rsa.partial", Rsa(SITE), 0.1, RSA),
+        Kind("abstraction.ahead", Abstraction(SITE), 0.1, RSA),
         Kind(
             "localiser.response", Localiser(SITE, "category0 - rest", mask=0.1, splits=10), 0.6,
             LOCALISER,

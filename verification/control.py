@@ -141,6 +141,7 @@ class Control(ABC):
                 f"{difference.value:.3f} ({low:.3f} to {high:.3f}), "
                 f"{'at least' if passed else 'not surely'} the margin {self.margin:g}"
             ),
+            kept=difference.value,
         )
 
     def persists(self, effects: Sequence[float], what: str) -> Check:
@@ -158,6 +159,7 @@ class Control(ABC):
                 f"{what} an effect of {median:.3f} in the median ({low:.3f} to {high:.3f}), "
                 f"{'at least' if passed else 'below'} the margin {self.margin:g}"
             ),
+            kept=float(median),
         )
 
 

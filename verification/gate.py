@@ -1,92 +1,29 @@
 """The gate: judge hypotheses under their controls, by the rules of README.md beside this file."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from joblib import Parallel, delayed
 
-from analyses import Analysis, AnalysisError
-from analyses.base import Asks, label_of
+from analyses import AnalysisError, Quantity
+from analyses.base import label_of
 from analyses.splits import item_groups
 from scanner import Subject
-from verification.base import Check, Hypothesis, Status, Verdict
-from verification.control import Control
-from verification.controls import CONTROLS
+from verification.base import Check, Hypothesis, Member, Status, Verdict
+from verification.cases import Case, Population, required
 from verification.design import check_design
 from verification.measure import Measure, item_labels
+from verification.population import over_subjects
 from verification.statistics import Estimate, HalfSamples, holm, items_needed, stream
 
-# What a claim of presence, and one of absence, cannot do without, by what its analysis asks. Named
-# here and not discovered, so that a control whose file is lost makes a verdict invalid instead of
-# easier. To deal labels out anew says nothing where none are read, or after something was done.
-REQUIRED: Mapping[Asks, Mapping[str, tuple[str, ...]]] = {
-    "labels": {
-        "greater": ("untrained_twin", "shuffled_labels", "surface_only", "split_half"),
-        "less": ("planted_units", "split_half"),
-    },
-    "structure": {
-        "greater": ("untrained_twin", "rotated_units", "split_half"),
-        "less": ("planted_modules", "split_half"),
-    },
-    "likeness": {
-        "greater": ("untrained_twin", "shuffled_items", "beyond_surface", "split_half"),
-        "less": ("planted_likeness", "split_half"),
-    },
-    "acts": {
-        "greater": ("untrained_twin", "random_target", "split_half"),
-        "less": ("known_target", "split_half"),
-    },
-}
 FEWEST_ITEMS = 4
 SHOWN_HALF_SAMPLES = 16
 
 Step = Callable[[str], None]
-
-
-def required(hypothesis: Hypothesis, analysis: Analysis) -> tuple[str, ...]:
-    """The controls that a hypothesis cannot do without."""
-    return REQUIRED[analysis.asks][hypothesis.expect]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One hypothesis with what is needed to judge it.
-
-    Attributes
-    ----------
-    hypothesis : Hypothesis
-    analysis : Analysis
-    subject : Subject
-    registration : str
-        sha256 under which the hypothesis stands in the ledger.
-    exploratory : bool
-    volumes : tuple of mapping
-        ``subject``, ``path`` and ``sha256`` of each volume.
-    """
-
-    hypothesis: Hypothesis
-    analysis: Analysis
-    subject: Subject
-    registration: str
-    exploratory: bool
-    volumes: tuple[Mapping[str, str], ...]
-
-    @property
-    def controls(self) -> dict[str, Control]:
-        """The controls that the hypothesis names, with their settings."""
-        return {
-            name: CONTROLS[name](**settings)
-            for name, settings in self.hypothesis.controls.items()
-            if name in CONTROLS
-        }
-
-    @property
-    def steps(self) -> int:
-        """How often `judge`, and `evidence`, report that something is done."""
-        return 1 + len(self.controls)
 
 
 @dataclass(frozen=True)
@@ -109,20 +46,25 @@ class _Observed:
     reference: float = np.nan
     estimate: Estimate | None = None
     impossible: str = ""
+    members: tuple[Member, ...] = ()
 
 
 def judge(
-    cases: Sequence[Case], *, seed: int, step: Step = lambda what: None, workers: int = 1
+    cases: Sequence[Case | Population],
+    *,
+    seed: int,
+    step: Step = lambda what: None,
+    workers: int = 1,
 ) -> list[Verdict]:
     """Judge the hypotheses of one protocol together.
 
     Parameters
     ----------
-    cases : sequence of Case
+    cases : sequence of Case or Population
     seed : int
         Of the protocol; the only source of randomness.
     step : callable
-        Told what has been done, `Case.steps` times for each case.
+        Told what has been done, `steps` times for each case.
     workers : int
         Processes. The verdicts do not depend on it.
 
@@ -131,24 +73,29 @@ def judge(
     list of Verdict
         In the order of the cases.
     """
+    every = [one for case in cases for one in case.members]
     observed = []
     for case, found in zip(
-        cases, in_parallel(workers, _observe, [(case, seed) for case in cases]), strict=True
+        every, in_parallel(workers, _observe, [(case, seed) for case in every]), strict=True
     ):
         observed.append(found)
         step(f"{case.hypothesis.id}: observed")
-    asked = [(place, name) for place, case in enumerate(cases) for name in case.controls]
-    tasks = [(cases[place], observed[place], name, seed) for place, name in asked]
-    checks: list[list[Check]] = [[] for _ in cases]
+    asked = [(place, name) for place, case in enumerate(every) for name in case.controls]
+    tasks = [(every[place], observed[place], name, seed) for place, name in asked]
+    checks: list[list[Check]] = [[] for _ in every]
     for (place, name), check in zip(asked, in_parallel(workers, _check, tasks), strict=True):
         if check is not None:
             checks[place].append(check)
-        step(f"{cases[place].hypothesis.id}: {name}")
-    adjusted = _adjusted(cases, observed)
-    return [
-        _decide(case, found, tuple(heard), p)
-        for case, found, heard, p in zip(cases, observed, checks, adjusted, strict=True)
+        step(f"{every[place].hypothesis.id}: {name}")
+    heard = zip(observed, map(tuple, checks), strict=True)
+    found = [
+        _together(case, list(islice(heard, len(case.members))))
+        if isinstance(case, Population)
+        else next(heard)
+        for case in cases
     ]
+    adjusted = _adjusted(cases, [one for one, _ in found])
+    return [_decide(case, *one, p) for case, one, p in zip(cases, found, adjusted, strict=True)]
 
 
 def evidence(
@@ -214,7 +161,7 @@ def _check(case: Case, observed: _Observed, name: str, seed: int) -> Check | Non
     except (AnalysisError, KeyError) as error:
         nan = float("nan")
         reason = f"could not be run: {error.args[0]}"
-        return Check(name, control.kind, None, nan, (nan, nan), control.margin, reason)
+        return Check(name, control.kind, None, nan, (nan, nan), control.margin, reason, nan)
 
 
 def _world(case: Case, name: str, seed: int) -> xr.Dataset:
@@ -305,7 +252,7 @@ def _enough_items(items: np.ndarray, categories: np.ndarray) -> None:
         )
 
 
-def _adjusted(cases: Sequence[Case], observed: Sequence[_Observed]) -> list[float]:
+def _adjusted(cases: Sequence[Case | Population], observed: Sequence[_Observed]) -> list[float]:
     """Holm over the confirmatory hypotheses; an exploratory one keeps its own p."""
     raw = [np.nan if o.estimate is None else o.estimate.p_greater(0) for o in observed]
     confirmatory = [
@@ -317,7 +264,93 @@ def _adjusted(cases: Sequence[Case], observed: Sequence[_Observed]) -> list[floa
     return adjusted
 
 
-def _decide(case: Case, observed: _Observed, checks: tuple[Check, ...], p_holm: float) -> Verdict:
+def _together(
+    population: Population, found: list[tuple[_Observed, tuple[Check, ...]]]
+) -> tuple[_Observed, tuple[Check, ...]]:
+    """What is observed over subjects, and what controls say of it, from what each of them gave."""
+    hypothesis, observed = population.hypothesis, [one for one, _ in found]
+    first = observed[0]
+    for case, one in zip(population.members, observed, strict=True):
+        if one.estimate is None:
+            return replace(one, impossible=f"{case.subject.name}: {one.impossible}"), ()
+    estimates = [one.estimate for one in observed if one.estimate is not None]
+    scores = None if population.scores is None else np.array(population.scores)
+    # All were split alike, as they have read the same items.
+    within = Estimate(
+        float(np.mean([one.value for one in estimates])),
+        np.mean([one.draws for one in estimates], axis=0),
+        estimates[0].scale,
+        estimates[0].freedom,
+    )
+    estimate = over_subjects(np.array([one.value for one in estimates]), scores, within)
+    sign = 1 if hypothesis.expect == "greater" else -1
+    if scores is None:
+        value, reference = (
+            float(np.mean([getattr(one, name) for one in observed]))
+            for name in ("value", "reference")
+        )
+    else:
+        value, reference = sign * estimate.value, 0.0
+    heard = [
+        _over_members(population, list(same))
+        for same in zip(*(checks for _, checks in found), strict=True)
+    ]
+    members = tuple(
+        Member(
+            case.subject.name,
+            one.value,
+            _ends(one.reference, sign, estimate, hypothesis.alpha),
+            None if scores is None else float(scores[place]),
+            {check.control: one.reference + sign * check.estimate for check in checks},
+        )
+        for place, (case, (one, checks), estimate) in enumerate(
+            zip(population.members, found, estimates, strict=True)
+        )
+    )
+    nothing = np.empty(0, dtype=int)
+    together = _Observed(
+        nothing, nothing, first.items, first.measure, value, reference, estimate, members=members
+    )
+    return together, tuple(heard)
+
+
+def _over_members(population: Population, checks: list[Check]) -> Check:
+    """The rule of a control over subjects: what it keeps in each, as one number of each."""
+    hypothesis, first = population.hypothesis, checks[0]
+    for case, check in zip(population.members, checks, strict=True):
+        if check.passed is None:
+            return replace(check, reason=f"{check.reason} (in {case.subject.name})")
+    scores = None if population.scores is None else np.array(population.scores)
+    worlds = over_subjects(np.array([check.estimate for check in checks]), scores)
+    kept = over_subjects(np.array([check.kept for check in checks]), scores)
+    low, high = kept.interval(1 - 2 * hypothesis.alpha)
+    reached = low if first.kind == "null" else kept.value
+    passed = bool(reached >= first.margin)
+    what = "the effect" if hypothesis.follows is None else "the correlation"
+    beyond = "beyond this world" if first.kind == "null" else "here"
+    return replace(
+        first,
+        passed=passed,
+        estimate=worlds.value,
+        interval=(low, high),
+        kept=kept.value,
+        reason=(
+            f"over {len(checks)} subjects {what} {beyond} is {kept.value:.3f} ({low:.3f} to "
+            f"{high:.3f}), {'at least' if passed else 'not surely'} the margin {first.margin:g}; "
+            f"{sum(bool(check.passed) for check in checks)} of them pass by themselves"
+        ),
+    )
+
+
+def _ends(reference: float, sign: int, estimate: Estimate, alpha: float) -> tuple[float, float]:
+    """The interval in units of the measure."""
+    low, high = sorted(reference + sign * end for end in estimate.interval(1 - 2 * alpha))
+    return low, high
+
+
+def _decide(
+    case: Case | Population, observed: _Observed, checks: tuple[Check, ...], p_holm: float
+) -> Verdict:
     """The verdict, by the rules of README.md."""
     hypothesis, estimate, measure = case.hypothesis, observed.estimate, observed.measure
     nan = float("nan")
@@ -343,12 +376,15 @@ def _decide(case: Case, observed: _Observed, checks: tuple[Check, ...], p_holm: 
         registration=case.registration,
         checks=checks,
         volumes=case.volumes,
+        members=observed.members,
     )
     if estimate is None or measure is None:
         return verdict
     low, high = estimate.interval(1 - 2 * hypothesis.alpha)
-    ends = sorted(observed.reference + measure.sign * end for end in (low, high))
+    ends = _ends(observed.reference, measure.sign, estimate, hypothesis.alpha)
     quantity = case.analysis.measures[measure.variable]
+    if hypothesis.follows is not None:
+        quantity = Quantity("rank correlation", -1.0, 1.0)
     # By the t distribution an interval may reach beyond what the measure can be.
     shown = np.clip(ends, quantity.least, quantity.greatest)
     # At an end of its scale a measure may well be the same in every draw; an identity, too, but
@@ -360,9 +396,11 @@ def _decide(case: Case, observed: _Observed, checks: tuple[Check, ...], p_holm: 
     if status == "inconclusive":
         delta = hypothesis.smallest_effect
         distance = estimate.value if estimate.value >= delta else delta - estimate.value
-        enough = items_needed(observed.items, (high - low) / 2, distance)
+        size = len(observed.members) or observed.items
+        enough = items_needed(size, (high - low) / 2, distance)
         if enough is not None:
-            reason += f"; about {enough} items (now {observed.items}) would decide"
+            unit = "subjects" if observed.members else "items"
+            reason += f"; about {enough} {unit} (now {size}) would decide"
     return replace(
         verdict,
         status=status,
@@ -396,7 +434,8 @@ def _rule(
             return "invalid", f"control {check.control} {check.reason}"
     if stuck:
         return "invalid", "the measure is constant over half-samples; nothing can be inferred"
-    if hypothesis.than == "chance" and high <= -delta:
+    # Of a correlation with scores the other sign is as likely as this one.
+    if hypothesis.than == "chance" and hypothesis.follows is None and high <= -delta:
         return "invalid", (
             f"{effect}: surely on the wrong side of chance by more than the smallest effect; "
             "test items have been seen, or labels are turned round"

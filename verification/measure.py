@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
+from scipy.interpolate import make_smoothing_spline
 
 from analyses import Analysis, AnalysisError
 from analyses.acting import alone
@@ -16,6 +17,8 @@ from analyses.base import labels
 from scanner import Subject
 from verification.base import Hypothesis
 from verification.statistics import Estimate, HalfSamples, stream
+
+FEWEST_LAYERS = 5
 
 
 class Reading(NamedTuple):
@@ -34,7 +37,7 @@ class Measure:
     hypothesis : Hypothesis
     analysis : Analysis
     layer : int or str
-        A layer, or the reduction over layers ``mean``, ``max`` or ``min``.
+        A layer, or the reduction over layers ``mean``, ``max``, ``min`` or ``steepest``.
     seed : int
         Of the protocol.
     half_samples : HalfSamples or None
@@ -43,7 +46,7 @@ class Measure:
 
     hypothesis: Hypothesis
     analysis: Analysis
-    layer: int | Literal["mean", "max", "min"]
+    layer: int | Literal["mean", "max", "min", "steepest"]
     seed: int
     half_samples: HalfSamples | None = None
 
@@ -169,11 +172,48 @@ class Measure:
         if isinstance(self.layer, int):
             at = list(profile["layer"].values).index(self.layer)  # a third of the cost of `sel`
             return profile.isel(layer=at)
+        if self.layer == "steepest":
+            return steepest(profile)
         return getattr(profile, self.layer)("layer")
 
     def _reference(self, profile: xr.DataArray) -> float:
+        if self.layer == "steepest" and self.hypothesis.than == "chance":
+            return 0.0  # what is the same in all layers does not rise
         than = self.hypothesis.than
         return float(profile.attrs["chance"]) if than == "chance" else float(than)
+
+
+def steepest(profile: xr.DataArray) -> xr.DataArray:
+    """How fast a measure rises through the depth where it rises fastest.
+
+    The largest slope of a smoothing spline whose penalty predicts left-out layers best (Craven &
+    Wahba 1979), for the whole depth; a single layer that stands out is no rise.
+
+    Parameters
+    ----------
+    profile : xarray.DataArray
+        ..., ``layer``.
+
+    Raises
+    ------
+    AnalysisError
+        If there are fewer than five layers.
+    """
+    count = profile.sizes["layer"]
+    if count < FEWEST_LAYERS:
+        raise AnalysisError(
+            f"{count} layers; {FEWEST_LAYERS} are needed to say where a measure rises"
+        )
+    depth, fine = np.linspace(0, 1, count), np.linspace(0, 1, 20 * count)
+    rest = profile.transpose(..., "layer").isel(layer=0, drop=True)
+    curves = profile.transpose(..., "layer").to_numpy().reshape(-1, count)
+    slopes = [
+        make_smoothing_spline(depth, one).derivative()(fine).max()
+        if np.isfinite(one).all()
+        else np.nan
+        for one in curves
+    ]
+    return rest.copy(data=np.reshape(slopes, rest.shape)).assign_attrs(profile.attrs)
 
 
 def item_labels(subject: Subject) -> tuple[np.ndarray, np.ndarray]:

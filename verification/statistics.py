@@ -102,7 +102,7 @@ class Estimate:
     value: float
     draws: np.ndarray
     scale: float
-    freedom: int
+    freedom: float
 
     @property
     def constant(self) -> bool:
@@ -175,7 +175,7 @@ def strongest(worlds: Mapping[str, Estimate]) -> tuple[str, Estimate]:
     )
 
 
-def bayes_factor(t: float, freedom: int, *, scale: float = 0.5**0.5) -> float:
+def bayes_factor(t: float, freedom: float, *, scale: float = 0.5**0.5) -> float:
     """How much more likely a t is if there is an effect than if there is none.
 
     After Jeffreys, Zellner and Siow, as given by Rouder et al. (2009): the standardised effect has
@@ -185,7 +185,7 @@ def bayes_factor(t: float, freedom: int, *, scale: float = 0.5**0.5) -> float:
     ----------
     t : float
         Effect over its standard error.
-    freedom : int
+    freedom : float
         Degrees of freedom; one less than the number of observations.
     scale : float
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from protocols.report.cards import Table
-from protocols.report.words import percent, plain
+from protocols.report.words import Table, percent, plain
 
 SHIPPED = Path(__file__).parent / "calibration.json"
 

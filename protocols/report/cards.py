@@ -14,17 +14,11 @@ import xarray as xr
 
 from analyses import Quantity
 from protocols.report.figures import LOOKS, Judged, band, by_layer, worlds
-from protocols.report.words import counted, listed, number, percent, plain
+from protocols.report.members import caption_of, figure_of, table_of
+from protocols.report.words import Table, counted, listed, number, percent, plain
 from protocols.schema import Study
 from verification import CONTROLS, Hypothesis
-
-
-@dataclass(frozen=True)
-class Table:
-    """Numbers of a figure, as text."""
-
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+from verification.base import EVERY
 
 
 @dataclass(frozen=True)
@@ -93,7 +87,11 @@ def _card(
     evidence = _evidence(home / "evidence" / f"{hypothesis.id}.nc")
     level = 1 - 2 * hypothesis.alpha
     figure, caption, table = None, "", None
-    if "observed" in evidence:
+    if verdict["members"]:
+        figure = figure_of(hypothesis, verdict)
+        caption = caption_of(hypothesis, verdict, quantity, level)
+        table = table_of(hypothesis, verdict)
+    elif "observed" in evidence:
         judged = _judged(hypothesis, verdict, quantity)
         figure = by_layer(evidence, measure=variable, level=level, judged=judged)
         caption = _caption(hypothesis, verdict, evidence, quantity, level)
@@ -102,7 +100,7 @@ def _card(
         place,
         hypothesis,
         verdict,
-        " beside ".join(study.subjects_of(hypothesis)),
+        _speaks_of(study, hypothesis),
         quantity.meaning,
         percent(level),
         _expected(hypothesis, verdict["reference"]),
@@ -136,6 +134,11 @@ def _judged(hypothesis: Hypothesis, verdict: Mapping[str, Any], quantity: Quanti
 
 def _expected(hypothesis: Hypothesis, reference: float | None) -> str:
     """``greater than chance (0.100) by at least 0.1``."""
+    if hypothesis.follows is not None:
+        return (
+            f"a rank correlation with {plain(hypothesis.follows)} over subjects {hypothesis.expect}"
+            f" than 0 by at least {hypothesis.smallest_effect:g}"
+        )
     if hypothesis.than != "chance":
         than = f"{hypothesis.than:g}"
     else:
@@ -235,7 +238,7 @@ def _how(study: Study, hypothesis: Hypothesis, verdict: Mapping[str, Any]) -> li
     required = [control for control in hypothesis.controls if control in CONTROLS]
     return [
         ("Measure", f"{hypothesis.measure}: {kind} ({', '.join(settings) or 'default settings'})"),
-        ("Subject", " beside ".join(study.subjects_of(hypothesis))),
+        ("Subject", _speaks_of(study, hypothesis)),
         ("Layer", _layer(hypothesis, verdict)),
         ("Items", f"{verdict['items']} that judge"),
         (
@@ -245,6 +248,14 @@ def _how(study: Study, hypothesis: Hypothesis, verdict: Mapping[str, Any]) -> li
         ("Controls registered", listed(required) or "none"),
         ("Rationale, as registered", hypothesis.rationale),
     ]
+
+
+def _speaks_of(study: Study, hypothesis: Hypothesis) -> str:
+    """Of which subjects a claim is, in words."""
+    if hypothesis.subject == EVERY:
+        return f"every one of {listed(study.subjects_of(hypothesis))}"
+    (group,) = study.groups_of(hypothesis)
+    return " beside ".join(group)
 
 
 def _layer(hypothesis: Hypothesis, verdict: Mapping[str, Any]) -> str:
@@ -260,4 +271,6 @@ def _layer(hypothesis: Hypothesis, verdict: Mapping[str, Any]) -> str:
         return f"to be selected on {share} of each category's items; none was selected"
     if isinstance(asked, int):
         return f"{asked}, registered in advance"
+    if asked == "steepest":
+        return "how fast it rises through the depth where it rises fastest, registered in advance"
     return f"{asked} over all layers, registered in advance"

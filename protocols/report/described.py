@@ -44,6 +44,12 @@ READING = {
     "close stand side by side. Darker is more.",
     "reliability": "The correlation of distances between groups of frames, stepped up to all. Its "
     "root is the most that any model can reach.",
+    "ahead": "How much more distances go with what words mean, whatever their letters, than with "
+    "their letters, whatever they mean: rank correlations, one less the other.",
+    "meaning": "The partial rank correlation of the distances of words with what they mean, their "
+    "letters taken out.",
+    "spelling": "The partial rank correlation of the distances of words with the letters that they "
+    "have in common, what they mean taken out.",
     "norm": "The median length of a stimulus.",
     "anisotropy": "The mean cosine of two stimuli: 1 if all point the same way.",
     "effective_rank": "Over how many directions the variance of stimuli is spread, by its entropy.",
@@ -277,6 +283,9 @@ READING = {
     "0.5 if nothing.",
 }
 TITLES = {
+    "ahead": "meaning ahead of spelling",
+    "meaning": "distances by meaning",
+    "spelling": "distances by spelling",
     "auc": "area under the curve",
     "auc_shared": "area under the curve, shared probe",
     "auc_dedicated": "area under the curve, dedicated probes",

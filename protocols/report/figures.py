@@ -193,7 +193,7 @@ def by_layer(evidence: xr.Dataset, *, measure: str, level: float, judged: Judged
         hovermode="closest",
         dragmode=False,
         xaxis=_layer_axis(layers) | {"range": span},
-        yaxis=_axis(plain(measure), limits, grid=True),
+        yaxis=bare_axis(plain(measure), limits, grid=True),
     )
     for label in _labels(lines, limits, right):
         figure.add_annotation(label)
@@ -256,7 +256,7 @@ def apart(values: xr.DataArray, *, name: str) -> go.Figure:
     figure = _map(ordered, name=name, hover="%{y} and %{x}: %{z:.3f}<extra></extra>")
     figure.update_layout(
         height=100 + BOTTOM + 26 * max(4, len(order)),
-        xaxis=_axis("", None)
+        xaxis=bare_axis("", None)
         | {"tickangle": -45, "automargin": True, "ticks": "", "showline": False},
     )
     return figure
@@ -276,7 +276,7 @@ def matrix(values: xr.DataArray, *, name: str) -> go.Figure:
     most = float(np.abs(values).max())
     figure.update_traces(zmin=-most, zmax=most, colorscale=EITHER_SIGN, xgap=0, ygap=0)
     for axis in ("xaxis", "yaxis"):
-        bare = _axis("nodes, by module", None) | {"ticks": "", "showline": False}
+        bare = bare_axis("nodes, by module", None) | {"ticks": "", "showline": False}
         figure.update_layout({axis: bare | {"showticklabels": False, "constrain": "domain"}})
     square = {"autorange": "reversed", "scaleanchor": "x"}
     figure.update_layout(height=400, yaxis=square)
@@ -322,7 +322,7 @@ def circle(values: xr.DataArray) -> go.Figure:
             },
             hovertemplate=f"%{{text}}{'' if alone else f', module {module + 1}'}<extra></extra>",
         )  # fmt: skip
-    bare = _axis("", None) | {"showticklabels": False, "ticks": "", "showline": False}
+    bare = bare_axis("", None) | {"showticklabels": False, "ticks": "", "showline": False}
     _lines(figure, bare, bare | {"scaleanchor": "x"})
     figure.update_layout(
         height=460, legend={"orientation": "h", "y": -0.02, "yanchor": "top", "x": 0}
@@ -355,7 +355,7 @@ def between_layers(values: xr.DataArray, *, name: str, subjects: Sequence[str]) 
     ):
         title = "layer (counted from 0)" if len(subjects) == 1 else f"layer of {subject}"
         ticks = {"tick0": 0, "dtick": layer_step(values.sizes[dim]), "automargin": True}
-        figure.update_layout({axis: _axis(title, None) | ticks})
+        figure.update_layout({axis: bare_axis(title, None) | ticks})
     figure.update_layout(height=400)
     return figure
 
@@ -388,8 +388,8 @@ def curve(
             line={"color": BLUE, "dash": "solid" if line is values else "dot", "width": 2.2},
             hovertemplate=f"{name}, {dim} %{{x}}: %{{y:.3g}}<extra></extra>",
         )  # fmt: skip
-    along = _layer_axis(places) if dim == "layer" else _axis(ALONG[dim], None)
-    return _lines(figure, along, _axis("", None, grid=True) | {"rangemode": "tozero"})
+    along = _layer_axis(places) if dim == "layer" else bare_axis(ALONG[dim], None)
+    return _lines(figure, along, bare_axis("", None, grid=True) | {"rangemode": "tozero"})
 
 
 def intervals(
@@ -434,8 +434,8 @@ def intervals(
             line={"color": QUIET, "dash": "dot", "width": 1.6},
             hovertemplate=f"can be reached, {dim} %{{x}}: %{{y:.3f}}<extra></extra>",
         )  # fmt: skip
-    along = _layer_axis(places) if dim == "layer" else _axis(ALONG[dim], None)
-    return _lines(figure, along, _axis("", None, grid=True))
+    along = _layer_axis(places) if dim == "layer" else bare_axis(ALONG[dim], None)
+    return _lines(figure, along, bare_axis("", None, grid=True))
 
 
 def _at_one_place(values: xr.DataArray, low: xr.DataArray, high: xr.DataArray) -> go.Figure:
@@ -453,8 +453,8 @@ def _at_one_place(values: xr.DataArray, low: xr.DataArray, high: xr.DataArray) -
             },
             hovertemplate=f"{name}: %{{y:.3f}}<extra></extra>",
         )  # fmt: skip
-    across = _axis("", None) | {"range": [-0.5, values.size - 0.5]}
-    return _lines(figure, across, _axis("", None, grid=True))
+    across = bare_axis("", None) | {"range": [-0.5, values.size - 0.5]}
+    return _lines(figure, across, bare_axis("", None, grid=True))
 
 
 def plane(places: xr.DataArray) -> go.Figure:
@@ -498,7 +498,7 @@ def plane(places: xr.DataArray) -> go.Figure:
         }
         for place, layer in enumerate(layers)
     ]  # fmt: skip
-    bare = _axis("", None) | {"showticklabels": False, "ticks": ""}
+    bare = bare_axis("", None) | {"showticklabels": False, "ticks": ""}
     # Names are wider than points, of which plotly knows alone.
     wide: dict[str, Any] = {}
     if "text" in mode:
@@ -553,7 +553,9 @@ def ranked(values: xr.DataArray, *, critical: float, twins: Sequence[xr.DataArra
         )  # fmt: skip
     for level in (critical, -critical):
         figure.add_hline(level, line={"color": "#555555", "dash": "dash", "width": 1})
-    return _lines(figure, _axis("units, from the largest t", None), _axis("t", None, grid=True))
+    return _lines(
+        figure, bare_axis("units, from the largest t", None), bare_axis("t", None, grid=True)
+    )
 
 
 def _lines(figure: go.Figure, xaxis: dict[str, Any], yaxis: dict[str, Any]) -> go.Figure:
@@ -574,7 +576,7 @@ def _lines(figure: go.Figure, xaxis: dict[str, Any], yaxis: dict[str, Any]) -> g
 
 def _layer_axis(layers: Sequence[int]) -> dict[str, Any]:
     """An axis of layers, which may be few and far between."""
-    made = _axis("layer (counted from 0)", None)
+    made = bare_axis("layer (counted from 0)", None)
     if _gaps(layers):
         return made | {"tickvals": list(layers)}
     return made | {"tick0": 0, "dtick": layer_step(len(layers))}
@@ -613,7 +615,7 @@ def _bars(values: xr.DataArray, *, name: str) -> go.Figure:
         height=32 + BOTTOM + 25 * max(4, len(rows)),
         margin={"t": 32, "b": BOTTOM, "l": 12, "r": 12},
         dragmode=False,
-        xaxis=_axis(name, span),
+        xaxis=bare_axis(name, span),
         yaxis={"type": "category", "automargin": True, "fixedrange": True, "ticks": "",
                "showgrid": False},
     )  # fmt: skip
@@ -665,7 +667,7 @@ def layer_step(layers: int) -> int:
     return next((step for step in (1, 2, 5, 10) if layers <= 12 * step), 20)
 
 
-def _axis(title: str, span: list[float] | None, *, grid: bool = False) -> dict[str, Any]:
+def bare_axis(title: str, span: list[float] | None, *, grid: bool = False) -> dict[str, Any]:
     return {
         "title": {"text": title, "standoff": 12, "font": {"size": 13}},
         "range": span,

@@ -26,7 +26,8 @@ from protocols.report.words import (
 )
 from protocols.schema import ScanSpec, Study
 from scanner.sites import MEANINGS, OUTSIDE, PAIRED, Kind
-from verification import CONTROLS, Control
+from verification import CONTROLS, Control, Hypothesis
+from verification.base import EVERY
 from verification.statistics import HALF_SAMPLES
 
 # Where activations were taken, by the settings of a scan.
@@ -74,9 +75,26 @@ def references(study: Study, summary: Mapping[str, Any]) -> list[str]:
     used += [name for hypothesis in study.protocol.hypotheses for name in hypothesis.controls]
     if summary["verdicts"]:
         used.append("judging")
+    used += [
+        name
+        for name, there in (
+            ("every", any(_of_every(one) and not one.follows for one in study.protocol.hypotheses)),
+            ("follows", any(one.follows for one in study.protocol.hypotheses)),
+            ("steepest", any(_steepest(one) for one in study.protocol.hypotheses)),
+        )
+        if there
+    ]
     if any(not verdict["exploratory"] for verdict in summary["verdicts"]):
         used.append("holm")
     return sources(used)
+
+
+def _of_every(hypothesis: Hypothesis) -> bool:
+    return hypothesis.subject == EVERY
+
+
+def _steepest(hypothesis: Hypothesis) -> bool:
+    return hypothesis.at.layer == "steepest"
 
 
 def _subjects(summary: Mapping[str, Any], volumes: Mapping[str, xr.Dataset]) -> str:
@@ -231,6 +249,12 @@ def _inference(study: Study, summary: Mapping[str, Any]) -> str:
             " Where a layer was selected, it was chosen on a part of the items that was then left "
             "out."
         )
+    if any(map(_steepest, study.protocol.hypotheses)):
+        words += (
+            " How fast a measure rises is the largest slope, for the whole depth, of a smoothing "
+            "spline over layers whose penalty was chosen by generalised cross-validation (Craven & "
+            "Wahba 1979)."
+        )
     words += (
         f" Standard errors are from a delete-half jackknife over items, stratified by category "
         f"({HALF_SAMPLES} half-samples; Wu 1986; Shao & Wu 1989), each of which repeats the "
@@ -238,6 +262,19 @@ def _inference(study: Study, summary: Mapping[str, Any]) -> str:
         f"Intervals ({listed([percent(1 - 2 * alpha) for alpha in alphas])}) and one-sided "
         "p-values are by Student's t with items less categories as degrees of freedom"
     )
+    if any(_of_every(one) and not one.follows for one in study.protocol.hypotheses):
+        words += (
+            "; of claims about every subject the error is that between subjects (Holmes & Friston "
+            "1998) and, since all have read the same items, that over items besides (Clark 1973), "
+            "with degrees of freedom after Satterthwaite (1946), and controls are held against "
+            "what they leave in each subject"
+        )
+    if any(one.follows for one in study.protocol.hypotheses):
+        words += (
+            "; of claims that a measure follows scores of the subjects, the rank correlation has a "
+            "p from the values dealt out among subjects, in all orders where these are few, and an "
+            "interval after Bonett & Wright (2000)"
+        )
     if exploratory < len(verdicts):
         words += "; p-values are adjusted for the number of confirmatory hypotheses (Holm 1979)"
     return (

@@ -20,9 +20,10 @@ from plotly.offline import get_plotlyjs
 
 from protocols.report import words
 from protocols.report.calibrated import calibrated
-from protocols.report.cards import Table, cards
+from protocols.report.cards import cards
 from protocols.report.described import described
 from protocols.report.methods import paragraphs, references
+from protocols.report.words import Table
 from protocols.schema import Study
 from scanner.volume import provenance
 from stimuli import load, shipped

@@ -138,6 +138,18 @@ def _rsa(name: str, settings: Mapping[str, Any]) -> str:
     )
 
 
+def _abstraction(name: str, settings: Mapping[str, Any]) -> str:
+    confounds = listed([plain(one) for one in settings["confounds"]])
+    return (
+        f"How far each layer of {settings['site']} has gone from spelling to meaning (analysis "
+        f"'{name}') is the partial rank correlation of distances of items ({settings['distance']}, "
+        f"{settings['frame_folds']} groups of frames; Walther et al. 2016) with "
+        f"{settings['label']}, letters taken out, less that with the share of pairs of letters "
+        f"that two words do not have in common, {settings['label']} taken out"
+        + (f"; {confounds} taken out of both." if confounds else ".")
+    )
+
+
 def _layers_of(settings: Mapping[str, Any]) -> str:
     return "every layer of two subjects" if settings["across"] else "every two layers"
 
@@ -662,6 +674,7 @@ _PROSE = {
     "contrast": _contrast,
     "localiser": _localiser,
     "topography": _topography,
+    "abstraction": _abstraction,
     "rsa": _rsa,
     "rsa_models": _rsa_models,
     "cka": _cka,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 # Every verdict with what it says, in the order in which a summary counts them.
 STATUSES = {
@@ -20,6 +21,14 @@ _SPELLED = (
     "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
     "eleven", "twelve",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Table:
+    """Numbers, as text."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -339,6 +339,45 @@ def test_several_subjects_need_hypotheses_that_name_one(tmp_path: Path) -> None:
         load_study(written(tmp_path, named))
 
 
+SCORED = [f"{{model: a/{n}, scores: {{mmlu: 0.{n}}}}}" for n in (2, 3, 4, 5)]
+FIVE = f"[smollm2-135m-instruct, {', '.join(SCORED)}]"
+
+
+@pytest.mark.parametrize(
+    ("subjects", "named", "message"),
+    [
+        ("[a/1, a/2]", "subject: every", "'every' needs at least 3 subjects.*the protocol has 2"),
+        ("[a/1, a/2, a/3, a/4]", "subject: every\n    follows: bits_per_byte", "at least 5 subj"),
+        (FIVE, "subject: a/2\n    follows: mmlu", "say `subject: every`"),
+        (FIVE, "subject: every\n    follows: mmul", "'smollm2-135m-instruct' has no score 'mmul'"),
+        (FIVE, "subject: every\n    follows: mmlu", "'smollm2-135m-instruct' has no score 'mmlu'"),
+        (
+            FIVE.replace("mmlu: 0.3", "bits_per_byte: 1"), "subject: every",
+            "other names than bits_per_byte",
+        ),
+        (FIVE.replace("0.3", ".nan"), "subject: every", "finite"),
+    ],
+)  # fmt: skip
+def test_claims_about_every_subject_are_held_to_what_they_need(
+    tmp_path: Path, subjects: str, named: str, message: str
+) -> None:
+    text = GOOD.replace("[smollm2-135m-instruct]", subjects)
+    text = text.replace("  - id: decodable", f"  - {named}\n    id: decodable")
+    with pytest.raises(ProtocolError, match=message):
+        load_study(written(tmp_path, text))
+
+
+def test_a_claim_about_every_subject_speaks_of_each(tmp_path: Path) -> None:
+    text = GOOD.replace("[smollm2-135m-instruct]", FIVE)
+    text = text.replace("  - id: decodable", "  - subject: every\n    id: decodable")
+    text = text.replace("layer: 0", "layer: steepest")
+    study = load_study(written(tmp_path, text))
+    (hypothesis,) = study.protocol.hypotheses
+    assert study.subjects_of(hypothesis) == ["smollm2-135m-instruct", "a/2", "a/3", "a/4", "a/5"]
+    assert study.protocol.subjects[1].model_dump()["scores"] == {"mmlu": 0.2}
+    assert "scores" not in study.protocol.subjects[0].model_dump()
+
+
 def test_an_analysis_across_subjects_needs_two_of_them(tmp_path: Path) -> None:
     across = "analyses:\n  both: {cka: {site: resid_post, across: true}}\n"
     text = GOOD.replace("analyses:\n", across)
@@ -422,7 +461,7 @@ def test_a_comparison_stands_for_the_analyses_of_several_subjects(tmp_path: Path
     assert list(study.analyses) == ["universality", "transfer", "resemblance"]
     assert {analysis.site for analysis in study.analyses.values()} == {"resid_post"}
     (hypothesis,) = study.protocol.hypotheses
-    assert study.subjects_of(hypothesis) == ["smollm2-135m-instruct", "other/model"]
+    assert study.groups_of(hypothesis) == [["smollm2-135m-instruct", "other/model"]]
     own = "analyses:\n  universality: {universality: {site: resid_post}}\n"
     written_out = "  transfer: {transfer: {site: resid_post}}\n"
     written_out += "  resemblance: {resemblance: {site: resid_post}}\n"

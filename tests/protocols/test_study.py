@@ -15,6 +15,7 @@ import pytest
 import sae_lens
 import torch
 import xarray as xr
+from scipy.stats import spearmanr
 
 from protocols.cli import app, main
 from protocols.verify import VerifyError, rerun
@@ -314,6 +315,46 @@ def test_two_subjects_are_recorded_and_judged_side_by_side(tmp_path, finished, t
     assert "distance of models" in page
     assert "map of models" in page
     run("verify", tmp_path / "results/toy")
+
+
+def test_a_ladder_of_subjects_is_one_claim(tmp_path, finished, tiny_source, capfd) -> None:
+    """Sizes of one family, and whether what they show follows how well they predict."""
+    shutil.copy(finished / "words.csv", tmp_path)
+    ladder = [
+        tiny_source("llama", num_hidden_layers=5, hidden_size=width, seed=width)
+        for width in (16, 24, 32, 40, 48)
+    ]
+    subjects = [f"{{model: {one.folder}, scores: {{size: {n}}}}}" for n, one in enumerate(ladder)]
+    text = (finished / "protocol.yaml").read_text()
+    text = re.sub(r"subjects: .*", f"subjects: [{', '.join(subjects)}]", text)
+    text = text.replace("hypotheses:\n", "  rise: {abstraction: {site: resid_post}}\nhypotheses:\n")
+    start = text.index("  - id")
+    mean = text[start:].replace("  - id: decodable", "  - id: in-all\n    subject: every")
+    fast = mean.replace("in-all", "faster").replace("decode.balanced_accuracy", "rise.ahead")
+    fast = fast.replace("layer: 1", "layer: steepest").replace(
+        "    subject: every", "    subject: every\n    follows: bits_per_byte"
+    )
+    size = fast.replace("id: faster", "id: larger").replace("bits_per_byte", "size")
+    (tmp_path / "protocol.yaml").write_text(text[:start] + mean + fast + size)
+    run(tmp_path / "protocol.yaml", "--results", tmp_path / "results")
+    found = json.loads((tmp_path / "results/toy/verdicts.json").read_text())["verdicts"]
+    names = [one.name for one in ladder]
+    for verdict in found:
+        assert [one["subject"] for one in verdict["members"]] == names
+        assert len(verdict["volumes"]) == 3 * len(ladder)
+        assert verdict["status"] in ("null", "inconclusive", "rejected"), verdict["reason"]
+    assert found[0]["members"][0]["score"] is None
+    assert [one["score"] for one in found[2]["members"]] == [0, 1, 2, 3, 4]
+    # Networks that have learned nothing guess: eight bits a byte and a half, or nearly.
+    assert all(1 < one["score"] < 12 for one in found[1]["members"])
+    pairs = np.array([(one["estimate"], one["score"]) for one in found[1]["members"]])
+    assert found[1]["estimate"] == pytest.approx(spearmanr(*pairs.T).statistic)
+    page = unescape((tmp_path / "results/toy/report.html").read_text())
+    assert "rank correlation with bits per byte over subjects" in page
+    assert "Holmes" in page and "Bonett" in page and "Craven" in page
+    run("verify", tmp_path / "results/toy")
+    run("trace", tmp_path / "results/toy", "faster")
+    capfd.readouterr()
 
 
 def test_features_of_a_dictionary_are_a_site_that_others_read(study: Path, capfd) -> None:

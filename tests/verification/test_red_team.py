@@ -5,7 +5,8 @@ import pytest
 
 from scanner import Subject
 from verification.calibration import slips
-from verification.gate import Case, judge
+from verification.cases import Case
+from verification.gate import judge
 from verification.red_team import FAULTS
 from verification.red_team.fault import PRESENCE, PROBE, claim
 from verification.worlds import world

@@ -65,6 +65,7 @@ class BeyondSurface(Control):
                 f"{left.value:.3f} ({low:.3f} to {high:.3f}) is left, "
                 f"{'at least' if passed else 'not surely'} the margin {self.margin:g}"
             ),
+            kept=left.value,
         )
 
     def profile(

@@ -69,6 +69,7 @@ class ShuffledItems(Control):
                 f"items of the other model reach the observed effect (p = {p:.3g}); "
                 f"they lie between {low:.3f} and {high:.3f}"
             ),
+            kept=observed.value - mean,
         )
 
     def profile(

@@ -11,7 +11,8 @@ from analyses import Analysis
 from analyses.probe import Probe
 from scanner import Subject
 from verification.base import Hypothesis, Verdict
-from verification.gate import Case, judge
+from verification.cases import Case
+from verification.gate import judge
 from verification.worlds import SITE, world
 
 Said = Literal[

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from verification.cases import REQUIRED
 from verification.control import CONTROLS
-from verification.gate import REQUIRED
 from verification.ledger import Ledger, LedgerError, Registration
 from verification.red_team.fault import PRESENCE, Outcome, claim, fault, judged, planted
 

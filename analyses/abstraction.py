@@ -1,0 +1,154 @@
+"""How far a layer has gone from how words are written to what they mean.
+
+Of the distances between words in a layer, how much goes with meaning once spelling is taken out,
+less how much goes with spelling once meaning is taken out: partial rank correlations of RDMs. Its
+steepest rise through the depth (`at: {layer: steepest}`) is one way to make the speed of
+abstraction a number; none is published under that name. Depth at which concepts can be read is (Jin
+et al. 2025), and so is where dimensionality is highest (Cheng et al. 2025).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import xarray as xr
+from scipy.spatial.distance import pdist, squareform
+from sklearn.feature_extraction.text import CountVectorizer
+
+from analyses.base import Analysis, AnalysisError, Quantity, labels, of_items, one_value, register
+from analyses.rdm import Distance, alike, model_rdm, prepared
+from analyses.rsa import item_rdms
+from scanner import Subject
+
+MEASURES = ("meaning", "spelling", "ahead")
+
+
+@register
+@dataclass(frozen=True)
+class Abstraction(Analysis):
+    """Hold each layer against meaning and spelling.
+
+    Attributes
+    ----------
+    site : str
+        Kind of site to read.
+    label : str
+        What words mean, a column of the stimulus table.
+    distance : {'crossnobis', 'euclidean', 'correlation'}
+        Of items: cross-validated over groups of frames, or of means over frames.
+    confounds : tuple of str
+        Columns whose RDMs are taken out of both.
+    frame_folds : int
+        Groups of frames.
+    """
+
+    site: str
+    label: str = "category"
+    distance: Distance = "crossnobis"
+    confounds: tuple[str, ...] = ("n_tokens", "zipf")
+    frame_folds: int = 2
+
+    measures: ClassVar[Mapping[str, Quantity]] = {
+        "ahead": Quantity(
+            "how much more the distances of words go with what they mean, whatever their letters, "
+            "than with their letters, whatever they mean; a difference of rank correlations",
+            -2.0,
+            2.0,
+        ),
+    }
+
+    def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:
+        """Compare.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``meaning`` and ``spelling`` (layer): partial rank correlations of the RDM of a layer
+            with that of the label and with that of pairs of letters; ``ahead`` (layer): the first
+            less the second.
+
+        Raises
+        ------
+        AnalysisError
+            If the label has one value, no two words have letters in common, or items or frames are
+            too few.
+        """
+        (subject,) = subjects
+        held = self._held(*self._models(subject, rng))
+        layers = {"layer": subject.volume["layer"].to_numpy()}
+        found = xr.Dataset(
+            {name: ("layer", one) for name, one in zip(MEASURES, held, strict=True)}, coords=layers
+        )
+        found["ahead"].attrs["chance"] = 0.0
+        return found
+
+    def permuted(
+        self,
+        subject: Subject,
+        variable: str,
+        *,
+        draws: int,
+        rng: np.random.Generator,
+        shuffles: np.random.Generator,
+    ) -> xr.DataArray:
+        """All draws from the same RDMs: only the model changes (Mantel 1967)."""
+        rdms, model, known = self._models(subject, rng)
+        square = squareform(model, checks=False)
+        held = []
+        for _ in range(draws):
+            order = shuffles.permutation(len(square))
+            dealt = squareform(square[np.ix_(order, order)], checks=False)
+            held.append(self._held(rdms, dealt, known)[MEASURES.index(variable)])
+        return xr.DataArray(
+            np.array(held),
+            dims=("draw", "layer"),
+            coords={"layer": subject.volume["layer"].to_numpy()},
+            attrs={"chance": 0.0},
+        )
+
+    def _models(
+        self, subject: Subject, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """RDMs of layers (layer x pair), of the label (pair), and of what is known (model x pair).
+
+        All but that of the label prepared; of what is known, letters are the first.
+        """
+        if len(np.unique(labels(subject, self.label))) < 2:
+            raise AnalysisError(one_value(self.label, labels(subject, self.label)[0]))
+        found = item_rdms(
+            subject, self.site, distance=self.distance, frame_folds=self.frame_folds, rng=rng
+        )
+        letters = _by_letters(labels(subject, "item")[found.first])
+        columns = [of_items(subject, name, found.first, found.which) for name in self.confounds]
+        varied = [model_rdm(values) for values in columns if len(np.unique(values)) > 1]
+        model = model_rdm(of_items(subject, self.label, found.first, found.which))
+        rdms, known = (
+            prepared(some, "spearman") for some in (found.rdms, np.array([letters, *varied]))
+        )
+        return rdms, model, known
+
+    def _held(self, rdms: np.ndarray, model: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """`MEASURES` x layer."""
+        meaning = prepared(model[None], "spearman")
+        letters, others = known[:1], known[1:]
+        of_meaning = alike(rdms, meaning, "spearman", known)[:, 0]
+        of_spelling = alike(rdms, letters, "spearman", np.concatenate([meaning, others]))[:, 0]
+        return np.array([of_meaning, of_spelling, of_meaning - of_spelling])
+
+
+def _by_letters(words: np.ndarray) -> np.ndarray:
+    """Share of the pairs of letters of two words that one of them does not have: pair.
+
+    Raises
+    ------
+    AnalysisError
+        If it is the same for every two.
+    """
+    pairs = CountVectorizer(analyzer="char_wb", ngram_range=(2, 2)).build_analyzer()
+    of_words = [set(pairs(word)) for word in words]
+    has = np.array([[pair in one for pair in sorted(set().union(*of_words))] for one in of_words])
+    found = pdist(has, "jaccard")
+    if np.ptp(found) == 0:
+        raise AnalysisError("abstraction: every two words have equally many letters in common")
+    return found
