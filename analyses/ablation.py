@@ -1,11 +1,12 @@
 """Whether what carries a label is used: taken away, it is looked for in later blocks and in words.
 
-A direction, a subspace, the units of largest contrast or all that erasure finds is taken out of the
-stream at the tokens of the target, up to its mean, to nothing, or to what another stimulus has
-there (Elazar et al. 2021; Arditi et al. 2024). Some blocks later the label is read by a probe that
-was trained on intact activations, and by one that was trained anew on those that are left: the
-first may miss what has only moved. And after the text other words of the category may have become
-less likely. Directions are found in some items and all is judged in others.
+A direction, a subspace, the units of largest contrast, what features of a dictionary write or all
+that erasure finds is taken out of the stream at the tokens of the target, up to its mean, to
+nothing, or to what another stimulus has there (Elazar et al. 2021; Arditi et al. 2024). Some blocks
+later the label is read by a probe that was trained on intact activations, and by one that was
+trained anew on those that are left: the first may miss what has only moved. And after the text
+other words of the category may have become less likely. Directions are found in some items and all
+is judged in others.
 
 Beside it the same is done to what is random: directions of as much variance; the same so strong
 that unrelated sentences suffer as much as from the own; what is found from labels dealt out anew;
@@ -25,7 +26,18 @@ from analyses.answers import contrast_of_words, first_tokens
 from analyses.base import AnalysisError, Quantity, labels, register, vectors
 from analyses.probe import aucs, ridge, standardised
 from analyses.splits import Fold, folds_of, item_groups
-from analyses.targets import Patterns, Target, Way, aim, matched, matched_units, strength
+from analyses.targets import (
+    Patterns,
+    Target,
+    Told,
+    Way,
+    aim,
+    check_dictionary,
+    matched,
+    matched_units,
+    strength,
+    told,
+)
 from scanner import Edit, Live, Site, Subject, Trial, sweep
 from scanner.sites import Kind
 
@@ -53,10 +65,12 @@ class Ablation(Acting):
     category : str, optional
         The one value that is told from the rest; by default all values are told apart, and all
         directions between them are taken away.
-    way : {'mean_difference', 'probe', 'leace', 'subspace', 'units'}
+    way : {'mean_difference', 'probe', 'leace', 'subspace', 'units', 'features'}
         How it is found (`analyses.targets.aim`).
+    dictionary : str, optional
+        The analysis whose features these are.
     count : int
-        Of units, or of probes one after the other that span a subspace.
+        Of units, of features, or of probes one after the other that span a subspace.
     left : {'mean', 'zero', 'resample'}
         What is there instead: the mean over training stimuli, nothing, or what one of them has,
         drawn for each text.
@@ -75,6 +89,7 @@ class Ablation(Acting):
     label: str = "category"
     category: str | None = None
     way: Way = "mean_difference"
+    dictionary: str | None = None
     count: int = 20
     left: Left = "mean"
     later: tuple[int, ...] = (1, 4)
@@ -119,6 +134,7 @@ class Ablation(Acting):
             raise ValueError(f"random must be at least 0, item_folds at least 2, count 1 to {MOST}")
         if self.left not in get_args(Left):
             raise ValueError(f"left: '{self.left}' is none of {', '.join(get_args(Left))}")
+        check_dictionary(self.way, self.dictionary)
         if not self.penalty > 0:
             raise ValueError(f"a penalty of {self.penalty:g}; it must be above 0")
 
@@ -155,6 +171,7 @@ class Ablation(Acting):
         where = list(subject.volume["layer"].to_numpy())
         x = vectors(subject, self.site)
         here = x[where.index(layer)]
+        seen = told(subject, layer)
         seed = int(rng.integers(2**32))
         shape = len(items), len(some), len(self.later), len(columns)
         frozen, refitted = np.empty(shape), np.empty(shape)
@@ -163,9 +180,12 @@ class Ablation(Acting):
         suffered, named = np.zeros((2, len(some))), []
         other_texts = neutral.sentences(live)
         for number, fold in enumerate(folds_of(group)):
-            patterns = Patterns.of(here[fold.train], items[fold.train], wanted[fold.train])
+            of_fold = None if seen is None else seen._replace(features=seen.features[fold.train])
+            patterns = Patterns.of(here[fold.train], items[fold.train], wanted[fold.train], of_fold)
             drawn = np.random.default_rng([seed, layer, number])
-            every = self._targets(patterns, values[fold.train], items[fold.train], drawn, live)
+            every = self._targets(
+                patterns, values[fold.train], items[fold.train], of_fold, drawn, live
+            )
             targets = [every[one] for one in some]
             others = self._instead(patterns, len(other_texts), seed, layer, number)
             harming = _Harming(live, self.site, layer, other_texts, others)
@@ -322,6 +342,7 @@ class Ablation(Acting):
         patterns: Patterns,
         values: np.ndarray,
         items: np.ndarray,
+        seen: Told | None,
         rng: np.random.Generator,
         live: Live,
     ) -> list[Target]:
@@ -337,7 +358,10 @@ class Ablation(Acting):
         random = [draw(rng, patterns, first) for _ in range(self.random)]
         shuffled = [aimed("shuffled", patterns.dealt(rng)) for _ in range(self.random)]
         others = [
-            aimed("other", Patterns.of(patterns.stimuli, items, (values == one)[:, None] * 1.0))
+            aimed(
+                "other",
+                Patterns.of(patterns.stimuli, items, (values == one)[:, None] * 1.0, seen),
+            )
             for one in np.unique(values)
             if self.category is not None and one != self.category
         ]

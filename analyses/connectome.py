@@ -16,7 +16,7 @@ dimensions have most of the variance they are far more modular. And the number o
 correlation are told.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -38,6 +38,8 @@ from analyses.graphs import (
     participation,
     rewired,
     rich_club,
+    signed_communities,
+    signed_modularity,
     strongest,
     within_module_degree,
 )
@@ -135,7 +137,9 @@ class Connectome(Analysis):
         xarray.Dataset
             ``modularity``, ``small_world``, ``rich_club`` (layer). ``agreement_of_halves`` (layer):
             of the modules in two halves of the items, the adjusted Rand index (Hubert & Arabie
-            1985), 0 for none. ``mean_correlation`` (layer): of all pairs of nodes, without sign.
+            1985), 0 for none. ``signed_modularity`` (layer): of all correlations with their signs,
+            none left out, in modules that the other half has shown (Rubinov & Sporns 2011).
+            ``mean_correlation`` (layer): of all pairs of nodes, without sign.
             ``participation_coefficient`` (layer): on average over nodes. ``omega`` (layer): -1 for
             a ring of neighbours, 1 for a graph at random, 0 between (Telesford et al. 2011);
             ``propensity`` (layer): small-world propensity (Muldoon et al. 2016). ``hubs`` (layer,
@@ -250,6 +254,7 @@ class Connectome(Analysis):
     def _layer(self, series: np.ndarray, rng: np.random.Generator) -> xr.Dataset:
         nodes = series[:, : self.nodes]
         held, agreed = self._halved(nodes, deepcopy(rng))
+        with_signs = self._halved_with_signs(nodes, deepcopy(rng))
         weights = self._weights(nodes)
         graphs = self._graphs(nodes, rng)
         drawn = self._rewired(graphs, rng)
@@ -257,6 +262,7 @@ class Connectome(Analysis):
             "modularity": held,
             **self._over_rewired(graphs, drawn),
             "agreement_of_halves": agreed,
+            "signed_modularity": with_signs,
         }
         modules = communities(graphs, rng)
         result["mean_correlation"] = float(np.abs(weights[np.triu_indices(len(weights), 1)]).mean())
@@ -271,15 +277,29 @@ class Connectome(Analysis):
 
     def _halved(self, nodes: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
         """Modularity in one half of the modules of the other, and how far both agree."""
-        every, drawn = np.arange(len(nodes)), []
-        for _ in range(self.splits):
-            half = item_groups(every, np.zeros(len(nodes)), groups=2, rng=rng)
-            drawn.append([self._graphs(nodes[half == side], rng) for side in (0, 1)])
+        drawn = [[self._graphs(half, rng) for half in pair] for pair in self._halves(nodes, rng)]
         graphs = np.array(drawn).swapaxes(1, 2)  # split x density x half x node x node
         modules = communities(graphs, rng)
         held = modularity(graphs, modules[..., ::-1, :])
         pairs = modules.reshape(-1, 2, modules.shape[-1])
         return float(held.mean()), float(np.mean([adjusted_rand_score(*pair) for pair in pairs]))
+
+    def _halved_with_signs(self, nodes: np.ndarray, rng: np.random.Generator) -> float:
+        """Signed modularity in one half of the modules of the other, of all edges."""
+        edges = np.array(
+            [[self._edges(half) for half in pair] for pair in self._halves(nodes, rng)]
+        )
+        edges *= ~np.eye(edges.shape[-1], dtype=bool)
+        return float(signed_modularity(edges, signed_communities(edges, rng)[:, ::-1]).mean())
+
+    def _halves(
+        self, nodes: np.ndarray, rng: np.random.Generator
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Halves of the items: each item x node."""
+        every = np.arange(len(nodes))
+        for _ in range(self.splits):
+            half = item_groups(every, np.zeros(len(nodes)), groups=2, rng=rng)
+            yield nodes[half == 0], nodes[half == 1]
 
     def _graphs(self, nodes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Graphs of each density: density x node x node, from item x node."""

@@ -14,7 +14,7 @@ import numpy as np
 from analyses.acting import Acting
 from analyses.base import AnalysisError, labels, vectors
 from analyses.splits import Fold, folds_of, item_groups
-from analyses.targets import Patterns, Target, Way, aim, matched
+from analyses.targets import Patterns, Target, Way, aim, check_dictionary, matched, told
 from scanner import Live, Subject
 from scanner.sites import Kind
 
@@ -31,12 +31,14 @@ class Along(Acting):
         Where, one at a time.
     label : str
         A column of the stimulus table; each of its categories has a direction.
-    way : {'mean_difference', 'probe'}
-        How it is found (`analyses.targets.aim`).
+    way : {'mean_difference', 'probe', 'features'}
+        How it is found (`analyses.targets.aim`); of features the one of largest d'.
     random : int
         Targets at random of each kind.
     item_folds : int
         Groups of items; each is judged by directions that the others show.
+    dictionary : str, optional
+        The analysis whose features these are.
     """
 
     site: Kind
@@ -45,6 +47,7 @@ class Along(Acting):
     way: Way = "mean_difference"
     random: int = 6
     item_folds: int = 2
+    dictionary: str | None = None
 
     # Kinds of targets of which a new direction is drawn for each category.
     drawn: ClassVar[tuple[str, ...]] = ("matched", "shuffled")
@@ -52,8 +55,9 @@ class Along(Acting):
     def __post_init__(self) -> None:
         if not self.layers or min(self.layers) < 0 or len(set(self.layers)) < len(self.layers):
             raise ValueError("layers: whole numbers from 0, each once")
-        if self.way not in ("mean_difference", "probe"):
+        if self.way not in ("mean_difference", "probe", "features"):
             raise ValueError(f"way: '{self.way}' is no direction that could be added")
+        check_dictionary(self.way, self.dictionary)
         if self.random < 0 or self.item_folds < 2:
             raise ValueError("random must be at least 0, item_folds at least 2")
 
@@ -100,11 +104,12 @@ class Along(Acting):
         except ValueError as error:
             name = type(self).__name__.lower()
             raise AnalysisError(f"{name} of '{self.label}': {error}") from None
-        x = self.recorded(subject, layer)
+        x, seen = self.recorded(subject, layer), told(subject, layer)
         seed = int(rng.integers(2**32))
         wanted = (codes[:, None] == np.arange(len(names))).astype(float)
         for number, fold in enumerate(folds_of(group)):
-            patterns = Patterns.of(x[fold.train], items[fold.train], wanted[fold.train])
+            of_fold = None if seen is None else seen._replace(features=seen.features[fold.train])
+            patterns = Patterns.of(x[fold.train], items[fold.train], wanted[fold.train], of_fold)
             yield fold, patterns, np.random.default_rng([seed, layer, number])
 
     def plan(self, categories: int) -> list[str]:

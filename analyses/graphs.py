@@ -4,7 +4,7 @@ Of graphs with some hundred nodes, products of matrices are the fast way, and ma
 measured at once: all functions take arrays with further dimensions in front.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import numpy as np
@@ -70,58 +70,91 @@ def communities(graphs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     numpy.ndarray
         ... x node; from 0 on in each graph.
     """
+    return _found(graphs, _beyond_chance, rng)
+
+
+def signed_communities(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The same, of weights of either sign: what makes `signed_modularity` large.
+
+    Parameters
+    ----------
+    weights : numpy.ndarray
+        ... x node x node, symmetric.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    numpy.ndarray
+        ... x node; from 0 on in each.
+    """
+    return _found(weights, _signed_beyond_chance, rng)
+
+
+def _found(
+    graphs: np.ndarray,
+    benefits: Callable[[np.ndarray], np.ndarray],
+    rng: np.random.Generator,
+) -> np.ndarray:
     nodes = graphs.shape[-1]
     flat = graphs.reshape(-1, nodes, nodes)
     some = max(1, HELD // (8 * nodes**2))
-    found = [_louvain(flat[start : start + some], rng) for start in range(0, len(flat), some)]
+    found = [
+        _louvain(benefits(flat[start : start + some].astype(float)), rng)
+        for start in range(0, len(flat), some)
+    ]
     return np.concatenate(found).reshape(graphs.shape[:-1])
 
 
-def _louvain(graphs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Communities of graphs at once: graph x node."""
-    weights = graphs.astype(float)
-    found = np.broadcast_to(np.arange(weights.shape[1]), weights.shape[:2])
+def _beyond_chance(weights: np.ndarray) -> np.ndarray:
+    """By how much each edge is more than nodes of such degrees have by chance."""
+    degrees = weights.sum(2)
+    whole = degrees.sum(1)[:, None, None]
+    return weights - degrees[:, :, None] * degrees[:, None] / np.where(whole > 0, whole, 1)
+
+
+def _signed_beyond_chance(weights: np.ndarray) -> np.ndarray:
+    """The same of positive edges, less that of negative ones as far as there are some."""
+    positive, negative = np.maximum(weights, 0), np.maximum(-weights, 0)
+    sizes = [one.sum((1, 2))[:, None, None] for one in (positive, negative)]
+    both = np.where(sum(sizes) > 0, sum(sizes), 1)
+    return _beyond_chance(positive) - sizes[0] / both * _beyond_chance(negative)
+
+
+def _louvain(benefits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Communities of graphs at once (graph x node), of what it is worth to join every two nodes."""
+    found = np.broadcast_to(np.arange(benefits.shape[1]), benefits.shape[:2])
     while True:
-        joined, moved = _settled(weights, rng)
+        joined, moved = _settled(benefits, rng)
         found = np.take_along_axis(joined, found, axis=1)
         if not moved:
             return found
-        # Graphs of fewer communities have nodes without edges for the rest; these never move.
+        # Graphs of fewer communities have nodes that are worth nothing for the rest; these stay.
         member = (joined[..., None] == np.arange(joined.max() + 1)).astype(float)
-        weights = member.swapaxes(1, 2) @ weights @ member
+        benefits = member.swapaxes(1, 2) @ benefits @ member
 
 
-def _settled(weights: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, bool]:
+def _settled(benefits: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, bool]:
     """Where nodes have moved to when none gains by moving, and whether any has moved.
 
     Communities are counted from 0 in each graph.
     """
-    graphs, nodes = weights.shape[:2]
-    degrees = weights.sum(2)
-    whole = degrees.sum(1)
-    share = degrees / np.where(whole > 0, whole, 1)[:, None]
-    between = weights * ~np.eye(nodes, dtype=bool)
-    # Of each node to each community, and of each community to all.
-    links, total = between.copy(), degrees.copy()
+    graphs, nodes = benefits.shape[:2]
+    between = benefits * ~np.eye(nodes, dtype=bool)
+    gain = between.copy()  # of each node, in each community
     label = np.tile(np.arange(nodes), (graphs, 1))
     moving, moved = np.arange(graphs), False
     while len(moving):
         gained = np.zeros(len(moving), dtype=bool)
         row = np.arange(len(moving))
         for node in rng.random((len(moving), nodes)).argsort(1).T:
-            own = label[moving, node]
-            others = total[moving]
-            others[row, own] -= degrees[moving, node]
-            gain = links[moving, node] - share[moving, node, None] * others
-            best = gain.argmax(1)
-            better = np.flatnonzero(gain[row, best] > gain[row, own] + GAIN)
+            own, here = label[moving, node], gain[moving, node]
+            best = here.argmax(1)
+            better = np.flatnonzero(here[row, best] > here[row, own] + GAIN)
             if not len(better):
                 continue
             graph, one, old, new = moving[better], node[better], own[better], best[better]
-            links[graph, :, old] -= between[graph, one]
-            links[graph, :, new] += between[graph, one]
-            total[graph, old] -= degrees[graph, one]
-            total[graph, new] += degrees[graph, one]
+            gain[graph, :, old] -= between[graph, one]
+            gain[graph, :, new] += between[graph, one]
             label[graph, one] = new
             gained[better] = moved = True
         moving = moving[gained]
@@ -176,6 +209,31 @@ def modularity(graphs: np.ndarray, modules: np.ndarray) -> np.ndarray:
     whole = degrees.sum(-1)
     filled = np.where(whole > 0, whole, 1)
     return within / filled - expected / filled**2
+
+
+def signed_modularity(weights: np.ndarray, modules: np.ndarray) -> np.ndarray:
+    """Modularity of edges of either sign, in which positive ones count for more.
+
+    That of positive edges, less that of negative ones as far as there are some (Rubinov & Sporns
+    2011).
+
+    Parameters
+    ----------
+    weights : numpy.ndarray
+        ... x node x node, symmetric.
+    modules : numpy.ndarray
+        ... x node, from 0 on.
+
+    Returns
+    -------
+    numpy.ndarray
+        ...; 0 for no edges.
+    """
+    parts = [np.maximum(sign * weights, 0) for sign in (1, -1)]
+    sizes = [one.sum((-2, -1)) for one in parts]
+    share = sizes[1] / np.where(sum(sizes) > 0, sum(sizes), 1)
+    positive, negative = (modularity(one, modules) for one in parts)
+    return positive - share * negative
 
 
 def clustering(graphs: np.ndarray) -> np.ndarray:

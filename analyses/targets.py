@@ -6,20 +6,60 @@ isotropic ones have almost no variance, and taking them away does nothing (Elaza
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from analyses.base import AnalysisError
 from analyses.erasure import leace
 from analyses.probe import ridge
+from scanner import Subject
 
-Way = Literal["mean_difference", "probe", "leace", "subspace", "units"]
+Way = Literal["mean_difference", "probe", "leace", "subspace", "units", "features"]
 # Powers of the covariance that are tried: from what varies least to the principal components.
 POWERS = (-4.0, 8.0)
 STEPS = 40
 # How much stronger than it was drawn a target at random may be made.
 STRONGEST = 16.0
+
+
+class Told(NamedTuple):
+    """A layer as a dictionary tells it.
+
+    Attributes
+    ----------
+    features : numpy.ndarray
+        stimulus x feature.
+    written : numpy.ndarray
+        feature x unit: what each feature adds.
+    """
+
+    features: np.ndarray
+    written: np.ndarray
+
+
+def told(subject: Subject, layer: int) -> Told | None:
+    """A layer of the dictionary that is beside a subject; None if there is none."""
+    if not subject.beside:
+        return None
+    here = subject.beside[0].volume.sel(layer=layer)
+    return Told(
+        here["features"].transpose("stimulus", "feature").to_numpy().astype(float),
+        here["directions"].transpose("feature", "unit").to_numpy().astype(float),
+    )
+
+
+def check_dictionary(way: Way, dictionary: str | None) -> None:
+    """Hold what names a dictionary to need one, and what needs one to name it.
+
+    Raises
+    ------
+    ValueError
+    """
+    if way == "features" and dictionary is None:
+        raise ValueError("way: 'features' needs `dictionary`, the analysis that makes them")
+    if way != "features" and dictionary is not None:
+        raise ValueError(f"dictionary: '{way}' reads none; leave it out, or say `way: features`")
 
 
 @dataclass(frozen=True)
@@ -34,18 +74,26 @@ class Patterns:
         item x unit: the means of their stimuli.
     wanted : numpy.ndarray
         item x column: one-hot labels, or a single column for one category against the rest.
+    told : Told or None
+        The items as a dictionary tells them.
     """
 
     stimuli: np.ndarray
     items: np.ndarray
     wanted: np.ndarray
+    told: Told | None = None
 
     @classmethod
-    def of(cls, stimuli: np.ndarray, items: np.ndarray, wanted: np.ndarray) -> "Patterns":
-        """From the item and the targets of each stimulus."""
+    def of(
+        cls, stimuli: np.ndarray, items: np.ndarray, wanted: np.ndarray, told: Told | None = None
+    ) -> "Patterns":
+        """From the item and the targets of each stimulus, and what a dictionary tells of it."""
         _, first, which = np.unique(items, return_index=True, return_inverse=True)
         member = which == np.arange(len(first))[:, None]
-        return cls(stimuli, member @ stimuli / member.sum(1, keepdims=True), wanted[first])
+        mean = member / member.sum(1, keepdims=True)
+        if told is not None:
+            told = told._replace(features=mean @ told.features)
+        return cls(stimuli, mean @ stimuli, wanted[first], told)
 
     @property
     def center(self) -> np.ndarray:
@@ -89,12 +137,13 @@ def aim(kind: str, patterns: Patterns, way: Way, *, count: int) -> Target:
     ----------
     kind : str
     patterns : Patterns
-    way : {'mean_difference', 'probe', 'leace', 'subspace', 'units'}
+    way : {'mean_difference', 'probe', 'leace', 'subspace', 'units', 'features'}
         The differences of the means of categories; the weights of a ridge probe; least-squares
         erasure (Belrose et al. 2023); the weights of several probes, each trained on what those
-        before it leave (Ravfogel et al. 2020); or the units of largest d'.
+        before it leave (Ravfogel et al. 2020); the units of largest d'; or what the features of
+        largest d' write.
     count : int
-        Of units, or of such probes.
+        Of units, of features, or of such probes.
 
     Raises
     ------
@@ -103,6 +152,11 @@ def aim(kind: str, patterns: Patterns, way: Way, *, count: int) -> Target:
     """
     if way == "units":
         return _one_hot(kind, np.argsort(-dprime(patterns), kind="stable")[:count], patterns)
+    if way == "features":
+        assert patterns.told is not None
+        of_features = replace(patterns, items=patterns.told.features)
+        best = np.argsort(-dprime(of_features), kind="stable")[:count]
+        return _spanned(kind, patterns.told.written[best])
     if way == "leace":
         eraser = leace(patterns.items, patterns.wanted)
         return Target(kind, eraser.write.T, eraser.read.T)

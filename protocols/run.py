@@ -264,7 +264,8 @@ class Run:
 
     def _features(self, name: str) -> dict[str, Any]:
         """How the features that an analysis reads are made, by their name; else nothing."""
-        read = self.study.volume_of(name)
+        told = getattr(self.study.analyses[name], "dictionary", None)
+        read = self.study.volume_of(name) if told is None else told
         return {} if read in (None, name) else {read: asdict(self.study.analyses[read])}
 
     def _donor(self, name: str) -> dict[str, Any]:
@@ -305,13 +306,26 @@ class Run:
 
         What is set in from another subject is not done to that one itself.
         """
-        for name, analysis in self.study.analyses.items():
-            donor = getattr(analysis, "donor", None)
-            if isinstance(analysis, Acting) and donor != planned.spec.model:
-                (kind,) = self.study.protocol.analyses[name]
-                seed = self.study.protocol.seed
-                donors = self._donors(donor, planned.recording.seed)
-                yield name, Acts(planned.recording, kind, asdict(analysis), seed, donors)
+        analyses = self.study.analyses
+        # What others read, or are told to act on, is made first.
+        for name in sorted(analyses, key=lambda name: getattr(analyses[name], "makes", ()) == ()):
+            donor = getattr(analyses[name], "donor", None)
+            if isinstance(analyses[name], Acting) and donor != planned.spec.model:
+                yield name, self._acts(planned, name)
+
+    def _acts(self, planned: Planned, name: str) -> Acts:
+        (kind,) = self.study.protocol.analyses[name]
+        analysis = self.study.analyses[name]
+        donors = self._donors(getattr(analysis, "donor", None), planned.recording.seed)
+        dictionary = getattr(analysis, "dictionary", None)
+        return Acts(
+            planned.recording,
+            kind,
+            asdict(analysis),
+            self.study.protocol.seed,
+            donors,
+            None if dictionary is None else self._acts(planned, dictionary),
+        )
 
     def _donors(self, model: str | None, seed: int | None) -> tuple[Recording, ...]:
         """Of a subject that others are given, and its twins; for a twin, of one of its kind."""
@@ -330,7 +344,7 @@ class Run:
         with noted(f"preparing {name} of {recording.subject}"):
             live = None if there else Live(load(), recording)
             subject = Subject(recording.subject, open_volume(recording.path(volumes)), {})
-            subject = subject.set_beside(*_given(acts.donors, volumes))
+            subject = subject.set_beside(*_given(acts, volumes))
             runs = [] if live is None else analysis.runs(live, subject)
 
         def act(run: Any) -> xr.Dataset:
@@ -626,8 +640,11 @@ def subjects_from(
     return found
 
 
-def _given(donors: Sequence[Recording], volumes: Path) -> Iterator[Subject]:
-    """The subject that another is given, the first, with its twins."""
+def _given(acts: Acts, volumes: Path) -> Iterator[Subject]:
+    """What a subject is given: another one with its twins, or itself as a dictionary tells it."""
+    donors = acts.donors
+    if acts.dictionary is not None:
+        yield Subject(acts.recording.subject, open_volume(acts.dictionary.path(volumes)), {})
     if donors:
         first, *twins = (open_volume(one.path(volumes)) for one in donors)
         of_seed = {one.seed: twin for one, twin in zip(donors[1:], twins, strict=True)}

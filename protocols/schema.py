@@ -26,6 +26,7 @@ from analyses import REGISTRY, Analysis
 from analyses.acting import Acting
 from analyses.base import label_of
 from analyses.contrast import weights
+from analyses.features import Features
 from protocols.marked_yaml import MarkedYaml, Place, ProtocolError, read
 from scanner.aliases import resolve
 from scanner.provenance import digest
@@ -309,6 +310,7 @@ def load_study(path: Path, *, stimuli: StimulusSet | None = None) -> Study:
     analyses = {name: _analysis(source, name, given) for name, given in protocol.analyses.items()}
     _check_subjects(source, protocol, analyses)
     _check_donors(source, protocol, analyses)
+    _check_dictionaries(source, protocol, analyses)
     _check_read(source, protocol, analyses)
     _check_hypotheses(source, protocol, analyses)
     if stimuli is None:
@@ -619,6 +621,30 @@ def _check_hypotheses(
                 f"'{hypothesis.subject}' is not scanned{_nearest(hypothesis.subject, models)}",
             )
         _check_controls(source, (*place, "controls"), protocol, hypothesis, analyses[name])
+
+
+def _check_dictionaries(
+    source: MarkedYaml, protocol: Protocol, analyses: dict[str, Analysis]
+) -> None:
+    """That what acts on features names what makes them, of its own site and layers."""
+    for name, analysis in analyses.items():
+        dictionary = getattr(analysis, "dictionary", None)
+        if dictionary is None:
+            continue
+        place = ("analyses", name, next(iter(protocol.analyses[name])), "dictionary")
+        making = analyses.get(dictionary)
+        if not isinstance(making, Features):
+            made = [name for name, one in analyses.items() if isinstance(one, Features)]
+            raise source.error(
+                place, f"no analysis `features` is named '{dictionary}'{_nearest(dictionary, made)}"
+            )
+        if making.site != getattr(analysis, "site", None):
+            raise source.error(place, f"'{dictionary}' tells {making.site}, another site")
+        missing = set(getattr(analysis, "layers", ())) - {*making.layers}
+        if missing:
+            raise source.error(
+                place, f"'{dictionary}' tells no layer {min(missing)}; add it to its `layers`"
+            )
 
 
 def _check_every(

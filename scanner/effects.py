@@ -54,6 +54,8 @@ class Acts:
         Of what it draws.
     donors : tuple of Recording
         Of another subject, where what it has is set into this one: its own, then its twins'.
+    dictionary : Acts or None
+        What made the features by which it is told what to act on.
     """
 
     recording: Recording
@@ -61,6 +63,7 @@ class Acts:
     settings: Mapping[str, object]
     seed: int
     donors: tuple[Recording, ...] = ()
+    dictionary: "Acts | None" = None
 
     @property
     def content(self) -> dict[str, object]:
@@ -72,6 +75,7 @@ class Acts:
             "settings": dict(self.settings),
             "seed": self.seed,
             **({"donors": [one.key for one in self.donors]} if self.donors else {}),
+            **({"dictionary": digest(self.dictionary.content)} if self.dictionary else {}),
         }
 
     def path(self, volumes: Path) -> Path:

@@ -210,6 +210,9 @@ READING = {
     "model whose blocks from this one on have fresh weights, within stimuli. A map that says "
     "something of what was learnt falls towards 0 to the left.",
     "fresh_tokens": "The same of attributions to tokens.",
+    "signed_modularity": "Modularity of all correlations with their signs, none left out: how much "
+    "more lies within modules that other items have shown than by chance, negative ones counted "
+    "against it.",
     "agreement_of_halves": "How far the modules of two halves of the items agree (adjusted Rand "
     "index): 0 for modules of noise.",
     "largest_modularity": "The modularity of the modules that fit best, on average over densities: "
@@ -343,6 +346,7 @@ TITLES = {
     "fresh_weights": "slopes of weights where blocks have fresh weights",
     "fresh_tokens": "attributions to tokens where blocks have fresh weights",
     "agreement_of_halves": "agreement of modules",
+    "signed_modularity": "modularity with signs",
     "over_reference": "small-world ratio",
     "excess": "modularity above that of rotations",
     "participation_coefficient": "participation coefficient",

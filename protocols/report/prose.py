@@ -402,7 +402,8 @@ def _connectome(name: str, settings: Mapping[str, Any]) -> str:
         f"{settings['edges']}s over items (nilearn{shrunk}), after the mean of each frame had been "
         f"taken out, at densities of {densities} %, over which everything was averaged. Modules "
         "were found by the Louvain method (Blondel et al. 2008) in one half of the "
-        "items, and their modularity (Newman & Girvan 2004) measured in the other. The small-world "
+        "items, and their modularity (Newman & Girvan 2004) measured in the other; so was that of "
+        "all edges with their signs (Rubinov & Sporns 2011). The small-world "
         "ratio (Humphries & Gurney 2008), with harmonic means of path lengths, and the rich club "
         f"(van den Heuvel & Sporns 2011) are beside {settings['rewirings']} graphs of the same "
         "degrees (Maslov & Sneppen 2002). Omega (Telesford et al. 2011) and small-world propensity "
@@ -466,6 +467,7 @@ _WAYS = {
     "subspace": "the weights of ridge probes, each trained on what those before it leave (Ravfogel "
     "et al. 2020)",
     "units": "the units of largest d'",
+    "features": "what the features of largest d' write, of a dictionary of the same site",
 }
 _LEFT = {
     "mean": "their mean over training stimuli",

@@ -21,6 +21,8 @@ from analyses.graphs import (
     participation,
     rewired,
     rich_club,
+    signed_communities,
+    signed_modularity,
     strongest,
     within_module_degree,
 )
@@ -144,6 +146,44 @@ def test_communities_of_many_graphs_are_found_at_once() -> None:
     shuffled = generator().permutation(20)
     again = communities(cliques[np.ix_(shuffled, shuffled)], generator())
     assert adjusted_rand_score(again, np.repeat(np.arange(4), 5)[shuffled]) == 1
+
+
+def every_partition(nodes: int) -> np.ndarray:
+    """All of them, as labels that begin with 0 and grow by one."""
+    found = [[0]]
+    for _ in range(nodes - 1):
+        found = [[*one, new] for one in found for new in range(max(one) + 2)]
+    return np.array(found)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_signed_communities_are_nearly_the_best_of_all(seed: int) -> None:
+    weights = generator(seed).normal(size=(8, 8))
+    weights = np.triu(weights, 1) + np.triu(weights, 1).T
+    every = every_partition(8)
+    assert len(every) == 4140  # Bell's number
+    values = signed_modularity(np.broadcast_to(weights, (len(every), 8, 8)), every)
+    found = signed_communities(np.broadcast_to(weights, (20, 8, 8)), generator())
+    best = signed_modularity(np.broadcast_to(weights, (20, 8, 8)), found).max()
+    assert best == pytest.approx(values.max(), abs=1e-9)
+
+
+def test_signed_modularity_is_written_out() -> None:
+    """Rubinov & Sporns 2011, equation 3: positive edges by their own, negative ones by all."""
+    weights = np.array([[0, 3, -1, 0], [3, 0, 0, -2], [-1, 0, 0, 1], [0, -2, 1, 0.0]])
+    modules = np.array([0, 0, 1, 1])
+    positive, negative = np.maximum(weights, 0), np.maximum(-weights, 0)
+    same = modules[:, None] == modules
+    expected = 0.0
+    sizes = positive.sum(), negative.sum()
+    for part, scale in ((positive, 1 / sizes[0]), (negative, -1 / sum(sizes))):
+        chance = np.outer(part.sum(0), part.sum(0)) / part.sum()
+        expected += scale * ((part - chance) * same).sum()
+    assert float(signed_modularity(weights, modules)) == pytest.approx(expected)
+    assert float(signed_modularity(positive, modules)) == pytest.approx(
+        float(modularity(positive, modules))
+    )
+    assert float(signed_modularity(np.zeros((4, 4)), modules)) == 0
 
 
 def test_modularity_of_cliques_is_what_theory_says() -> None:

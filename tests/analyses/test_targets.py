@@ -1,11 +1,15 @@
 """What carries a label is found where it was planted, and what is random is as large."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
 from analyses import AnalysisError
-from analyses.targets import Patterns, Target, aim, matched, matched_units
+from analyses.ablation import Ablation
+from analyses.steering import Steering
+from analyses.targets import Patterns, Target, Told, aim, matched, matched_units
 
 UNITS, ITEMS, FRAMES = 40, 60, 3
 
@@ -94,6 +98,43 @@ def test_units_are_those_that_tell_the_label() -> None:
     assert sorted(found.along.argmax(1)) == [30, 31, 32]
     np.testing.assert_array_equal(found.along.sum(1), 1)
     assert found.along is found.readout
+
+
+def test_features_are_those_that_tell_the_label_and_stand_for_what_they_write() -> None:
+    patterns, _ = planted(0.0)
+    rng = np.random.default_rng(3)
+    features = rng.normal(size=(len(patterns.items), 12))
+    features[patterns.wanted[:, 0] == 1, [[4], [9]]] += 5
+    written = rng.normal(size=(12, UNITS))
+    told = Told(features, written / np.linalg.norm(written, axis=1, keepdims=True))
+    found = aim("own", replace(patterns, told=told), "features", count=2)
+    span = np.linalg.qr(told.written[[4, 9]].T)[0]
+    np.testing.assert_allclose(found.along.T @ found.along, span @ span.T, atol=1e-10)
+    (alone,) = aim("own", replace(patterns, told=told), "features", count=1).along
+    assert max(np.abs(told.written[[4, 9]] @ alone)) == pytest.approx(1)
+
+
+def test_what_a_dictionary_tells_of_stimuli_is_averaged_by_item() -> None:
+    rng = np.random.default_rng(0)
+    x, features = rng.normal(size=(6, 3)), rng.normal(size=(6, 5))
+    items = np.array(["b", "a", "c", "a", "b", "c"])
+    found = Patterns.of(x, items, np.ones((6, 1)), Told(features, np.eye(5, 3)))
+    assert found.told is not None
+    np.testing.assert_allclose(found.told.features[0], features[[1, 3]].mean(0))
+    np.testing.assert_allclose(found.items[0], x[[1, 3]].mean(0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"way": "features"}, "needs `dictionary`"),
+        ({"dictionary": "told"}, "'mean_difference' reads none; leave it out"),
+    ],
+)
+def test_features_and_their_dictionary_belong_together(settings: dict, message: str) -> None:
+    for analysis in (Ablation, Steering):
+        with pytest.raises(ValueError, match=message):
+            analysis("resid_post", (0,), **settings)
 
 
 @pytest.mark.parametrize("way", ["mean_difference", "probe", "leace"])

@@ -399,6 +399,28 @@ TOLD = GOOD.replace(
 ).replace("probe: {site: resid_post", "probe: {site: told")
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("dictionary: tolt", "no analysis `features` is named 'tolt'; did you mean 'told'"),
+        ("dictionary: decode", "no analysis `features` is named 'decode'"),
+        ("dictionary: told, layers: [1]", "'told' tells no layer 1; add it to its `layers`"),
+        ("dictionary: mlp", "'mlp' tells mlp_out, another site"),
+    ],
+)
+def test_what_acts_on_features_is_held_to_their_dictionary(
+    tmp_path: Path, given: str, message: str
+) -> None:
+    layers = "" if "layers" in given else ", layers: [0]"
+    text = TOLD.replace(
+        "analyses:\n",
+        "analyses:\n  mlp: {features: {site: mlp_out, layers: [0]}}\n"
+        f"  push: {{steering: {{site: resid_post, way: features, {given}{layers}}}}}\n",
+    ).replace("sites: [resid_post", "sites: [mlp_out, resid_post")
+    with pytest.raises(ProtocolError, match=message):
+        load_study(written(tmp_path, text))
+
+
 def test_features_are_a_site_by_the_name_of_their_analysis(tmp_path: Path) -> None:
     study = load_study(written(tmp_path, TOLD))
     assert study.volume_of("told") == study.volume_of("spread") == "told"

@@ -364,6 +364,10 @@ def test_features_of_a_dictionary_are_a_site_that_others_read(study: Path, capfd
         "analyses:\n",
         "analyses:\n"
         f"  told: {{features: {{site: resid_post, layers: [1], {small}}}}}\n"
+        "  push: {steering: {site: resid_post, layers: [1], way: features, dictionary: told, "
+        "doses: [-2.0, 2.0], random: 2}}\n"
+        "  gone: {ablation: {site: resid_post, layers: [1], later: [1], way: features, "
+        "dictionary: told, count: 2, random: 2}}\n"
         "  spread: {localisation: {site: told, draws: 9}}\n"
         "  parts: {parcels: {site: resid_post, by: cluster, count: 4, text: agreement}}\n"
         "  net: {connectome: {site: parts, nulls: 2, densities: [0.2]}}\n",
@@ -381,11 +385,15 @@ def test_features_of_a_dictionary_are_a_site_that_others_read(study: Path, capfd
         assert net.sizes["node"] == 12
         assert net["node"][0].item().startswith("cluster ")
     verdict = verdict_of(study)
+    # What is pushed along is what a feature writes, and what is taken out what two of them do.
+    assert (results / f"toy/measures/push--{model}.nc").is_file()
+    assert (results / f"toy/measures/gone--{model}.twin1.nc").is_file()
     # Features of twins are of dictionaries of their own, and the verdict names all three.
     assert [volume["subject"] for volume in verdict["volumes"]] == names
     assert all("features" in volume["path"] for volume in verdict["volumes"])
     page = (results / "toy/report.html").read_text()
     assert "localisation factor" in page
+    assert "what the features of largest d' write" in unescape(page)
     assert "variance that is rebuilt" in page
     run("verify", results / "toy")
     capfd.readouterr()
