@@ -18,7 +18,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 
 from analyses.base import Analysis, AnalysisError, Quantity, labels, of_items, one_value, register
 from analyses.rdm import Distance, alike, model_rdm, prepared
-from analyses.rsa import item_rdms
+from analyses.rsa import AT_ONCE, item_rdms
 from scanner import Subject
 
 MEASURES = ("meaning", "spelling", "ahead")
@@ -75,7 +75,8 @@ class Abstraction(Analysis):
             too few.
         """
         (subject,) = subjects
-        held = self._held(*self._models(subject, rng))
+        rdms, model, known = self._models(subject, rng)
+        held = self._held(rdms, prepared(model[None], "spearman"), known)[:, 0]
         layers = {"layer": subject.volume["layer"].to_numpy()}
         found = xr.Dataset(
             {name: ("layer", one) for name, one in zip(MEASURES, held, strict=True)}, coords=layers
@@ -94,14 +95,13 @@ class Abstraction(Analysis):
     ) -> xr.DataArray:
         """All draws from the same RDMs: only the model changes (Mantel 1967)."""
         rdms, model, known = self._models(subject, rng)
-        square = squareform(model, checks=False)
-        held = []
-        for _ in range(draws):
-            order = shuffles.permutation(len(square))
-            dealt = squareform(square[np.ix_(order, order)], checks=False)
-            held.append(self._held(rdms, dealt, known)[MEASURES.index(variable)])
+        square = squareform(prepared(model[None], "spearman")[0], checks=False)
+        one, other = np.triu_indices(len(square), 1)
+        items = np.tile(np.arange(len(square)), (draws, 1))
+        orders = np.array_split(shuffles.permuted(items, axis=1), -(-draws // AT_ONCE))
+        held = [self._held(rdms, square[order[:, one], order[:, other]], known) for order in orders]
         return xr.DataArray(
-            np.array(held),
+            np.concatenate([one[MEASURES.index(variable)] for one in held]),
             dims=("draw", "layer"),
             coords={"layer": subject.volume["layer"].to_numpy()},
             attrs={"chance": 0.0},
@@ -128,13 +128,15 @@ class Abstraction(Analysis):
         )
         return rdms, model, known
 
-    def _held(self, rdms: np.ndarray, model: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """`MEASURES` x layer."""
-        meaning = prepared(model[None], "spearman")
+    def _held(self, rdms: np.ndarray, models: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """`MEASURES` x model x layer, of models that are prepared."""
         letters, others = known[:1], known[1:]
-        of_meaning = alike(rdms, meaning, "spearman", known)[:, 0]
-        of_spelling = alike(rdms, letters, "spearman", np.concatenate([meaning, others]))[:, 0]
-        return np.array([of_meaning, of_spelling, of_meaning - of_spelling])
+        # With the confounds taken out, the partial correlations follow from three plain ones.
+        of_layers, of_models = (alike(one, letters, "spearman", others) for one in (rdms, models))
+        meant, written, both = alike(models, rdms, "spearman", others), of_layers.T, of_models
+        meaning = (meant - written * both) / np.sqrt((1 - written**2) * (1 - both**2))
+        spelling = (written - meant * both) / np.sqrt((1 - meant**2) * (1 - both**2))
+        return np.array([meaning, spelling, meaning - spelling])
 
 
 def _by_letters(words: np.ndarray) -> np.ndarray:

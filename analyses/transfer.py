@@ -93,6 +93,32 @@ class Transfer(Analysis):
             If a category has too few items, or the subjects have read other items.
         """
         one, other = subjects
+        words, folds, left, carried, mapped = self._carried(one, other, rng)
+        own = [decode(layer, words.codes, folds, penalty=self.penalty).argmax(1) for layer in left]
+        count = len(words.names)
+        return xr.Dataset(
+            {
+                "balanced_accuracy": carried,
+                "own_accuracy": (
+                    "layer",
+                    np.array([recalls(words.codes, one, count).mean() for one in own]),
+                ),
+                "mapped": ("layer", mapped),
+            },
+        )
+
+    def measured(self, *subjects: Subject, variable: str, rng: np.random.Generator) -> xr.DataArray:
+        """Without what the first subject reads itself."""
+        one, other = subjects
+        return self._carried(one, other, rng)[3]
+
+    def _carried(
+        self, one: Subject, other: Subject, rng: np.random.Generator
+    ) -> tuple[Words, list[Fold], np.ndarray, xr.DataArray, np.ndarray]:
+        """What a probe of one reads in the other, and how much of the variance the map gives.
+
+        With the words, their folds and the patterns of the first subject.
+        """
         words = read_words(one, self.site, self.label)
         (left, right), _ = same_words((one, at_depths(other, self.depths)), self.site)
         products = [grams(without_outliers(patterns)) for patterns in (left, right)]
@@ -114,20 +140,14 @@ class Transfer(Analysis):
                     read[layer, fold.test] += scores
                     missed[layer] += left_over
                     spread[layer] += whole
-        own = [decode(layer, codes, folds, penalty=self.penalty).argmax(1) for layer in left]
-        carried = [recalls(codes, one.argmax(1), count).mean() for one in read]
-        mapped = 1 - np.divide(missed, spread, out=np.ones(len(left)), where=spread > 0)
-        return xr.Dataset(
-            {
-                "balanced_accuracy": ("layer", np.array(carried), {"chance": 1 / count}),
-                "own_accuracy": (
-                    "layer",
-                    np.array([recalls(codes, one, count).mean() for one in own]),
-                ),
-                "mapped": ("layer", mapped),
-            },
+        carried = xr.DataArray(
+            [recalls(codes, one.argmax(1), count).mean() for one in read],
+            dims="layer",
             coords={"layer": one.volume["layer"].to_numpy()},
+            attrs={"chance": 1 / count},
         )
+        mapped = 1 - np.divide(missed, spread, out=np.ones(len(left)), where=spread > 0)
+        return words, folds, left, carried, mapped
 
     def _halves(self, words: Words, fold: Fold, rng: np.random.Generator) -> np.ndarray:
         """The items that train, dealt into those of the probe and those of the map: 0 or 1."""

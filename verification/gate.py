@@ -1,5 +1,6 @@
 """The gate: judge hypotheses under their controls, by the rules of README.md beside this file."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -127,10 +128,14 @@ def in_parallel(
 ) -> Iterator[Any]:
     """Results in the order of the tasks, as they are done; one worker is this process."""
     if workers == 1:
-        return (work(*task) for task in tasks)
-    return iter(
-        Parallel(n_jobs=workers, return_as="generator")(delayed(work)(*task) for task in tasks)
-    )
+        yield from (work(*task) for task in tasks)
+        return
+    with warnings.catch_warnings():
+        # A worker that holds much memory is begun anew between tasks; nothing is lost.
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
+        yield from Parallel(n_jobs=workers, return_as="generator")(
+            delayed(work)(*task) for task in tasks
+        )
 
 
 def _observe(case: Case, seed: int) -> _Observed:

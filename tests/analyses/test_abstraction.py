@@ -6,6 +6,7 @@ import xarray as xr
 
 from analyses.abstraction import Abstraction, _by_letters
 from analyses.base import AnalysisError
+from analyses.rdm import prepared
 from scanner import Subject
 from verification.measure import steepest
 
@@ -51,6 +52,28 @@ def test_meaning_and_spelling_are_told_apart() -> None:
     assert abs(meaning[nothing]) < 0.1 > abs(spelling[nothing])
     assert meaning[both] > 0.2 < spelling[both]
     np.testing.assert_allclose(found["ahead"], meaning - spelling)
+
+
+def test_partial_correlations_are_those_of_residuals() -> None:
+    subject = speaking(np.array([0.7, 0.3]), np.array([0.5, 0.5]))
+    subject = subject.replace_volume(
+        subject.volume.assign_coords(zipf=("stimulus", np.tile(np.arange(32.0) % 7, 4)))
+    )
+    analysis = Abstraction("resid_post", confounds=("zipf",))
+    found = analysis(subject, rng=np.random.default_rng(0))
+    rdms, model, known = analysis._models(subject, np.random.default_rng(0))
+    meaning = prepared(model[None], "spearman")
+
+    def partial(x: np.ndarray, y: np.ndarray, *out: np.ndarray) -> float:
+        basis = np.array(out).T
+        left = [v - basis @ np.linalg.lstsq(basis, v, rcond=None)[0] for v in (x, y)]
+        return float(np.corrcoef(left)[0, 1])
+
+    for layer, rdm in enumerate(rdms):
+        expected = partial(rdm, meaning[0], *known)
+        assert float(found["meaning"][layer]) == pytest.approx(expected)
+        expected = partial(rdm, known[0], meaning[0], known[1])
+        assert float(found["spelling"][layer]) == pytest.approx(expected)
 
 
 def test_labels_dealt_out_leave_what_spelling_has() -> None:
