@@ -134,9 +134,16 @@ class Abstraction(Analysis):
         # With the confounds taken out, the partial correlations follow from three plain ones.
         of_layers, of_models = (alike(one, letters, "spearman", others) for one in (rdms, models))
         meant, written, both = alike(models, rdms, "spearman", others), of_layers.T, of_models
-        meaning = (meant - written * both) / np.sqrt((1 - written**2) * (1 - both**2))
-        spelling = (written - meant * both) / np.sqrt((1 - meant**2) * (1 - both**2))
+        meaning, spelling = _partial(meant, written, both), _partial(written, meant, both)
         return np.array([meaning, spelling, meaning - spelling])
+
+
+def _partial(wanted: np.ndarray, out: np.ndarray, both: np.ndarray) -> np.ndarray:
+    """A correlation without what goes with a third, from those of all three; NaN if that is all."""
+    left = (1 - out**2) * (1 - both**2)
+    wanted, left, out, both = np.broadcast_arrays(wanted, left, out, both)
+    root = np.sqrt(np.maximum(left, 0))
+    return np.divide(wanted - out * both, root, out=np.full(root.shape, np.nan), where=root > 1e-9)
 
 
 def _by_letters(words: np.ndarray) -> np.ndarray:

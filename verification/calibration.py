@@ -23,6 +23,7 @@ from analyses.abstraction import Abstraction
 from analyses.acting import Acting
 from analyses.bus import Bus
 from analyses.connectome import Connectome
+from analyses.fingerprint import Fingerprint
 from analyses.lesion import Lesion
 from analyses.localiser import Localiser
 from analyses.matching import Matching
@@ -264,6 +265,12 @@ STRUCTURE: dict[str, dict[str, Any]] = {
     "rotated_units": {"margin": 0.05, "rotations": 2},
     "split_half": {"margin": 0.05, "splits": 5},
 }
+NETWORKS: dict[str, dict[str, Any]] = {
+    "untrained_twin": {"margin": 0.05},
+    "shuffled_labels": {"permutations": 39},
+    "surface_only": {"margin": 0.05},
+    "split_half": {"margin": 0.02, "splits": 5},
+}
 GRAPHS = Connectome(SITE, nodes=40, densities=(0.15,), splits=1, nulls=0)
 LIKENESS: dict[str, dict[str, Any]] = {
     "untrained_twin": {"margin": 0.1},
@@ -285,6 +292,7 @@ KINDS = {
         Kind("rsa.similarity", Rsa(SITE), 0.1, RSA),
         Kind("rsa.partial", Rsa(SITE), 0.1, RSA),
         Kind("abstraction.ahead", Abstraction(SITE), 0.1, RSA),
+        Kind("fingerprint.nearer", Fingerprint(SITE, nodes=20, splits=1), 0.1, NETWORKS, "paired"),
         Kind(
             "localiser.response", Localiser(SITE, "category0 - rest", mask=0.1, splits=10), 0.6,
             LOCALISER,

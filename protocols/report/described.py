@@ -213,6 +213,11 @@ READING = {
     "signed_modularity": "Modularity of all correlations with their signs, none left out: how much "
     "more lies within modules that other items have shown than by chance, negative ones counted "
     "against it.",
+    "nearer": "How often the network of a category is more like its own of other items than like "
+    "that of another category; a half by luck.",
+    "identified": "The share of categories whose network is most like their own of other items.",
+    "networks_apart": "One less the correlation of the networks of two categories over other items "
+    "at layer {layer}; categories that are close stand side by side. Darker is farther.",
     "agreement_of_halves": "How far the modules of two halves of the items agree (adjusted Rand "
     "index): 0 for modules of noise.",
     "largest_modularity": "The modularity of the modules that fit best, on average over densities: "
@@ -286,6 +291,9 @@ READING = {
     "0.5 if nothing.",
 }
 TITLES = {
+    "nearer": "own network nearer than another",
+    "identified": "categories told by their network",
+    "networks_apart": "networks of categories",
     "ahead": "meaning ahead of spelling",
     "meaning": "distances by meaning",
     "spelling": "distances by spelling",
@@ -716,7 +724,8 @@ def _categories(found: Found, variable: str) -> Panel:
     assert found.first is not None
     best = found.best(found.first)
     figure = apart(found.measures[variable].sel(layer=best), name="mean distance")
-    return Panel("distance of categories", READING[variable].format(layer=best), figure)
+    title = TITLES.get(variable, "distance of categories")
+    return Panel(title, READING[variable].format(layer=best), figure)
 
 
 def _subjects(found: Found, variable: str) -> Panel:

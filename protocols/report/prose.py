@@ -420,6 +420,22 @@ def _connectome(name: str, settings: Mapping[str, Any]) -> str:
     )
 
 
+def _fingerprint(name: str, settings: Mapping[str, Any]) -> str:
+    edges = {
+        "correlation": "correlations",
+        "partial correlation": "partial correlations",
+        "tangent": "differences from the middle of all networks in its tangent space (Varoquaux et "
+        "al. 2010)",
+    }
+    return (
+        f"The network of each {settings['label']} (analysis '{name}') was that of up to "
+        f"{settings['nodes']} units of {settings['site']}, drawn at random, over its items in a "
+        f"half: {edges[settings['edges']]} (nilearn), of covariances after shrinkage (Ledoit & "
+        f"Wolf 2004). Over {settings['splits']} halvings each was held against the networks of all "
+        "in the other half (Finn et al. 2015)."
+    )
+
+
 def _participation(name: str, settings: Mapping[str, Any]) -> str:
     return (
         f"Over how many units of {settings['site']} the direction of a category spreads (analysis "
@@ -677,6 +693,7 @@ _PROSE = {
     "localiser": _localiser,
     "topography": _topography,
     "abstraction": _abstraction,
+    "fingerprint": _fingerprint,
     "rsa": _rsa,
     "rsa_models": _rsa_models,
     "cka": _cka,

@@ -131,6 +131,7 @@ def verdict(place: int, status: str, claim: str, exploratory: bool) -> dict[str,
         "items_needed": 4711 if status == "inconclusive" else None,
         "registration": f"{place}" * 64,
         "checks": checks if measured else [],
+        "members": [],
         "volumes": [],
     }
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from analyses import REGISTRY
-from verification import gate
+from verification import cases
 from verification.calibration import KINDS, QUICKSTART, SMALL, Rate, false_findings, planted
 from verification.measure import Measure
 
@@ -38,7 +38,7 @@ def test_what_is_false_is_not_supported(name: str) -> None:
 
 def test_without_controls_what_is_false_is_found(monkeypatch) -> None:
     """The rate is one that can be missed."""
-    monkeypatch.setattr(gate, "REQUIRED", {"labels": {"greater": ()}})
+    monkeypatch.setattr(cases, "REQUIRED", {"labels": {"greater": ()}})
     careless = type(DECODING)(DECODING.measure, DECODING.analysis, 0.1, controls={})
     found = false_findings(careless, range(12))
     assert found.supported.hits == found.significant.hits > 2

@@ -39,7 +39,7 @@ def test_a_fault_that_one_control_stops_slips_if_that_control_is_switched_off(mo
     )
     found = verdict_of(subject)
     assert (found.status, slips(found)) == ("rejected", ["untrained_twin"])
-    monkeypatch.setattr("verification.gate.REQUIRED", {"labels": {"greater": ()}})
+    monkeypatch.setattr("verification.cases.REQUIRED", {"labels": {"greater": ()}})
     kept = {name: settings for name, settings in PRESENCE.items() if name != "untrained_twin"}
     assert verdict_of(subject, controls=kept).status == "supported"
 
