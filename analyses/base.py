@@ -28,7 +28,7 @@ DIMENSIONS = (
 
 REGISTRY: dict[str, type["Analysis"]] = {}
 Reading = Literal["linear", "nonlinear"]
-Asks = Literal["labels", "structure", "likeness", "acts"]
+Asks = Literal["labels", "structure", "wiring", "likeness", "acts"]
 Registered = TypeVar("Registered", bound=type["Analysis"])
 Named = TypeVar("Named")
 
@@ -59,9 +59,10 @@ class Analysis(ABC):
         Variables of the result that can be no finding whatever they are, and why.
     reads : {'linear', 'nonlinear'}
         By what kind of probe a control is to ask whether the label can be read at all.
-    asks : {'labels', 'structure', 'likeness', 'acts'}
-        Whether it asks what tells labels apart, how activations lie whatever the labels, how alike
-        those of two subjects lie, or what an act on the model does. Controls fit some of these.
+    asks : {'labels', 'structure', 'wiring', 'likeness', 'acts'}
+        Whether it asks what tells labels apart, how activations lie whatever the labels, how far
+        that follows the weights, how alike those of two subjects lie, or what an act on the model
+        does. Controls fit some of these.
     """
 
     asks: ClassVar[Asks] = "labels"

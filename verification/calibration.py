@@ -23,6 +23,7 @@ from analyses.abstraction import Abstraction
 from analyses.acting import Acting
 from analyses.bus import Bus
 from analyses.connectome import Connectome
+from analyses.coupling import Coupling
 from analyses.fingerprint import Fingerprint
 from analyses.lesion import Lesion
 from analyses.localiser import Localiser
@@ -49,6 +50,7 @@ from verification.gate import in_parallel, judge
 from verification.measure import Measure
 from verification.red_team import FAULTS, Fault
 from verification.red_team.fault import claim
+from verification.wired_worlds import wired_world
 from verification.worlds import SITE, Code, Surface, world
 
 # What explains the data of a null world: nothing, the words' surface, or the architecture.
@@ -216,6 +218,27 @@ class ActingKind(Kind):
         )
 
 
+@dataclass(frozen=True)
+class WiredKind(Kind):
+    """A kind of measure of how activity follows wiring."""
+
+    def world(self, rng: np.random.Generator, strength: float, **size: Any) -> Subject:
+        return self._wired(rng, size=strength / 4, **size)
+
+    def _wired(self, rng: np.random.Generator, **settings: Any) -> Subject:
+        for name in ("units", "layers"):
+            settings.pop(name, None)
+        return wired_world(rng, **settings)
+
+    def empty(self, seed: int) -> tuple[str, Subject]:
+        """A world in which heads do not follow it, or do by their depth, or do so in twins."""
+        rng = np.random.default_rng([seed, 0])
+        explained = ("noise", "depth", "architecture")[seed % 3]
+        size = rng.uniform(0.2, 0.8) if explained == "architecture" else 0.0
+        by_depth = 0.0 if explained == "noise" else rng.uniform(0.3, 1.5)
+        return explained, self._wired(rng, size=size, of_twins=size, by_depth=by_depth, **SMALL)
+
+
 _STRENGTHS: dict[tuple[str, float, tuple[tuple[str, Any], ...]], float] = {}
 
 # As the quickstart registers them.
@@ -265,6 +288,11 @@ STRUCTURE: dict[str, dict[str, Any]] = {
     "rotated_units": {"margin": 0.05, "rotations": 2},
     "split_half": {"margin": 0.05, "splits": 5},
 }
+WIRING: dict[str, dict[str, Any]] = {
+    "untrained_twin": {"margin": 0.05},
+    "shuffled_nodes": {"permutations": 99},
+    "split_half": {"margin": 0.05, "splits": 10},
+}
 NETWORKS: dict[str, dict[str, Any]] = {
     "untrained_twin": {"margin": 0.05},
     "shuffled_labels": {"permutations": 39},
@@ -305,6 +333,7 @@ KINDS = {
         Kind("connectome.modularity", GRAPHS, 0.3, STRUCTURE, "modules"),
         Kind("connectome.small_world", GRAPHS, 0.8, STRUCTURE, "modules"),
         Kind("connectome.rich_club", GRAPHS, 0.15, STRUCTURE, "modules"),
+        WiredKind("coupling.coupling", Coupling(SITE, draws=19), 0.1, WIRING),
         Kind("universality.cka", Universality(SITE), 0.2, LIKENESS, "shared", beside=True),
         Kind("universality.rsa", Universality(SITE), 0.2, LIKENESS, "shared", beside=True),
         Kind("universality.neighbours", Universality(SITE), 0.1, LIKENESS, "shared", beside=True),

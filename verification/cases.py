@@ -23,6 +23,10 @@ REQUIRED: Mapping[Asks, Mapping[str, tuple[str, ...]]] = {
         "greater": ("untrained_twin", "rotated_units", "split_half"),
         "less": ("planted_modules", "split_half"),
     },
+    "wiring": {
+        "greater": ("untrained_twin", "shuffled_nodes", "split_half"),
+        "less": ("planted_wiring", "split_half"),
+    },
     "likeness": {
         "greater": ("untrained_twin", "shuffled_items", "beyond_surface", "split_half"),
         "less": ("planted_likeness", "split_half"),

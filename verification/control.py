@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import numpy as np
 import xarray as xr
@@ -13,12 +13,13 @@ from analyses.base import Asks
 from scanner import Subject
 from verification.base import Check, Hypothesis, Kind
 from verification.measure import Measure
-from verification.statistics import Estimate
+from verification.statistics import Estimate, permutation_p
 
 # What analyses do, and what a claim about it is held against.
 READS: dict[Asks, str] = {
     "labels": "tell labels apart",
     "structure": "read how the units of a model go together",
+    "wiring": "hold how units go together against how they are wired",
     "likeness": "read how alike two models are",
     "acts": "act on the subject",
 }
@@ -27,6 +28,8 @@ HELD: dict[Asks, str] = {
     "'surface_only', or 'planted_units' if they are of absence",
     "structure": "Claims of structure are held against 'rotated_units', or 'planted_modules' if "
     "they are of absence",
+    "wiring": "Claims of wiring are held against 'shuffled_nodes', or 'planted_wiring' if they are "
+    "of absence",
     "likeness": "Claims of likeness are held against 'shuffled_items' and 'beyond_surface', or "
     "'planted_likeness' if they are of absence",
     "acts": "Claims of what was done are held against 'random_target', or 'known_target' if they "
@@ -44,7 +47,7 @@ class Control(ABC):
 
     kind: ClassVar[Kind]
     # What an analysis must ask for that it can be held against it.
-    of: ClassVar[tuple[Asks, ...]] = ("labels", "structure", "likeness", "acts")
+    of: ClassVar[tuple[Asks, ...]] = get_args(Asks)
     decided_by_p: ClassVar[bool] = False  # so that a margin of zero still asks for something
     margin: float
 
@@ -142,6 +145,34 @@ class Control(ABC):
                 f"{'at least' if passed else 'not surely'} the margin {self.margin:g}"
             ),
             kept=difference.value,
+        )
+
+    def outdone(self, observed: Estimate, shuffled: np.ndarray, alpha: float, of: str) -> Check:
+        """The rule of permutation tests: few reach the effect, and it exceeds their mean.
+
+        Parameters
+        ----------
+        observed : Estimate
+        shuffled : numpy.ndarray
+            The effects under permutations.
+        alpha : float
+        of : str
+            What was permuted.
+        """
+        p, mean = permutation_p(observed.value, shuffled), float(shuffled.mean())
+        low, high = np.quantile(shuffled, [alpha, 1 - alpha])
+        return Check(
+            control=name_of(type(self)),
+            kind=self.kind,
+            passed=bool(p <= alpha and observed.value - mean >= self.margin),
+            estimate=mean,
+            interval=(float(low), float(high)),
+            margin=self.margin,
+            reason=(
+                f"{np.sum(shuffled >= observed.value)} of {len(shuffled)} shufflings of {of} reach "
+                f"the observed effect (p = {p:.3g}); they lie between {low:.3f} and {high:.3f}"
+            ),
+            kept=observed.value - mean,
         )
 
     def persists(self, effects: Sequence[float], what: str) -> Check:

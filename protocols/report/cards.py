@@ -202,6 +202,7 @@ def _world_words(name: str, draws: int) -> str:
         "predicts of them.",
         "planted_likeness": "Dashed: a model that has been made like the other.",
         "planted_modules": "Dashed: a model with modules planted in every layer.",
+        "planted_wiring": "Dashed: a model whose heads follow their wiring.",
         "planted_units": "Dashed: a model with selective units planted in every layer.",
     }
     return words.get(name, f"Dash-dotted: the world of {plain(name)}.")

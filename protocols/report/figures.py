@@ -72,6 +72,7 @@ LOOKS = {
     "planted_units": Look("#a6487f", "dash", 1.8, "planted units"),
     "rotated_units": Look("#00857c", "dot", 1.6, "units rotated"),
     "planted_modules": Look("#a6487f", "dash", 1.8, "planted modules"),
+    "planted_wiring": Look("#a6487f", "dash", 1.8, "planted along wires"),
     "shuffled_items": Look("#8b959c", "solid", 0.8, "shuffled items"),
     "beyond_surface": Look("#007a5a", "dash", 1.8, "beyond the surface"),
     "planted_likeness": Look("#a6487f", "dash", 1.8, "planted likeness"),

@@ -323,6 +323,10 @@ def _control(name: str, controls: list[Control]) -> str:
         f"({margin}), the strongest counted by how often it is in halves of the items.",
         "shuffled_items": "Items of the other model were shuffled "
         f"{fields.get('permutations')} times (Phipson & Smyth 2010).",
+        "shuffled_nodes": "The wiring of the heads of each layer was shuffled among them "
+        f"{fields.get('permutations')} times (Alexander-Bloch et al. 2018; Phipson & Smyth 2010).",
+        "planted_wiring": f"A model whose heads have a share of {fields.get('strength')} of their "
+        f"variance from those that they read had to fail the claim by a margin ({margin}).",
         "beyond_surface": "What the surface of the words (length, frequency, position, tokens, "
         "letters) predicts of both models, by ridge regressions whose penalties were chosen on "
         "items left out (Golub et al. 1979), was taken out of them (Robinson 1988), and the effect "

@@ -262,8 +262,8 @@ def _coupling(name: str, settings: Mapping[str, Any]) -> str:
         "pairs of heads of different layers, of the size of the correlation of their activities "
         "over items with how much of what one writes to the stream the other reads of it by its "
         "queries, keys and values (the size of the product of these maps over that of both, Elhage "
-        "et al. 2021), beside that of heads dealt out anew within their layers "
-        f"({settings['draws']} draws)."
+        "et al. 2021), beside its mean over all dealings of heads within their layers, and "
+        f"how often one of {settings['draws']} of them has as much."
     )
 
 

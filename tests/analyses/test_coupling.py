@@ -8,7 +8,7 @@ import xarray as xr
 from scipy.stats import spearmanr
 
 from analyses import AnalysisError
-from analyses.coupling import Coupling
+from analyses.coupling import Coupling, dealt_within
 from scanner import Subject
 from verification.worlds import world
 
@@ -57,6 +57,31 @@ def test_what_falls_with_the_distance_of_layers_is_had_for_nothing() -> None:
     for one in found:
         assert one["coupling"].item() == pytest.approx(one["coupling_dealt"].item(), abs=0.1)
     assert np.mean([one["coupling_p"].item() < 0.05 for one in found]) <= 0.25
+
+
+def test_what_is_had_for_nothing_is_the_mean_over_dealings() -> None:
+    subject = heads(0.3, by_depth=1.0)
+    found = Coupling("told")(subject, rng=np.random.default_rng(0))["coupling"]
+    rng = np.random.default_rng(1)
+    dealt = []
+    for _ in range(400):
+        order = dealt_within(LAYERS, rng)
+        wired = subject.volume["wired"].to_numpy()[np.ix_(order, order)]
+        volume = subject.volume.assign_coords(wired=(("parcel", "other_parcel"), wired))
+        one = Coupling("told").measured(
+            subject.replace_volume(volume), variable="coupling", rng=np.random.default_rng(0)
+        )
+        assert one.attrs["chance"] == pytest.approx(found.attrs["chance"])
+        dealt.append(one.item())
+    assert np.mean(dealt) == pytest.approx(found.attrs["chance"], abs=4 * np.std(dealt) / 20)
+    assert found.attrs["chance"] > 0.1
+
+
+def test_the_measure_alone_is_that_of_the_whole() -> None:
+    subject = heads(0.5)
+    whole = measured(subject)["coupling"]
+    alone = Coupling("told").measured(subject, variable="coupling", rng=np.random.default_rng(0))
+    xr.testing.assert_identical(alone, whole.rename(None))
 
 
 def test_it_is_the_rank_correlation_of_scipy() -> None:

@@ -11,6 +11,7 @@ from numpy.testing import assert_array_equal
 from analyses.acting import Acting
 from analyses.base import Analysis, dealt, read
 from analyses.connectome import Connectome
+from analyses.coupling import Coupling
 from analyses.localiser import Localiser
 from analyses.probe import Probe, decode
 from analyses.selectivity import Selectivity
@@ -28,6 +29,7 @@ from verification.gate import _judged
 from verification.measure import Measure
 from verification.red_team.fault import PRESENCE, claim
 from verification.statistics import strongest
+from verification.wired_worlds import wired_world
 from verification.worlds import Code, world
 
 
@@ -528,9 +530,50 @@ def test_an_absence_of_modules_is_believed_where_planted_ones_were_seen() -> Non
     assert network("modules", **claim).status not in ("supported", "rejected")
 
 
+OF_WIRING = {
+    "untrained_twin": {"margin": 0.05},
+    "shuffled_nodes": {},
+    "split_half": {"margin": 0.05, "splits": 5},
+}
+
+
+def wired(claimed: dict | None = None, **planted: float) -> Verdict:
+    subject = wired_world(np.random.default_rng(0), **planted)
+    settings = {"controls": OF_WIRING, "measure": "wires.coupling", **(claimed or {})}
+    return verdict(subject, Coupling("resid_post"), **settings)
+
+
+def test_heads_that_follow_their_wiring_pass_all_that_is_asked() -> None:
+    found = wired(size=0.6)
+    assert found.status == "supported"
+    assert set(passed(found)) == set(OF_WIRING)
+
+
+def test_heads_that_follow_their_wiring_in_twins_too_are_no_finding() -> None:
+    found = wired(size=0.6, of_twins=0.6)
+    assert found.status == "rejected"
+    assert not passed(found)["untrained_twin"]
+
+
+def test_what_depth_makes_is_chance() -> None:
+    found = wired(by_depth=1.5)
+    assert found.reference > 0.1
+    assert found.status in ("null", "inconclusive")
+
+
+def test_an_absence_of_coupling_is_believed_where_a_planted_one_was_seen() -> None:
+    controls = {"planted_wiring": {"margin": 0.1}, "split_half": {"margin": 0.0, "splits": 5}}
+    claim = {"controls": controls, "expect": "less", "than": 0.2, "smallest_effect": 0.05}
+    assert wired(claim).status == "supported"
+    assert wired(claim, size=0.6).status not in ("supported", "rejected")
+
+
 @pytest.mark.parametrize(
     ("control", "analysis", "message"),
     [
+        ("shuffled_nodes", NETWORK, "how they are wired, and this one does not"),
+        ("shuffled_labels", Coupling("heads"), "Claims of wiring are held against 'shuffled_nodes"),
+        ("shuffled_nodes", Coupling("heads"), "^$"),
         ("shuffled_labels", NETWORK, "tell labels apart, and this one does not.*'rotated_units'"),
         ("surface_only", NETWORK, "tell labels apart, and this one does not"),
         ("random_target", NETWORK, "act on the subject, and this one does not"),
@@ -564,6 +607,7 @@ def test_a_control_says_why_it_does_not_fit_an_analysis(control, analysis, messa
         ("rotated_units", {"rotations": 0}, "rotations must be at least 1"),
         ("planted_modules", {"modules": 1}, "modules must be at least 2"),
         ("planted_modules", {"strength": 1.0}, "strength between 0 and 1"),
+        ("planted_wiring", {"strength": 1.0}, "strength must lie between 0 and 1"),
     ],
 )
 def test_settings_that_plant_or_turn_nothing_are_refused(name, settings, message) -> None:

@@ -17,7 +17,7 @@ from scanner import Subject
 from verification.base import Check, Hypothesis, Kind
 from verification.control import Control, control
 from verification.measure import Measure
-from verification.statistics import Estimate, permutation_p
+from verification.statistics import Estimate
 
 SHOWN = 6
 
@@ -53,24 +53,7 @@ class ShuffledItems(Control):
         shuffled = np.array(
             [measure.effect(dealt_beside(subject, rng)) for _ in range(self.permutations)]
         )
-        p = permutation_p(observed.value, shuffled)
-        mean = float(shuffled.mean())
-        low, high = np.quantile(shuffled, [hypothesis.alpha, 1 - hypothesis.alpha])
-        passed = p <= hypothesis.alpha and observed.value - mean >= self.margin
-        return Check(
-            control="shuffled_items",
-            kind=self.kind,
-            passed=bool(passed),
-            estimate=mean,
-            interval=(float(low), float(high)),
-            margin=self.margin,
-            reason=(
-                f"{np.sum(shuffled >= observed.value)} of {self.permutations} shufflings of the "
-                f"items of the other model reach the observed effect (p = {p:.3g}); "
-                f"they lie between {low:.3f} and {high:.3f}"
-            ),
-            kept=observed.value - mean,
-        )
+        return self.outdone(observed, shuffled, hypothesis.alpha, "the items of the other model")
 
     def profile(
         self, subject: Subject, measure: Measure, *, rng: np.random.Generator

@@ -16,7 +16,7 @@ from scanner import Subject
 from verification.base import Check, Hypothesis, Kind
 from verification.control import Control, control
 from verification.measure import Measure
-from verification.statistics import Estimate, permutation_p
+from verification.statistics import Estimate
 
 SHOWN = 6
 # How often the gate deals the labels out itself, to see whether an analysis that does all draws at
@@ -53,24 +53,7 @@ class ShuffledLabels(Control):
     ) -> Check:
         shuffled = measure.permuted(subject, draws=self.permutations, rng=rng)
         _check_dealing(shuffled, measure.permuted_by_the_gate(subject, draws=DEALT, rng=rng))
-        p = permutation_p(observed.value, shuffled)
-        mean = float(shuffled.mean())
-        low, high = np.quantile(shuffled, [hypothesis.alpha, 1 - hypothesis.alpha])
-        passed = p <= hypothesis.alpha and observed.value - mean >= self.margin
-        return Check(
-            control="shuffled_labels",
-            kind=self.kind,
-            passed=bool(passed),
-            estimate=mean,
-            interval=(float(low), float(high)),
-            margin=self.margin,
-            reason=(
-                f"{np.sum(shuffled >= observed.value)} of {self.permutations} shufflings of the "
-                f"labels among items reach the observed effect (p = {p:.3g}); "
-                f"they lie between {low:.3f} and {high:.3f}"
-            ),
-            kept=observed.value - mean,
-        )
+        return self.outdone(observed, shuffled, hypothesis.alpha, "the labels among items")
 
     def profile(
         self, subject: Subject, measure: Measure, *, rng: np.random.Generator

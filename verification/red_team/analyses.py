@@ -10,6 +10,7 @@ import xarray as xr
 from analyses import Analysis, Quantity
 from analyses.base import labels, read
 from analyses.connectome import Connectome
+from analyses.coupling import Coupling, Pairs
 from analyses.probe import decode, recalls
 from analyses.selectivity import Selectivity, d_prime
 from analyses.splits import Fold, cross_grouped, item_groups
@@ -27,6 +28,7 @@ from verification.red_team.fault import (
     randomness,
 )
 from verification.statistics import stream
+from verification.wired_worlds import wired_world
 from verification.worlds import SITE, world
 
 
@@ -336,6 +338,62 @@ def blind_network(seed: int, broken: bool) -> Outcome:
         expect="less",
         than=0.3,
         controls=NO_NETWORK,
+    )
+
+
+OF_WIRING: dict[str, dict[str, Any]] = {
+    "untrained_twin": {"margin": 0.05},
+    "shuffled_nodes": {"margin": 0.05, "permutations": 199},
+    "split_half": {"margin": 0.05, "splits": 5},
+}
+NO_WIRING: dict[str, dict[str, Any]] = {
+    "planted_wiring": {"margin": 0.1},
+    "split_half": {"margin": 0.0, "splits": 5},
+}
+
+
+@fault("depth", "rejected", "shuffled_nodes: ")
+def heads_of_near_layers(seed: int, broken: bool) -> Outcome:
+    """Heads of near layers are wired, and go together, for no reason but their depth."""
+    if broken:
+        subject = wired_world(randomness(seed, "depth"), by_depth=1.5)
+        # Twins have no depth to speak of: only the dealing of heads tells.
+        subject = replace(subject, twins=wired_world(randomness(seed, "no depth")).twins)
+    else:
+        subject = wired_world(randomness(seed, "depth"), size=0.6)
+    return judged(
+        subject,
+        Coupling(SITE, draws=19),
+        seed=seed,
+        measure="wires.coupling",
+        than=0.0,
+        controls=OF_WIRING,
+    )
+
+
+class BlindCoupling(Coupling):
+    """Holds the wiring of heads against activity of others."""
+
+    def _pairs(self, subject: Subject) -> Pairs:
+        volume = subject.volume
+        order = np.random.default_rng(0).permutation(volume.sizes["parcel"])
+        told = volume[self.site].isel(parcel=order).to_numpy()
+        mixed = volume.assign({self.site: volume[self.site].copy(data=told)})
+        return super()._pairs(subject.replace_volume(mixed))
+
+
+@fault("power", "rejected", "planted_wiring: ")
+def blind_coupling(seed: int, broken: bool) -> Outcome:
+    """That heads do not follow their wiring is claimed by an analysis that could not have seen."""
+    kind = BlindCoupling if broken else Coupling
+    return judged(
+        wired_world(randomness(seed, "blind wires")),
+        kind(SITE, draws=19),
+        seed=seed,
+        measure="wires.coupling",
+        expect="less",
+        than=0.2,
+        controls=NO_WIRING,
     )
 
 
