@@ -320,7 +320,10 @@ KINDS = {
         Kind("rsa.similarity", Rsa(SITE), 0.1, RSA),
         Kind("rsa.partial", Rsa(SITE), 0.1, RSA),
         Kind("abstraction.ahead", Abstraction(SITE), 0.1, RSA),
-        Kind("fingerprint.nearer", Fingerprint(SITE, nodes=20, splits=1), 0.1, NETWORKS, "paired"),
+        Kind(
+            "fingerprint.nearer", Fingerprint(SITE, edges="correlation", nodes=20, splits=1), 0.1,
+            NETWORKS, "paired",
+        ),
         Kind(
             "localiser.response", Localiser(SITE, "category0 - rest", mask=0.1, splits=10), 0.6,
             LOCALISER,

@@ -123,6 +123,21 @@ def test_load_brings_lazy_volumes_into_memory(tmp_path):
         np.testing.assert_array_equal(of(loaded, seed)["resid_post"], volume(0)["resid_post"])
 
 
+def test_of_one_site_stays_what_is_told_of_its_dimensions_and_of_pairs_of_them():
+    bare = SUBJECT.volume.assign(
+        told=(("stimulus", "parcel"), np.zeros((ROWS, 2))), read=(("token",), np.zeros(9))
+    ).assign_coords(
+        wired=(("parcel", "other_parcel"), np.eye(2)),
+        name=("parcel", ["a", "b"]),
+        token_stimulus=("token", np.arange(9)),
+    )
+    kept = SUBJECT.replace_volume(bare).keep("told").volume
+    assert set(kept.data_vars) == {"told"}
+    assert {"wired", "name", "item", "category"} <= set(kept.coords)
+    assert not {"token_stimulus", "resid_post"} & set(kept.variables)
+    assert "wired" not in SUBJECT.replace_volume(bare).keep("resid_post").volume.coords
+
+
 def test_nothing_of_all_this_changes_the_subject_itself():
     before = {seed: volume(0 if seed is None else 100 + seed) for seed in ALL}
     SUBJECT.take(np.array([1])), SUBJECT.at(0), SUBJECT.relabel("item", np.arange(ROWS))

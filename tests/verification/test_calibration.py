@@ -29,11 +29,11 @@ def test_intervals_of_shares_are_those_of_clopper_and_pearson(
 
 @pytest.mark.parametrize("name", sorted(KINDS))
 def test_what_is_false_is_not_supported(name: str) -> None:
-    found = false_findings(KINDS[name], range(9))
-    assert found.supported.hits <= 1  # at one in twenty, two of nine have a probability of 7 %
-    assert sum(rate.of for rate in found.by_world.values()) == 9
+    found = false_findings(KINDS[name], range(6))
+    assert found.supported.hits <= 1  # at one in twenty, two of six have a probability of 3 %
+    assert sum(rate.of for rate in found.by_world.values()) == 6
     # Worlds that something else explains would be believed, if nobody asked the controls.
-    assert found.significant.hits > 1 or KINDS[name].than is not None
+    assert found.significant.hits > 0 or KINDS[name].than is not None
 
 
 def test_without_controls_what_is_false_is_found(monkeypatch) -> None:
