@@ -13,11 +13,10 @@ from typing import ClassVar
 
 import numpy as np
 import xarray as xr
-from scipy.spatial.distance import pdist, squareform
-from sklearn.feature_extraction.text import CountVectorizer
+from scipy.spatial.distance import squareform
 
 from analyses.base import Analysis, AnalysisError, Quantity, labels, of_items, one_value, register
-from analyses.rdm import Distance, alike, model_rdm, prepared
+from analyses.rdm import Distance, alike, by_letters, model_rdm, prepared
 from analyses.rsa import AT_ONCE, item_rdms
 from scanner import Subject
 
@@ -119,7 +118,9 @@ class Abstraction(Analysis):
         found = item_rdms(
             subject, self.site, distance=self.distance, frame_folds=self.frame_folds, rng=rng
         )
-        letters = _by_letters(labels(subject, "item")[found.first])
+        letters = by_letters(labels(subject, "item")[found.first])
+        if np.ptp(letters) == 0:
+            raise AnalysisError("abstraction: every two words have equally many letters in common")
         columns = [of_items(subject, name, found.first, found.which) for name in self.confounds]
         varied = [model_rdm(values) for values in columns if len(np.unique(values)) > 1]
         model = model_rdm(of_items(subject, self.label, found.first, found.which))
@@ -144,20 +145,3 @@ def _partial(wanted: np.ndarray, out: np.ndarray, both: np.ndarray) -> np.ndarra
     wanted, left, out, both = np.broadcast_arrays(wanted, left, out, both)
     root = np.sqrt(np.maximum(left, 0))
     return np.divide(wanted - out * both, root, out=np.full(root.shape, np.nan), where=root > 1e-9)
-
-
-def _by_letters(words: np.ndarray) -> np.ndarray:
-    """Share of the pairs of letters of two words that one of them does not have: pair.
-
-    Raises
-    ------
-    AnalysisError
-        If it is the same for every two.
-    """
-    pairs = CountVectorizer(analyzer="char_wb", ngram_range=(2, 2)).build_analyzer()
-    of_words = [set(pairs(word)) for word in words]
-    has = np.array([[pair in one for pair in sorted(set().union(*of_words))] for one in of_words])
-    found = pdist(has, "jaccard")
-    if np.ptp(found) == 0:
-        raise AnalysisError("abstraction: every two words have equally many letters in common")
-    return found

@@ -86,6 +86,11 @@ class Analysis(ABC):
         """How many subjects it is given at once; None for all of a protocol."""
         return 1
 
+    @property
+    def dealt(self) -> tuple[str, ...]:
+        """The columns that permutations deal out among the items, together."""
+        return (label_of(self),)
+
     def sides(self, names: np.ndarray) -> np.ndarray:
         """What each category is told apart as, from 0; negative where it plays no part."""
         return np.arange(len(names))
@@ -147,7 +152,7 @@ class Analysis(ABC):
         xarray.DataArray
             (draw, layer), with the attribute ``chance``.
         """
-        dealings = (dealt(subject, label_of(self), shuffles).together for _ in range(draws))
+        dealings = (dealt(subject, shuffles, *self.dealt).together for _ in range(draws))
         worlds = [self.measured(*group, variable=variable, rng=deepcopy(rng)) for group in dealings]
         return xr.concat(worlds, "draw", combine_attrs="override")
 
@@ -164,10 +169,13 @@ def label_of(analysis: Analysis) -> str:
     return getattr(analysis, "label", "category")
 
 
-def dealt(subject: Subject, label: str, rng: np.random.Generator) -> Subject:
-    """The subject with its labels dealt out anew: each item keeps one label, of another item."""
+def dealt(subject: Subject, rng: np.random.Generator, *columns: str) -> Subject:
+    """The subject with labels dealt out anew: each item keeps one of each, all of another item."""
     items, first, which = np.unique(labels(subject, "item"), return_index=True, return_inverse=True)
-    return subject.relabel(label, rng.permutation(labels(subject, label)[first])[which])
+    order = rng.permutation(len(items))
+    for column in columns:
+        subject = subject.relabel(column, labels(subject, column)[first][order][which])
+    return subject
 
 
 def register(analysis: Registered) -> Registered:

@@ -72,7 +72,7 @@ class ControlTask(Analysis):
                 f"{self.frame_folds} groups"
             ) from None
         folds = folds_of(group)
-        worlds = [subject, *(dealt(subject, self.label, rng) for _ in range(self.tasks))]
+        worlds = [subject, *(dealt(subject, rng, self.label) for _ in range(self.tasks))]
         labellings = [read(world, self.site, self.label)[1] for world in worlds]
         accuracy = np.array(
             [

@@ -8,7 +8,9 @@ come from one Gram matrix, so that a gate can ask for thousands.
 from typing import Literal, get_args
 
 import numpy as np
+from scipy.spatial.distance import pdist
 from scipy.stats import rankdata
+from sklearn.feature_extraction.text import CountVectorizer
 
 Distance = Literal["crossnobis", "euclidean", "correlation"]
 Comparison = Literal["corr", "spearman", "rho-a"]
@@ -93,6 +95,25 @@ def model_rdm(values: np.ndarray) -> np.ndarray:
     return (values[..., one] != values[..., other]).astype(float)
 
 
+def by_letters(words: np.ndarray) -> np.ndarray:
+    """Share of the pairs of letters of two words that one of them does not have (Jaccard 1912).
+
+    Parameters
+    ----------
+    words : numpy.ndarray
+        item, text.
+
+    Returns
+    -------
+    numpy.ndarray
+        pair.
+    """
+    pairs = CountVectorizer(analyzer="char_wb", ngram_range=(2, 2)).build_analyzer()
+    of_words = [set(pairs(word)) for word in words]
+    has = np.array([[pair in one for pair in sorted(set().union(*of_words))] for one in of_words])
+    return pdist(has, "jaccard")
+
+
 def compared(
     rdms: np.ndarray,
     models: np.ndarray,
@@ -135,8 +156,7 @@ def alike(
 ) -> np.ndarray:
     """`compared`, of what is `prepared` already."""
     if known is not None and len(known):
-        basis = np.linalg.qr(known.T)[0]
-        left, right = (_without(some, basis) for some in (left, right))
+        left, right = (beyond(some, known) for some in (left, right))
     elif comparison == "rho-a":
         pairs = left.shape[1]
         rho = 12 * (left @ right.T) / (pairs**3 - pairs)
@@ -145,9 +165,10 @@ def alike(
     return np.divide(left @ right.T, sizes, out=np.full(sizes.shape, np.nan), where=sizes > 0)
 
 
-def _without(rdms: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """What is left when what is known (pair x direction, orthonormal) is taken out."""
-    left = rdms - (rdms @ known) @ known.T
+def beyond(rdms: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """What is left of RDMs when what models predict of them is taken out; all `prepared`."""
+    basis = np.linalg.qr(known.T)[0]
+    left = rdms - (rdms @ basis) @ basis.T
     # An RDM that the confounds explain wholly leaves rounding.
     small = np.linalg.norm(left, axis=1) <= 1e-9 * np.linalg.norm(rdms, axis=1)
     return np.where(small[:, None], 0.0, left)

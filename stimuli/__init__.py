@@ -1,7 +1,7 @@
 """Stimulus sets: tables of texts with a marked target, one row a stimulus.
 
-`load` reads a shipped set by name (`concepts`, `language`) or a table of the user's own. Nothing
-here knows of models: what depends on a tokenizer is added by the scanner when it records.
+`load` reads a shipped set by name (`concepts`, `medical/drugs`) or a table of the user's own.
+Nothing here knows of models: what depends on a tokenizer is added by the scanner when it records.
 """
 
 from stimuli.stimulus_set import StimulusError, StimulusSet, load, shipped

@@ -114,7 +114,7 @@ class StimulusSet:
 
 def shipped() -> list[str]:
     """Names of the sets that come with the suite: the folders here that hold a card."""
-    return sorted(card.parent.name for card in _HERE.glob("*/card.md"))
+    return sorted(card.parent.relative_to(_HERE).as_posix() for card in _HERE.glob("**/card.md"))
 
 
 def load(source: str, *, relative_to: Path | None = None) -> StimulusSet:
@@ -159,8 +159,13 @@ def _crossed(folder: Path) -> pd.DataFrame:
     ]
     table["target_start"] = start
     table["target_end"] = start + table["item"].str.len()
-    pairs = [column for column in PAIR if column in table]
-    return table[["text", *SPAN, "item", "frame", "category", "zipf", *pairs]]
+    # Tokens are counted anew by whoever records.
+    first = ["text", *SPAN, "item", "frame", "category", "zipf"]
+    left_out = ("template", *first)
+    rest = [
+        name for name in table if name not in left_out and not str(name).startswith("n_tokens_")
+    ]
+    return table[[*first, *rest]]
 
 
 def _read(path: Path) -> pd.DataFrame:

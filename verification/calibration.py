@@ -25,6 +25,7 @@ from analyses.bus import Bus
 from analyses.connectome import Connectome
 from analyses.coupling import Coupling
 from analyses.fingerprint import Fingerprint
+from analyses.groupings import Groupings
 from analyses.lesion import Lesion
 from analyses.localiser import Localiser
 from analyses.matching import Matching
@@ -320,6 +321,8 @@ KINDS = {
         Kind("rsa.similarity", Rsa(SITE), 0.1, RSA),
         Kind("rsa.partial", Rsa(SITE), 0.1, RSA),
         Kind("abstraction.ahead", Abstraction(SITE), 0.1, RSA),
+        Kind("groupings.by_label", Groupings(SITE, "group"), 0.1, RSA),
+        Kind("groupings.rather", Groupings(SITE, "group"), 0.1, RSA),
         Kind(
             "fingerprint.nearer", Fingerprint(SITE, edges="correlation", nodes=20, splits=1), 0.1,
             NETWORKS, "paired",

@@ -90,6 +90,8 @@ def world(
         "item": np.array(words)[item],
         "frame": np.array([f"frame{f}" for f in frame]),
         "category": np.array([f"category{c}" for c in category]),
+        # Crossed with the categories, and coded nowhere.
+        "group": np.array([f"group{one}" for one in item % 3]),
         "n_chars": surface["length"][item],
         "n_tokens": rng.integers(1, 3, n)[item],
         "zipf": surface["frequency"][item],

@@ -46,6 +46,12 @@ READING = {
     "root is the most that any model can reach.",
     "ahead": "How much more distances go with what words mean, whatever their letters, than with "
     "their letters, whatever they mean: rank correlations, one less the other.",
+    "by_label": "How often two items that the label alone puts together are nearer than two that "
+    "neither grouping does.",
+    "by_rival": "How often two items that the other grouping alone puts together are nearer than "
+    "two that neither does.",
+    "rather": "How much more often items are nearer for the label alone than for the other "
+    "grouping alone; above 0 they lie by the label rather.",
     "meaning": "The partial rank correlation of the distances of words with what they mean, their "
     "letters taken out.",
     "spelling": "The partial rank correlation of the distances of words with the letters that they "
@@ -295,6 +301,9 @@ TITLES = {
     "identified": "categories told by their network",
     "networks_apart": "networks of categories",
     "ahead": "meaning ahead of spelling",
+    "by_label": "together by the label",
+    "by_rival": "together by the other grouping",
+    "rather": "by the label rather",
     "meaning": "distances by meaning",
     "spelling": "distances by spelling",
     "auc": "area under the curve",

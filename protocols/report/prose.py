@@ -150,6 +150,17 @@ def _abstraction(name: str, settings: Mapping[str, Any]) -> str:
     )
 
 
+def _groupings(name: str, settings: Mapping[str, Any]) -> str:
+    confounds = listed(["letters", *(plain(one) for one in settings["confounds"])])
+    return (
+        f"Two groupings of the items, by {settings['label']} and by {settings['rival']}, were held "
+        f"against each other at each layer of {settings['site']} (analysis '{name}'): how often a "
+        "pair of items that one of them alone puts together is nearer than a pair that neither "
+        f"does, by ranks of distances ({settings['distance']}, {settings['frame_folds']} groups of "
+        f"frames; Walther et al. 2016) from which what {confounds} predict was taken out."
+    )
+
+
 def _layers_of(settings: Mapping[str, Any]) -> str:
     return "every layer of two subjects" if settings["across"] else "every two layers"
 
@@ -693,6 +704,7 @@ _PROSE = {
     "localiser": _localiser,
     "topography": _topography,
     "abstraction": _abstraction,
+    "groupings": _groupings,
     "fingerprint": _fingerprint,
     "rsa": _rsa,
     "rsa_models": _rsa_models,

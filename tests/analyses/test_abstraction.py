@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from analyses.abstraction import Abstraction, _by_letters
+from analyses.abstraction import Abstraction
 from analyses.base import AnalysisError
 from analyses.rdm import prepared
 from scanner import Subject
@@ -87,8 +87,12 @@ def test_labels_dealt_out_leave_what_spelling_has() -> None:
 
 
 def test_words_without_letters_in_common_are_refused() -> None:
+    subject = speaking(np.array([0.5]), np.array([0.5]))
+    of_item = subject.volume["item"].to_numpy()
+    letters = dict(zip(np.unique(of_item), "abcdefghijklmnopqrstuvwxyz012345", strict=True))
+    apart = subject.relabel("item", np.array([letters[one] for one in of_item]))
     with pytest.raises(AnalysisError, match="equally many letters in common"):
-        _by_letters(np.array(["ab", "cd", "ef"]))
+        ANALYSIS(apart, rng=np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("slope", [1.0, 2.0, 4.0])

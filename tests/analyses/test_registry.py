@@ -39,6 +39,7 @@ SETTINGS = {
     "features": {"layers": (0, 1)},
     "stitching": {"layers": (0, 1), "donor": "another"},
     "lesion": {"category": "category0"},
+    "groupings": {"rival": "group"},
 }
 # Analyses that act and have measures.
 ACTING = (

@@ -122,7 +122,7 @@ def test_a_relative_path_starts_from_the_folder_that_is_given(tmp_path):
 
 
 def test_the_shipped_set_is_every_word_in_every_frame():
-    assert shipped() == ["agreement", "concepts", "language"]
+    assert shipped() == ["agreement", "concepts", "language", "medical/drugs"]
     concepts = load("concepts")
     assert len(concepts) == 2400
     table = concepts.table

@@ -227,7 +227,7 @@ def test_shuffled_labels_stops_a_circular_analysis_that_dull_twins_let_pass() ->
 def test_shuffling_keeps_items_whole_and_labels_as_frequent_as_they_were() -> None:
     subject = clean()
     before = subject.volume["category"].to_numpy()
-    mixed = dealt(subject, "category", np.random.default_rng(0)).volume
+    mixed = dealt(subject, np.random.default_rng(0), "category").volume
     after, item = mixed["category"].to_numpy(), mixed["item"].to_numpy()
     assert all(len(set(after[item == name])) == 1 for name in np.unique(item))
     assert_array_equal(np.sort(after), np.sort(before))

@@ -1,0 +1,1 @@
+"""Stimuli of medicine: words, not advice, and of no patient."""
