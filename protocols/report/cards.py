@@ -171,7 +171,8 @@ def _caption(
             f"Diamond: the judged estimate with its {percent(level)} interval from the gate; "
             "only it decides."
         )
-    words += [_world_words(name, len(values)) for name, values in worlds(evidence).items()]
+    paired = hypothesis.beside is not None
+    words += [_world_words(name, len(values), paired) for name, values in worlds(evidence).items()]
     words.append("Tinted: too small to matter, from the reference to the smallest effect.")
     low, high = verdict["interval"]
     if low is not None and (low < quantity.least or high > quantity.greatest):
@@ -184,9 +185,10 @@ def _caption(
     return " ".join(words)
 
 
-def _world_words(name: str, draws: int) -> str:
+def _world_words(name: str, draws: int, paired: bool) -> str:
+    pairs, twins = counted(draws, "pair"), counted(draws, "untrained twin")
     words = {
-        "untrained_twin": f"Thin lines: {counted(draws, 'untrained twin')}.",
+        "untrained_twin": f"Thin lines: {f'{pairs} with an untrained twin' if paired else twins}.",
         "shuffled_labels": f"Grey: {counted(draws, 'shuffling')} of the labels among items, and "
         "their range.",
         "surface_only": "Dashed: the same analysis on the surface of the words, by "

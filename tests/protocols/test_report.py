@@ -14,6 +14,7 @@ import pytest
 import xarray as xr
 
 from protocols.report import figures, methods, render, words
+from protocols.report.cards import _world_words
 from protocols.report.page import _eta_squared
 from protocols.schema import ScanSpec, Study, load_study
 from scanner.volume import PROVENANCE
@@ -410,6 +411,11 @@ def test_several_subjects_are_all_shown(tmp_path: Path) -> None:
     assert "tokens of tiny" in text and "tokens of other" in text
     assert "digest-of-other.twin1" in text
     assert "Subject other" in section(page, "supported")
+
+
+def test_twins_of_two_models_are_pairs() -> None:
+    assert _world_words("untrained_twin", 6, True) == "Thin lines: 6 pairs with an untrained twin."
+    assert _world_words("untrained_twin", 2, False) == "Thin lines: 2 untrained twins."
 
 
 def test_descriptive_part_says_that_it_was_not_judged(parts: Parts) -> None:
