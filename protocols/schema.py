@@ -81,9 +81,13 @@ class SubjectSpec(_Part):
 
 
 class StimuliSpec(_Part):
-    """A shipped set or a table, and how much of it."""
+    """A shipped set or a table, and how much of it: some values of columns, items, frames."""
 
     set: Annotated[str, StringConstraints(min_length=1)]
+    only: Annotated[
+        dict[str, Annotated[list[str | int | float | bool], Field(min_length=1)]] | None,
+        Field(exclude_if=lambda only: only is None),
+    ] = None
     items: Annotated[int, Field(ge=1)] | None = None
     frames: Annotated[int, Field(ge=1)] | None = None
 
@@ -316,7 +320,8 @@ def load_study(path: Path, *, stimuli: StimulusSet | None = None) -> Study:
     if stimuli is None:
         try:
             whole = load(protocol.stimuli.set, relative_to=path.parent)
-            stimuli = whole.part(items=protocol.stimuli.items, frames=protocol.stimuli.frames)
+            asked = protocol.stimuli
+            stimuli = whole.part(only=asked.only, items=asked.items, frames=asked.frames)
         except StimulusError as error:
             raise source.error(("stimuli",), str(error)) from None
     _check_columns(source, protocol, analyses, [*map(str, stimuli.table.columns), *TOKEN_LABELS])

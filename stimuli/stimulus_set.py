@@ -11,6 +11,7 @@ One row of the shipped set ``concepts``::
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,9 @@ SPAN = ("target_start", "target_end")
 # Of pairs of texts: what stands in the place of the target in the other one, and what is right
 # after the one and the other.
 PAIR = ("corrupt", "answer", "foil")
+# Values of a column that an error names.
+SHOWN = 12
+Cell = str | int | float | bool
 _HERE = Path(__file__).parent
 
 
@@ -70,7 +74,13 @@ class StimulusSet:
                 table[name] = cells[name]
         return cls(path.stem, table)
 
-    def part(self, *, items: int | None = None, frames: int | None = None) -> "StimulusSet":
+    def part(
+        self,
+        *,
+        only: Mapping[str, Sequence[Cell]] | None = None,
+        items: int | None = None,
+        frames: int | None = None,
+    ) -> "StimulusSet":
         """A stratified part: the same number of items from each category, in the first frames.
 
         The items of a category are taken at even steps along their word frequency, so that a part
@@ -78,6 +88,8 @@ class StimulusSet:
 
         Parameters
         ----------
+        only : mapping of str to sequence, optional
+            Columns, and which of their values are kept; before anything is counted.
         items : int, optional
             Items per category; all of them by default.
         frames : int, optional
@@ -86,9 +98,12 @@ class StimulusSet:
         Raises
         ------
         StimulusError
-            If a category has fewer items, or the set fewer frames, than asked for.
+            If a category has fewer items, or the set fewer frames, than asked for, or a column or a
+            value is not there.
         """
         table = self.table
+        for column, values in (only or {}).items():
+            table = self._with(table, column, values)
         if frames is not None:
             known = list(dict.fromkeys(table["frame"]))
             if frames > len(known):
@@ -110,6 +125,24 @@ class StimulusSet:
                 chosen += list(ranked[steps.astype(int)])
             table = table[table["item"].isin(chosen)]
         return StimulusSet(self.name, table.reset_index(drop=True))
+
+    def _with(self, table: pd.DataFrame, column: str, values: Sequence[Cell]) -> pd.DataFrame:
+        """The rows that have one of the values in a column."""
+        if column not in table:
+            raise StimulusError(
+                f"stimuli '{self.name}': only: no column '{column}'; "
+                f"there is {', '.join(map(str, table.columns))}"
+            )
+        cells = table[column].astype(str)
+        for value in map(str, values):
+            if value not in set(cells):
+                known = list(dict.fromkeys(cells))
+                shown = ", ".join(known[:SHOWN]) + (", ..." if len(known) > SHOWN else "")
+                raise StimulusError(
+                    f"stimuli '{self.name}': only: '{column}' is nowhere '{value}' in what is "
+                    f"left; it is {shown}"
+                )
+        return table[cells.isin([str(value) for value in values])]
 
 
 def shipped() -> list[str]:

@@ -175,7 +175,7 @@ def _stimuli(study: Study, volumes: Mapping[str, xr.Dataset]) -> str:
     table, spec, scan = study.stimuli.table, study.protocol.stimuli, study.protocol.scan
     part = (
         ", a stratified part of the set"
-        if spec.items is not None or spec.frames is not None
+        if (spec.only, spec.items, spec.frames) != (None, None, None)
         else ""
     )
     sentences = [

@@ -198,9 +198,12 @@ def stimuli(study: Study, summary: Mapping[str, Any], volumes: Mapping[str, xr.D
 def _part(study: Study) -> str:
     """That only a part of the set was read, and of how much."""
     spec = study.protocol.stimuli
-    if spec.items is None and spec.frames is None:
+    if (spec.only, spec.items, spec.frames) == (None, None, None):
         return " The whole set was read."
-    asked = []
+    asked = [
+        f"only {words.plain(column)} {words.listed([str(one) for one in values])}"
+        for column, values in (spec.only or {}).items()
+    ]
     if spec.items is not None:
         asked.append(f"{spec.items} items a category, at even steps along word frequency")
     if spec.frames is not None:

@@ -163,6 +163,12 @@ def test_a_contrast_is_of_categories_that_the_stimuli_have(tmp_path: Path) -> No
             "line 3: stimuli: .*neither a shipped set .agreement, concepts",
         ),
         ("items: 4", "items: 4000", "line 3: .*items: 4000 asked for, category '.*' has 24"),
+        (
+            "items: 4",
+            "only: {category: [tool]}",
+            "line 3: .*only: 'category' is nowhere 'tool' in what is left; it is animals",
+        ),
+        ("items: 4", "only: {category: []}", "line 3: stimuli.only.category: expected"),
         ("study: small", "study: Small Study", "line 1: study: expected"),
         ("study: small\n", "", "key 'study' is needed"),
     ],

@@ -206,7 +206,7 @@ def test_a_carriage_return_is_refused_since_it_would_end_a_row_of_csv(tmp_path):
 @pytest.mark.parametrize("source", ["concept", "table.txt", "table"])
 def test_an_unknown_set_is_refused_with_those_that_are_known(source):
     with refused(
-        f"'{source}' is neither a shipped set .agreement, concepts, language. "
+        f"'{source}' is neither a shipped set .agreement, concepts, language, medical/drugs. "
         "nor a path that ends in"
     ):
         load(source)
@@ -301,6 +301,27 @@ def test_more_items_or_frames_than_there_are_is_an_error_that_says_how_many(conc
         concepts.part(items=25)
     with refused("stimuli 'concepts': frames: 11 asked for, the set has 10"):
         concepts.part(frames=11)
+
+
+def test_only_some_values_of_columns_are_kept_before_anything_is_counted(concepts):
+    some = concepts.part(only={"category": ["tools", "food"], "frame": ["rhyme"]}, items=3)
+    assert set(some.table["category"]) == {"tools", "food"}
+    assert set(some.table["frame"]) == {"rhyme"}
+    assert len(some) == 6
+    by_number = concepts.part(only={"n_chars": [3]})
+    assert len(by_number) and set(by_number.table["n_chars"]) == {3}
+    assert concepts.part(only={}).table.equals(concepts.table)
+
+
+def test_a_column_or_a_value_that_is_not_there_is_named_with_those_that_are(concepts):
+    with refused("stimuli 'concepts': only: no column 'colour'; there is text,"):
+        concepts.part(only={"colour": ["red"]})
+    with refused("only: 'category' is nowhere 'tool' in what is left; it is animals,"):
+        concepts.part(only={"category": ["tool"]})
+    with refused("only: 'frame' is nowhere 'rhyme' in what is left; it is crossword"):
+        concepts.part(only={"category": ["tools"], "n_chars": [5]}).part(
+            only={"frame": ["crossword"]}
+        ).part(only={"frame": ["rhyme"]})
 
 
 # --- digests ---------------------------------------------------------------------------------
