@@ -181,8 +181,12 @@ def load(source: str, *, relative_to: Path | None = None) -> StimulusSet:
 
 
 def _crossed(folder: Path) -> pd.DataFrame:
-    """Every word in every frame, frame by frame."""
-    words = pd.read_csv(folder / "words.csv", keep_default_na=False)
+    """Every word in every frame, frame by frame.
+
+    Where frames have the categories, a word in frames of two of them is two items: the number of a
+    page is no age.
+    """
+    words = pd.read_csv(folder / "words.csv", keep_default_na=False, dtype={"item": str})
     frames = pd.read_csv(folder / "frames.csv", keep_default_na=False)
     table = frames.rename(columns={"text": "template"}).merge(words, how="cross")
     start = table["template"].str.index("{item}")
@@ -192,6 +196,8 @@ def _crossed(folder: Path) -> pd.DataFrame:
     ]
     table["target_start"] = start
     table["target_end"] = start + table["item"].str.len()
+    if "category" in frames:
+        table["item"] = table["category"] + " " + table["item"]
     # Tokens are counted anew by whoever records.
     first = ["text", *SPAN, "item", "frame", "category", "zipf"]
     left_out = ("template", *first)

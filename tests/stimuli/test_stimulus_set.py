@@ -122,7 +122,7 @@ def test_a_relative_path_starts_from_the_folder_that_is_given(tmp_path):
 
 
 def test_the_shipped_set_is_every_word_in_every_frame():
-    assert shipped() == ["agreement", "concepts", "language", "medical/drugs"]
+    assert shipped() == ["agreement", "concepts", "language", "medical/ages", "medical/drugs"]
     concepts = load("concepts")
     assert len(concepts) == 2400
     table = concepts.table
@@ -206,8 +206,8 @@ def test_a_carriage_return_is_refused_since_it_would_end_a_row_of_csv(tmp_path):
 @pytest.mark.parametrize("source", ["concept", "table.txt", "table"])
 def test_an_unknown_set_is_refused_with_those_that_are_known(source):
     with refused(
-        f"'{source}' is neither a shipped set .agreement, concepts, language, medical/drugs. "
-        "nor a path that ends in"
+        f"'{source}' is neither a shipped set .agreement, concepts, language, medical/ages, "
+        "medical/drugs. nor a path that ends in"
     ):
         load(source)
 
