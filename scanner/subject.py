@@ -102,13 +102,10 @@ def _only(volume: xr.Dataset, site: str) -> xr.Dataset:
     """One kind of site, and what is told of stimuli and of its dimensions."""
     volume = volume.drop_vars([kind for kind in volume.data_vars if kind != site])
     about = {"stimulus", *volume[site].dims} if site in volume else set(volume.dims)
-    own = about - {"stimulus", "layer"}  # pairs of what it is of are told of it, too
+    # Pairs of what it is of are told of it, too.
+    about |= {f"other_{dim}" for dim in about}
     return volume.drop_vars(
-        [
-            name
-            for name, values in volume.coords.items()
-            if not set(values.dims) <= about and not set(values.dims) & own
-        ]
+        [name for name, values in volume.coords.items() if not set(values.dims) <= about]
     )
 
 

@@ -129,12 +129,13 @@ def test_of_one_site_stays_what_is_told_of_its_dimensions_and_of_pairs_of_them()
     ).assign_coords(
         wired=(("parcel", "other_parcel"), np.eye(2)),
         name=("parcel", ["a", "b"]),
+        directions=(("parcel", "unit"), np.eye(2)),
         token_stimulus=("token", np.arange(9)),
     )
     kept = SUBJECT.replace_volume(bare).keep("told").volume
     assert set(kept.data_vars) == {"told"}
     assert {"wired", "name", "item", "category"} <= set(kept.coords)
-    assert not {"token_stimulus", "resid_post"} & set(kept.variables)
+    assert not {"token_stimulus", "resid_post", "directions"} & set(kept.variables)
     assert "wired" not in SUBJECT.replace_volume(bare).keep("resid_post").volume.coords
 
 
