@@ -15,6 +15,8 @@ from verification.base import Check, Hypothesis, Kind
 from verification.measure import Measure
 from verification.statistics import Estimate, permutation_p
 
+# Permutations that a figure shows.
+SHOWN = 6
 # What analyses do, and what a claim about it is held against.
 READS: dict[Asks, str] = {
     "labels": "tell labels apart",
@@ -192,6 +194,55 @@ class Control(ABC):
             ),
             kept=float(median),
         )
+
+
+@dataclass(frozen=True)
+class ShuffledControl(Control):
+    """A permutation test: what a claim needs to belong together is dealt out anew, many times.
+
+    Attributes
+    ----------
+    margin : float
+        How far the effect must lie above the mean of the permutations.
+    permutations : int
+    """
+
+    kind: ClassVar[Kind] = "null"
+    decided_by_p: ClassVar[bool] = True
+    shuffles: ClassVar[str]  # what is dealt out, in words
+    margin: float = 0.0
+    permutations: int = 199
+
+    @abstractmethod
+    def shuffled(self, subject: Subject, rng: np.random.Generator) -> Subject:
+        """The subject after one dealing.
+
+        Raises
+        ------
+        AnalysisError
+            If the subject has nothing of the kind.
+        """
+
+    def __call__(
+        self,
+        subject: Subject,
+        measure: Measure,
+        observed: Estimate,
+        hypothesis: Hypothesis,
+        *,
+        rng: np.random.Generator,
+    ) -> Check:
+        subject = measure.at_its_layer(subject).without_twins()
+        draws = range(self.permutations)
+        effects = np.array([measure.effect(self.shuffled(subject, rng)) for _ in draws])
+        return self.outdone(observed, effects, hypothesis.alpha, self.shuffles)
+
+    def profile(
+        self, subject: Subject, measure: Measure, *, rng: np.random.Generator
+    ) -> xr.DataArray | None:
+        subject = subject.without_twins()
+        profiles = [measure.profile(self.shuffled(subject, rng)) for _ in range(SHOWN)]
+        return xr.concat(profiles, "draw", combine_attrs="override")
 
 
 class PlantedControl(Control):

@@ -204,6 +204,8 @@ def _world_words(name: str, draws: int, paired: bool) -> str:
         "predicts of them.",
         "planted_likeness": "Dashed: a model that has been made like the other.",
         "planted_modules": "Dashed: a model with modules planted in every layer.",
+        "shuffled_nodes": f"Grey: {counted(draws, 'shuffling')} of the wiring among the heads of "
+        "each layer, and their range.",
         "planted_wiring": "Dashed: a model whose heads follow their wiring.",
         "planted_units": "Dashed: a model with selective units planted in every layer.",
     }

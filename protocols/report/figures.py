@@ -72,6 +72,7 @@ LOOKS = {
     "planted_units": Look("#a6487f", "dash", 1.8, "planted units"),
     "rotated_units": Look("#00857c", "dot", 1.6, "units rotated"),
     "planted_modules": Look("#a6487f", "dash", 1.8, "planted modules"),
+    "shuffled_nodes": Look("#8b959c", "solid", 0.8, "shuffled heads"),
     "planted_wiring": Look("#a6487f", "dash", 1.8, "planted along wires"),
     "shuffled_items": Look("#8b959c", "solid", 0.8, "shuffled items"),
     "beyond_surface": Look("#007a5a", "dash", 1.8, "beyond the surface"),
@@ -713,7 +714,7 @@ def _world(figure: go.Figure, name: str, layers: list[int], values: np.ndarray) 
     words = look.words or plain(name)
     if len(values) > 1:
         words = f"{words} ({len(values)})"
-    if name == "shuffled_labels":
+    if name.startswith("shuffled_"):
         figure.add_scatter(
             x=[*layers, *layers[::-1]],
             y=[_json_number(v) for v in (*values.max(0), *values.min(0)[::-1])],

@@ -14,11 +14,10 @@ from analyses import AnalysisError
 from analyses.base import Asks
 from scanner import Subject
 from verification.base import Check, Hypothesis, Kind
-from verification.control import Control, control
+from verification.control import SHOWN, Control, control
 from verification.measure import Measure
 from verification.statistics import Estimate
 
-SHOWN = 6
 # How often the gate deals the labels out itself, to see whether an analysis that does all draws at
 # once does it by items; and how many standard errors the two may differ.
 DEALT, APART = 5, 5.0
