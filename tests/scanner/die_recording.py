@@ -3,9 +3,10 @@
 ``python die_recording.py MODEL STIMULI ROOT DEATHS`` records into ``ROOT/whole`` undisturbed; then
 into folders of their own, in each of which it is killed (SIGKILL) up to `LIVES` times before it may
 end, until it has died DEATHS times. Half of the folders see deaths at moments of the clock; half
-just before a file is opened for writing, cut, renamed or removed, the last of these among them. All
-are drawn by one seed. Of the many small files that a recording begins with, one in `FEW` counts. It
-prints one JSON object for each folder:
+just before a file is opened for writing, cut, renamed or removed, the last of these among them, and
+one is killed when half of the batches stand in the journal. All others are drawn by one seed. Of
+the many small files that a recording begins with, one in `FEW` counts. It prints one JSON object
+for each folder:
 
     {"folder": "0", "batches": 9, "lives": [
         {"died": true, "journal": [0, 1], "noted": [0], "renamed": false, "passes": [0, 1, 2]}, …]}
@@ -33,6 +34,7 @@ from scanner.provenance import code_version, environment
 from stimuli import load
 
 FEW = 20
+HALF, HALFWAY = 6, -1
 LIVES = 2
 WRITES = os.O_WRONLY | os.O_RDWR
 SITES = ("resid_pre", "resid_post")
@@ -74,7 +76,10 @@ def loaded_once(model: str) -> Model:
 
 
 def watch_changes(root: Path, die_at: int | None) -> list[str]:
-    """Count the changes below `root`, and die before the one with that number."""
+    """Count the changes below `root`, and die before the one with that number.
+
+    Of `HALFWAY`, it is the change of a journal that names half of the batches.
+    """
     seen: list[str] = []
     begun = 0
 
@@ -90,7 +95,8 @@ def watch_changes(root: Path, die_at: int | None) -> list[str]:
             begun += 1
             if begun % FEW:
                 return
-        if len(seen) == die_at:
+        halfway = die_at == HALFWAY and path.endswith("/journal") and len(lines(Path(path))) >= HALF
+        if len(seen) == die_at or halfway:
             os.kill(os.getpid(), signal.SIGKILL)
         seen.append(path)
 
@@ -108,7 +114,8 @@ def live(
 ) -> int:
     """Record in a process of its own; its exit status, negative where a signal ended it.
 
-    It is killed before the change with that number, or when so many seconds have passed.
+    It is killed before the change with that number, halfway if that is `HALFWAY`, or when so many
+    seconds have passed.
     """
     if sys.platform != "linux":  # frameworks of macOS do not survive a fork; imports take seconds
         called = [sys.executable, __file__, model, table, str(folder), "once", str(changes)]
@@ -170,7 +177,8 @@ def main() -> None:
                 seconds = draw.uniform(0, duration) if lives or number > 1 else 0.0
             elif len(lives) < LIVES:
                 # The last changes of all are each a step of their own.
-                at = draw.randrange(changes) if lives or number > 8 else changes - 1 - number // 2
+                at = draw.randrange(changes) if lives or number > 8 else changes - number // 2
+                at = HALFWAY if not (lives or number) else at
             folder.with_suffix(".passes").unlink(missing_ok=True)
             status = live(folder, model, table, changes=at, seconds=seconds)
             assert status in (0, -signal.SIGKILL), status
