@@ -108,10 +108,8 @@ def by_letters(words: np.ndarray) -> np.ndarray:
     numpy.ndarray
         pair.
     """
-    pairs = CountVectorizer(analyzer="char_wb", ngram_range=(2, 2)).build_analyzer()
-    of_words = [set(pairs(word)) for word in words]
-    has = np.array([[pair in one for pair in sorted(set().union(*of_words))] for one in of_words])
-    return pdist(has, "jaccard")
+    pairs = CountVectorizer(analyzer="char_wb", ngram_range=(2, 2)).fit(words)
+    return pdist(pairs.transform(words).toarray() > 0, "jaccard")
 
 
 def compared(

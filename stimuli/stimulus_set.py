@@ -133,16 +133,16 @@ class StimulusSet:
                 f"stimuli '{self.name}': only: no column '{column}'; "
                 f"there is {', '.join(map(str, table.columns))}"
             )
-        cells = table[column].astype(str)
-        for value in map(str, values):
-            if value not in set(cells):
-                known = list(dict.fromkeys(cells))
+        cells, wanted = table[column].astype(str), [str(value) for value in values]
+        known = list(dict.fromkeys(cells))
+        for value in wanted:
+            if value not in known:
                 shown = ", ".join(known[:SHOWN]) + (", ..." if len(known) > SHOWN else "")
                 raise StimulusError(
                     f"stimuli '{self.name}': only: '{column}' is nowhere '{value}' in what is "
                     f"left; it is {shown}"
                 )
-        return table[cells.isin([str(value) for value in values])]
+        return table[cells.isin(wanted)]
 
 
 def shipped() -> list[str]:

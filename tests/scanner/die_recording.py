@@ -175,10 +175,11 @@ def main() -> None:
             if len(lives) < LIVES and number % 2:
                 # The first of these at once, so that one dies before anything is there.
                 seconds = draw.uniform(0, duration) if lives or number > 1 else 0.0
+            elif len(lives) < LIVES and (lives or number > 8):
+                at = draw.randrange(changes)
             elif len(lives) < LIVES:
                 # The last changes of all are each a step of their own.
-                at = draw.randrange(changes) if lives or number > 8 else changes - number // 2
-                at = HALFWAY if not (lives or number) else at
+                at = changes - number // 2 if number else HALFWAY
             folder.with_suffix(".passes").unlink(missing_ok=True)
             status = live(folder, model, table, changes=at, seconds=seconds)
             assert status in (0, -signal.SIGKILL), status
