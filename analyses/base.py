@@ -20,7 +20,7 @@ from scanner import Subject, volume
 # What dimensions of results are called, beside those of volumes.
 DIMENSIONS = (
     *volume.DIMENSIONS, *volume.EFFECTS,
-    "category", "other_category", "other_layer", "item", "draw", "mask",
+    "category", "other_category", "other_layer", "item", "lens", "mask",
     "distance", "removed", "model", "depth", "penalty", "axis", "contrast", "arm",
     "harmed", "patch", "chosen", "density", "reference", "against", "node", "other_node",
     "subject", "other_subject", "untrained", "role",

@@ -193,7 +193,7 @@ class Saliency(Acting):
         if chosen.all() or not chosen.any():
             raise AnalysisError(f"{subject.name}: '{self.category}' cannot be held against others")
         sizes = _logarithms(volume, self.summary)
-        left = sizes - _explained(volume, sizes)
+        left = sizes - explained(volume, sizes)
         contrasts = np.array([apart(left, one) for one in inside])
         result = xr.Dataset(
             {"contrast": ("layer", contrasts[mine].mean(-1), {"chance": 0.0})},
@@ -260,8 +260,16 @@ def _logarithms(volume: xr.Dataset, summary: str) -> np.ndarray:
     return np.log(np.maximum(values, np.finfo(float).tiny))
 
 
-def _explained(volume: xr.Dataset, sizes: np.ndarray) -> np.ndarray:
-    """What surprisal and number of tokens explain, by least squares over stimuli."""
+def explained(volume: xr.Dataset, sizes: np.ndarray) -> np.ndarray:
+    """What surprisal and number of tokens explain, by least squares over stimuli.
+
+    Parameters
+    ----------
+    volume : xarray.Dataset
+        ``loss`` and ``predicted`` (stimulus).
+    sizes : numpy.ndarray
+        ... x stimulus.
+    """
     columns = np.stack([
         np.log(np.maximum(volume["loss"].to_numpy(), 1e-6)), volume["predicted"].to_numpy(),
     ]).astype(float)  # fmt: skip

@@ -59,7 +59,7 @@ DIMENSIONS = (
 # Of what was done to a subject. Stimuli may have labels of these names: there they are left out.
 EFFECTS = (
     "part", "target", "later", "column", "kind", "place", "dose", "size", "read", "factor",
-    "offset", "towards", "fresh", "tried", "feature", "parcel", "other_parcel",
+    "offset", "towards", "fresh", "tried", "feature", "parcel", "other_parcel", "draw",
 )  # fmt: skip
 ROWS = ("stimulus", "token", "pair")
 PROVENANCE = (

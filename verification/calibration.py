@@ -26,6 +26,7 @@ from analyses.connectome import Connectome
 from analyses.coupling import Coupling
 from analyses.fingerprint import Fingerprint
 from analyses.groupings import Groupings
+from analyses.knowledge_map import KnowledgeMap
 from analyses.lesion import Lesion
 from analyses.localiser import Localiser
 from analyses.matching import Matching
@@ -307,6 +308,12 @@ LIKENESS: dict[str, dict[str, Any]] = {
     "beyond_surface": {"margin": 0.05},
     "split_half": {"margin": 0.05, "splits": 5},
 }
+MAP = KnowledgeMap(SITE, "category0", dealings=19, permutations=19)
+MAPPED: dict[str, dict[str, Any]] = {
+    "untrained_twin": {"margin": 0.3},
+    "random_target": {"margin": 0.3},
+    "split_half": {"margin": 0.3, "splits": 10},
+}
 OVERLAP: dict[str, dict[str, Any]] = {
     "planted_units": {"margin": 0.2, "units": 5, "strength": 2.0},
     "split_half": {"margin": 0.0, "splits": 10},
@@ -359,6 +366,10 @@ KINDS = {
         ActingKind("scaling.slope", Scaling(SITE, (0,)), 0.1, ACTING),
         ActingKind("scaling.whole", Scaling(SITE, (0,)), 0.1, ACTING),
         ActingKind("bus.additivity", Bus(SITE, (0,)), 0.1, ACTING),
+        *(
+            ActingKind(f"knowledge_map.{lens}_early", MAP, 0.8, MAPPED)
+            for lens in ("separation", "saliency", "lesion")
+        ),
         ActingKind("saliency.contrast", Saliency("category0", random=3), 0.1, ACTING),
     )
 }  # fmt: skip

@@ -13,6 +13,7 @@ from scipy.stats import norm
 from analyses.ablation import Ablation
 from analyses.acting import RANDOM, Acting
 from analyses.bus import Bus
+from analyses.knowledge_map import KnowledgeMap
 from analyses.lesion import Lesion
 from analyses.neurons import TEXTS, Neurons
 from analyses.patching import Patching
@@ -121,14 +122,17 @@ def _added(
 
 
 def _of_sides(
-    labels: xr.Dataset, effects: np.ndarray, label: str, category: str, rng: np.random.Generator
+    labels: xr.Dataset, effects: np.ndarray, chosen: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A category and dealings of it (stimulus x target), and what they add (stimulus x layer)."""
+    """What was chosen and dealings of it (stimulus x target), and what they add (stimulus x layer).
+
+    `chosen` is bool, by stimulus, and the same for all of an item.
+    """
     targets = effects.shape[2]
     _, first, which = np.unique(
         labels["item"].to_numpy().astype(str), return_index=True, return_inverse=True
     )
-    own = labels[label].to_numpy().astype(str)[first] == category
+    own = chosen[first]
     dealt = [rng.permutation(own) for _ in range(targets - 1)]
     inside = np.stack([own, *dealt], axis=1)[which]
     # Of dealings what they do on average; the second target is what is known, and stands for none.
@@ -142,7 +146,8 @@ def _cut(
 ) -> xr.Dataset:
     """An effect of 1 makes the loss of a target's stimuli larger by a factor of e."""
     assert isinstance(analysis, Lesion)
-    inside, done = _of_sides(labels, effects, analysis.label, analysis.category, rng)
+    chosen = labels[analysis.label].to_numpy().astype(str) == analysis.category
+    inside, done = _of_sides(labels, effects, chosen, rng)
     parts = len(analysis.parts)
     lost = np.exp(done[..., None] + 0.1 * rng.normal(size=(*done.shape, parts)) - 1)
     dims = ("stimulus", "layer", "part")
@@ -156,7 +161,8 @@ def _sloped(
 ) -> xr.Dataset:
     """An effect of 1 makes slopes of a target's stimuli larger by a factor of e."""
     assert isinstance(analysis, Saliency)
-    inside, done = _of_sides(labels, effects, analysis.label, analysis.category, rng)
+    chosen = labels[analysis.label].to_numpy().astype(str) == analysis.category
+    inside, done = _of_sides(labels, effects, chosen, rng)
     count, layers = done.shape
     sizes = done[..., None] + 0.1 * rng.normal(size=(count, layers, 2))
     slopes = {
@@ -173,6 +179,39 @@ def _sloped(
         offset=np.arange(-analysis.before, 0),
         predicted=("stimulus", rng.integers(1, 3, size=count)),
         reached=("stimulus", np.full(count, analysis.before)),
+    )  # fmt: skip
+
+
+def _mapped(
+    labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
+) -> xr.Dataset:
+    """An effect of 1 lets a target's items exceed the rest by three standard deviations, early."""
+    assert isinstance(analysis, KnowledgeMap)
+    chosen = labels[analysis.label].to_numpy().astype(str) != analysis.rest
+    inside, done = _of_sides(labels, effects, chosen, rng)
+    _, which = np.unique(labels["item"].to_numpy(), return_inverse=True)
+
+    def seen() -> np.ndarray:
+        return 3 * done + rng.normal(size=(which.max() + 1, done.shape[1]))[which]
+
+    dims, dealt = ("stimulus", "layer"), rng.normal(size=(*done.shape, analysis.dealings))
+    of_stimuli = {
+        "whole": 4 + 0.5 * rng.normal(size=len(done)), "loss": np.exp(rng.normal(size=len(done)))
+    }  # fmt: skip
+    return labels.assign(
+        {
+            "separation": (dims, 0.1 * seen()),
+            "dealt": ((*dims, "draw"), 0.1 * dealt),
+            "inside": (("stimulus", "target"), inside),
+            "slopes": (dims, np.exp(seen())),
+            "lost": (dims, np.exp(seen())),
+            "moved": (dims, seen() * of_stimuli["whole"][:, None]),
+            **{name: ("stimulus", values) for name, values in of_stimuli.items()},
+        }
+    ).assign_coords(
+        draw=np.arange(analysis.dealings),
+        earliness=("layer", np.ones(done.shape[1])),
+        predicted=("stimulus", np.ones(len(done), dtype=int)),
     )  # fmt: skip
 
 
@@ -309,7 +348,7 @@ def _ablated(
 
 Planting = Callable[[xr.Dataset, np.ndarray, Acting, np.random.Generator], xr.Dataset]
 PLANTING: dict[type[Acting], Planting] = {
-    Ablation: _ablated,
+    Ablation: _ablated, KnowledgeMap: _mapped,
     Lesion: _cut, Bus: _added, Neurons: _silenced, Patching: _patched,
     Paths: _sent, Saliency: _sloped,
     Scaling: _scaled, Steering: _steered, Stitching: _stitched,

@@ -18,6 +18,7 @@ from analyses.base import groups
 from protocols.report import words
 from protocols.report.figures import (
     apart,
+    bars,
     between_layers,
     by_category,
     by_row,
@@ -28,6 +29,7 @@ from protocols.report.figures import (
     plane,
     ranked,
 )
+from protocols.report.layer_maps import centres, lens_maps
 from protocols.report.prose import summary_line
 from protocols.schema import Study
 
@@ -293,6 +295,23 @@ READING = {
     "is scaled.",
     "moved_component": "The same when only the component along the direction is.",
     "moved": "How far predictions are from the intact ones, in nats, by how much is added.",
+    "lens_contrast": "What each lens sees of a domain in each layer: separation of its groups and "
+    "its rise beside groups dealt out anew; gradients, losses without the block and patches beside "
+    "the rest. Rings: layers beyond what the largest of all layers reaches by chance; there may be "
+    "none.",
+    "lens_profile": "The same of each domain alone, as it was published. Rings: what the published "
+    "rule takes (the upper quarter, or the steepest rise), which always takes something.",
+    "agreed_null": "How many of four lenses (rise, saliency, lesion, patching) take a layer, where "
+    "each may take none.",
+    "agreed_paper": "The same by the published rule: of noise, too, two lenses take the same layer "
+    "in nearly every map.",
+    "centre": "The centre of mass of the profile of each lens, with its 95 % interval over items. "
+    "Dotted: the middle of the layers. What holds of the rest as well is no knowledge of a domain.",
+    "lens_agreement": "Spearman's correlation over layers of what two lenses see beside the rest, "
+    "on average, and how often profiles turned round by some layers agree as much.",
+    "lens_overlap": "Of the layers that one of two lenses takes, the share that both take.",
+    "lens_decided": "The share of items whose two texts are a logit apart in their answers: of the "
+    "others a patch has no way to go.",
     "erased": "What a probe still reads in other items after least-squares erasure of the label: "
     "0.5 if nothing.",
 }
@@ -411,13 +430,24 @@ TITLES = {
     "moved": "divergence by dose",
     "told": "pairs that are told right",
     "decided": "logits between the answers",
+    "lens_contrast": "knowledge map: what is more than chance",
+    "lens_profile": "profiles of the lenses, and the published rule",
+    "agreed_null": "lenses that agree",
+    "agreed_paper": "lenses that agree, published rule",
+    "centre": "centre of mass in the depth",
+    "lens_agreement": "agreement of lenses",
+    "lens_overlap": "overlap of the layers that are taken",
+    "lens_decided": "items that are decided",
     "umap": "UMAP",
     "pca": "principal components",
     "trustworthiness_pca": "trustworthiness, principal components",
 }
 WITHOUT = "_without_outliers"
 # Variables that are drawn into the figure of another.
-WITHIN = {"critical", "p", "shuffled", "highest", "low", "high", "reachable"}
+WITHIN = {
+    "critical", "p", "shuffled", "highest", "low", "high", "reachable", "chosen_null",
+    "chosen_paper", "lens_agreement_p", "lens_concordance",
+}  # fmt: skip
 BOUNDS = ("_low", "_high")
 # Rows of a map that are numbers, in words.
 NAMED = {
@@ -765,6 +795,36 @@ def _densities(found: Found, variable: str) -> Panel:
     return Panel(_title(variable), READING[variable], intervals(lines, lines, lines, []))
 
 
+def _lenses(found: Found, variable: str) -> Panel:
+    """What each lens sees, with what the rule takes that goes with it."""
+    values, signed = found.measures[variable], variable == "lens_contrast"
+    if signed:  # of the domain that others are held against there is none
+        values = values.dropna("category", how="all")
+    rule = "chosen_null" if signed else "chosen_paper"
+    chosen = found.measures[rule].sel(category=values["category"])
+    figure = lens_maps(
+        values, chosen, signed=signed,
+        name="standard errors from nothing" if signed else "share of the largest",
+    )  # fmt: skip
+    return Panel(_title(variable), READING[variable], figure)
+
+
+def _centres(found: Found, variable: str) -> Panel:
+    low, high = (found.measures[variable + bound] for bound in BOUNDS)
+    return Panel(_title(variable), READING[variable], centres(found.measures[variable], low, high))
+
+
+def _of_categories(found: Found, variable: str) -> Panel:
+    """A number for each category, with its p where there is one."""
+    values = found.measures[variable].dropna("category")
+    names = [str(name) for name in values["category"].to_numpy()]
+    if f"{variable}_p" in found.measures:
+        told = found.measures[f"{variable}_p"].sel(category=values["category"]).to_numpy()
+        names = [f"{name} (p {p:.3f})" for name, p in zip(names, told, strict=True)]
+    figure = bars(values.assign_coords(category=names)[::-1], name=_title(variable))
+    return Panel(_title(variable), READING[variable], figure)
+
+
 def _matrix(found: Found, variable: str) -> Panel:
     values = found.measures[variable]
     modules = words.counted(values.attrs["modules"], "module")
@@ -798,6 +858,9 @@ def _texts(found: Found, variable: str) -> Panel:
 PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"layer"}): _curve,
     frozenset({"layer", "category"}): _by_category,
+    frozenset({"layer", "category", "lens"}): _lenses,
+    frozenset({"category", "lens"}): _centres,
+    frozenset({"category"}): _of_categories,
     frozenset({"layer", "mask"}): _by_row,
     frozenset({"layer", "distance"}): _by_row,
     frozenset({"layer", "contrast"}): _by_row,

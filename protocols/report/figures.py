@@ -228,7 +228,7 @@ def by_row(values: xr.DataArray, *, name: str) -> go.Figure:
     """
     layers = values["layer"].to_numpy().tolist()
     if len(layers) == 1:
-        return _bars(values.isel(layer=0), name=f"{name}, layer {layers[0]}")
+        return bars(values.isel(layer=0), name=f"{name}, layer {layers[0]}")
     figure = _map(values, name=name, hover="%{y}, layer %{x}: %{z:.3f}<extra></extra>")
     figure.update_layout(xaxis=_layer_axis(layers))
     if _gaps(layers):  # side by side, whatever lies between them
@@ -594,7 +594,7 @@ def _gaps(layers: Sequence[int]) -> bool:
     return len(layers) < 2 or bool((np.diff(layers) != 1).any())
 
 
-def _bars(values: xr.DataArray, *, name: str) -> go.Figure:
+def bars(values: xr.DataArray, *, name: str) -> go.Figure:
     """A number for each row, the first below."""
     (rows,) = (list(map(str, values[dim].to_numpy())) for dim in values.dims)
     numbers = values.to_numpy()

@@ -39,21 +39,36 @@ SETTINGS = {
     "features": {"layers": (0, 1)},
     "stitching": {"layers": (0, 1), "donor": "another"},
     "lesion": {"category": "category0"},
+    "knowledge_map": {"rest": "category0", "dealings": 19, "permutations": 19},
     "groupings": {"rival": "group"},
 }
 # Analyses that act and have measures.
 ACTING = (
-    "ablation", "bus", "lesion", "neurons", "patching", "paths", "saliency", "scaling", "steering",
-    "stitching",
+    "ablation", "bus", "knowledge_map", "lesion", "neurons", "patching", "paths", "saliency",
+    "scaling", "steering", "stitching",
 )  # fmt: skip
 # Of these, what knows labels when it acts, and not when it averages.
-ALONG = ("bus", "lesion", "neurons", "saliency", "scaling", "steering", "stitching")
+ALONG = (
+    "bus",
+    "knowledge_map",
+    "lesion",
+    "neurons",
+    "saliency",
+    "scaling",
+    "steering",
+    "stitching",
+)
 # What is told in relation to all layers.
 ACROSS = {
     "saliency": ("weights", "twin_weights"),
     "connectome": ("matrix", "node", "other_node", "module"),
     "universality": ("path",),
-}
+    "knowledge_map": (
+        "lens_contrast", "lens_profile", "chosen_null", "chosen_paper", "agreed_null",
+        "agreed_paper", "lens_agreement", "lens_agreement_p", "lens_concordance", "lens_overlap",
+        "centre", "centre_low", "centre_high",
+    ),
+}  # fmt: skip
 # Analyses that read other sites than the residual stream.
 SITES = {"topography": "z", "localisation": "told", "coupling": "told"}
 
