@@ -15,6 +15,7 @@ import xarray as xr
 
 from analyses import Analysis
 from analyses.base import groups
+from analyses.knowledge_map import LAID
 from protocols.report import words
 from protocols.report.figures import (
     apart,
@@ -29,7 +30,7 @@ from protocols.report.figures import (
     plane,
     ranked,
 )
-from protocols.report.layer_maps import centres, lens_maps
+from protocols.report.layer_maps import centres, lens_maps, subject_maps
 from protocols.report.prose import summary_line
 from protocols.schema import Study
 
@@ -443,6 +444,8 @@ TITLES = {
     "trustworthiness_pca": "trustworthiness, principal components",
 }
 WITHOUT = "_without_outliers"
+# Analyses that lay others over each other: a study that has one opens with it.
+LEADING = ("knowledge_map",)
 # Variables that are drawn into the figure of another.
 WITHIN = {
     "critical", "p", "shuffled", "highest", "low", "high", "reachable", "chosen_null",
@@ -516,6 +519,11 @@ class Described:
     levels: str
     panels: list[Panel]
 
+    @property
+    def leads(self) -> bool:
+        """Whether it is what the study is about, and stands before the hypotheses."""
+        return self.kind in LEADING
+
 
 @dataclass(frozen=True)
 class Found:
@@ -547,7 +555,7 @@ def described(study: Study, summary: Mapping[str, Any], home: Path) -> list[Desc
     trained = [one for one in summary["recordings"] if one["seed"] is None]
     twins = {(one["model"], one["seed"]): one["subject"] for one in summary["recordings"]}
     seeds = sorted({seed for _, seed in twins if seed is not None})
-    found = []
+    found, maps = [], dict[str, dict[str, xr.DataArray]]()
     for name, analysis in study.analyses.items():
         for group in groups(analysis, trained):
             names = [one["subject"] for one in group]
@@ -560,7 +568,23 @@ def described(study: Study, summary: Mapping[str, Any], home: Path) -> list[Desc
             ]
             known = [one for one in of_twins if one is not None]
             found.append(_described(study, name, names, measures, known))
-    return [one for one in found if one.panels or one.levels]
+            if found[-1].leads:
+                maps.setdefault(name, {})[words.listed(names)] = measures["agreed_null"]
+    several = [
+        _of_subjects(name, study, agreed) for name, agreed in maps.items() if len(agreed) > 1
+    ]
+    return [*several, *(one for one in found if one.panels or one.levels)]
+
+
+def _of_subjects(name: str, study: Study, agreed: Mapping[str, xr.DataArray]) -> Described:
+    """The maps of all subjects along the same depth."""
+    (kind,) = study.protocol.analyses[name]
+    shown = {subject: one.dropna("category", how="all") for subject, one in agreed.items()}
+    panel = Panel(
+        _title("agreed_null"), READING["agreed_null"], subject_maps(shown, most=len(LAID))
+    )
+    line = "Where lenses agree, in all subjects along the same depth."
+    return Described(name, kind, words.listed(list(agreed)), line, "", [panel])
 
 
 def _measures(home: Path, name: str, subjects: list[str]) -> xr.Dataset | None:
@@ -653,7 +677,7 @@ def _curve(found: Found, variable: str) -> Panel:
 def _by_category(found: Found, variable: str) -> Panel:
     reading = READING.get(variable, "")
     reading += " The category with the highest mean over layers stands on top."
-    title, values = _title(variable), found.measures[variable]
+    title, values = _title(variable), found.measures[variable].dropna("category", how="all")
     figure = by_category(values, name=title)
     return Panel(f"{title} by category{_and_layer(values)}", reading.lstrip(), figure)
 

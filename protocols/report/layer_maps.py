@@ -1,6 +1,6 @@
 """Figures of what several lenses see of domains in the layers: a map each, and where they lie."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
@@ -22,6 +22,7 @@ from protocols.report.figures import (
 ROW, HEAD = 20, 34
 # A contrast of so many standard errors is drawn darkest.
 DARKEST = 5.0
+MORE = [[0, "#ffffff"], [0.35, "#b9d0e4"], [0.7, "#3d7fb3"], [1, "#0a2f51"]]
 
 
 def lens_maps(values: xr.DataArray, chosen: xr.DataArray, *, name: str, signed: bool) -> go.Figure:
@@ -61,8 +62,7 @@ def lens_maps(values: xr.DataArray, chosen: xr.DataArray, *, name: str, signed: 
     scale = (
         {"cmin": -DARKEST, "cmax": DARKEST, "colorscale": EITHER_SIGN}
         if signed
-        else {"cmin": 0, "cmax": 1,
-              "colorscale": [[0, "#ffffff"], [0.35, "#b9d0e4"], [0.7, "#3d7fb3"], [1, "#0a2f51"]]}
+        else {"cmin": 0, "cmax": 1, "colorscale": MORE}
     )  # fmt: skip
     bar = {"title": {"text": name, "side": "right", "font": {"size": 12}}, "thickness": 10,
            "outlinewidth": 0, "ticks": "outside", "ticklen": 3}  # fmt: skip
@@ -76,6 +76,48 @@ def lens_maps(values: xr.DataArray, chosen: xr.DataArray, *, name: str, signed: 
     step = layer_step(len(layers))
     figure.update_xaxes(bare_axis("", None) | {"tick0": layers[0], "dtick": step})
     figure.update_xaxes(title={"text": "layer", "standoff": 12}, row=len(lenses), col=1)
+    figure.update_annotations(x=0, xanchor="left", font={"size": 13, "color": INK})
+    return figure
+
+
+def subject_maps(agreed: Mapping[str, xr.DataArray], *, most: int) -> go.Figure:
+    """How many lenses take each layer of a domain, of several subjects along the same depth.
+
+    Parameters
+    ----------
+    agreed : mapping of str to xarray.DataArray
+        By subject: category x layer.
+    most : int
+        How many lenses there are.
+    """
+    figure = make_subplots(len(agreed), 1, shared_xaxes=True, vertical_spacing=0.24 / len(agreed),
+                           subplot_titles=list(agreed))  # fmt: skip
+    rows = 0
+    for row, values in enumerate(agreed.values(), 1):
+        domains = values["category"].to_numpy().astype(str).tolist()[::-1]
+        count = values.sizes["layer"]
+        rows = max(rows, len(domains))
+        figure.add_heatmap(
+            row=row, col=1, x=((np.arange(count) + 0.5) / count).tolist(), y=domains,
+            z=_plain(values.transpose("category", "layer").to_numpy()[::-1]),
+            customdata=[values["layer"].to_numpy().tolist()] * len(domains),
+            coloraxis="coloraxis", xgap=1, ygap=1,
+            hovertemplate="%{y}, layer %{customdata}: %{z} lenses<extra></extra>",
+        )  # fmt: skip
+    bar = {"title": {"text": "lenses", "side": "right", "font": {"size": 12}}, "thickness": 10,
+           "outlinewidth": 0, "ticks": "outside", "ticklen": 3, "dtick": 1}  # fmt: skip
+    figure.update_layout(
+        template=TEMPLATE,
+        height=HEAD + BOTTOM + len(agreed) * (ROW * rows + HEAD),
+        margin={"t": HEAD, "b": BOTTOM, "l": 12, "r": 12},
+        dragmode=False,
+        coloraxis={"cmin": 0, "cmax": most, "colorscale": MORE, "colorbar": bar},
+    )  # fmt: skip
+    figure.update_yaxes(automargin=True, fixedrange=True, ticks="", showgrid=False)
+    figure.update_xaxes(bare_axis("", [0, 1]))
+    figure.update_xaxes(
+        title={"text": "depth (0: first layer, 1: last)", "standoff": 12}, row=len(agreed), col=1
+    )
     figure.update_annotations(x=0, xanchor="left", font={"size": 13, "color": INK})
     return figure
 
@@ -95,7 +137,7 @@ def centres(values: xr.DataArray, low: xr.DataArray, high: xr.DataArray) -> go.F
         middle, bottom, top = (
             one.transpose("category", "lens").to_numpy()[:, place] for one in (values, low, high)
         )
-        aside = 0.14 * ((len(lenses) - 1) / 2 - place)
+        aside = 0.16 * ((len(lenses) - 1) / 2 - place)
         figure.add_scatter(
             x=_plain(middle), y=(rows + aside).tolist(), mode="markers", name=lens,
             marker={"color": MODELS[place % len(MODELS)], "size": 8,
@@ -107,10 +149,10 @@ def centres(values: xr.DataArray, low: xr.DataArray, high: xr.DataArray) -> go.F
     figure.add_vline(0.5, line={"color": QUIET, "width": 1, "dash": "dot"})
     figure.update_layout(
         template=TEMPLATE,
-        height=HEAD + BOTTOM + 60 + 44 * len(domains),
-        margin={"t": HEAD, "b": BOTTOM + 40, "l": 12, "r": 12},
+        height=2 * HEAD + BOTTOM + 52 * len(domains),
+        margin={"t": 2 * HEAD, "b": BOTTOM, "l": 12, "r": 12},
         dragmode=False,
-        legend={"orientation": "h", "y": -0.22},
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
         xaxis=bare_axis("depth (0: first layer, 1: last)", [-0.02, 1.02], grid=True),
         yaxis={"tickvals": rows.tolist(), "ticktext": domains, "automargin": True,
                "fixedrange": True, "showgrid": False, "ticks": "", "zeroline": False},
