@@ -326,6 +326,7 @@ def load_study(path: Path, *, stimuli: StimulusSet | None = None) -> Study:
             raise source.error(("stimuli",), str(error)) from None
     _check_columns(source, protocol, analyses, [*map(str, stimuli.table.columns), *TOKEN_LABELS])
     _check_contrasts(source, protocol, analyses, stimuli.table)
+    _check_types(source, protocol, [*map(str, stimuli.table.columns), *TOKEN_LABELS])
     return Study(protocol, path.read_text(encoding="utf-8"), analyses, stimuli, source)
 
 
@@ -531,6 +532,18 @@ def _check_contrasts(
                 except ValueError as error:
                     kind = next(iter(protocol.analyses[name]))
                     raise source.error(("analyses", name, kind, setting), str(error)) from None
+
+
+def _check_types(source: MarkedYaml, protocol: Protocol, columns: list[str]) -> None:
+    """That the stimuli have the columns whose values controls deal labels out among."""
+    for number, hypothesis in enumerate(protocol.hypotheses):
+        for name, settings in hypothesis.controls.items():
+            column = settings.get("type")
+            if column is not None and column not in columns:
+                raise source.error(
+                    ("hypotheses", number, "controls", name, "type"),
+                    f"the stimuli have no column '{column}'{_nearest(column, columns)}",
+                )
 
 
 def _analysis(source: MarkedYaml, name: str, given: dict[str, dict[str, Any]]) -> Analysis:

@@ -198,6 +198,8 @@ def _world_words(name: str, draws: int, paired: bool) -> str:
         "known_target": "Dashed: what surely has an effect.",
         "rotated_units": "Dotted: the same activations in other bases, whose units are turned at "
         "random.",
+        "control_task": f"Dotted: {counted(draws, 'control task')}, whose labels are dealt out at "
+        "random and read by recognising.",
         "shuffled_items": f"Grey: {counted(draws, 'shuffling')} of the items of the other model, "
         "and their range.",
         "beyond_surface": "Green, dashed: both models without what the surface of the words "

@@ -321,6 +321,9 @@ def _control(name: str, controls: list[Control]) -> str:
         "rotated_units": f"The same activations in {fields.get('rotations')} bases at random, "
         "which keep all covariances and forget which unit is which, had to be exceeded by a margin "
         f"({margin}), the strongest counted by how often it is in halves of the items.",
+        "control_task": f"Labels dealt out at random among values of {fields.get('type')} "
+        f"({fields.get('tasks')} times) had to be exceeded by a margin ({margin}; Hewitt & Liang "
+        "2019).",
         "shuffled_items": "Items of the other model were shuffled "
         f"{fields.get('permutations')} times (Phipson & Smyth 2010).",
         "shuffled_nodes": "The wiring of the heads of each layer was shuffled among them "

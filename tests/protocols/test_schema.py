@@ -156,6 +156,11 @@ def test_a_contrast_is_of_categories_that_the_stimuli_have(tmp_path: Path) -> No
             "",
             "line 20: .*cannot be judged without 'split_half'; required are untrained_twin",
         ),
+        (
+            "shuffled_labels: {permutations: 19}",
+            "shuffled_labels: {}\n      control_task: {margin: 0.1, type: catagory}",
+            "line 23: .*control_task.type: the stimuli have no column 'catagory'; did",
+        ),
         ("twins: 1", "twins: 0", "no twin is scanned; set `twins` under `scan`"),
         (
             "set: concepts",
