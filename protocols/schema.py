@@ -639,6 +639,7 @@ def _check_hypotheses(
                 f"'{hypothesis.subject}' is not scanned{_nearest(hypothesis.subject, models)}",
             )
         _check_controls(source, (*place, "controls"), protocol, hypothesis, analyses[name])
+        _check_alternatives(source, (*place, "alternatives"), hypothesis, analyses[name])
 
 
 def _check_dictionaries(
@@ -762,6 +763,31 @@ def _check_controls(
         raise source.error(
             (*place, "untrained_twin"), "no twin is scanned; set `twins` under `scan`"
         )
+
+
+def _check_alternatives(
+    source: MarkedYaml, place: Place, hypothesis: Hypothesis, analysis: Analysis
+) -> None:
+    """That they are other values of settings, of a claim that can be measured again with them."""
+    if hypothesis.alternatives is None:
+        return
+    if hypothesis.subject == EVERY:
+        raise source.error(place, f"are shown of claims about one subject, not of '{EVERY}'")
+    if isinstance(analysis, Acting):
+        raise source.error(
+            place, "what was done would have to be done anew; write an analysis for each setting"
+        )
+    given = dataclasses.asdict(analysis)
+    for name, values in hypothesis.alternatives.items():
+        if name in ("site", "label"):
+            raise source.error(
+                (*place, name), f"another {name} makes another claim; register it as one"
+            )
+        for number, value in enumerate(values):
+            there = (*place, name, number)
+            other = _configured(source, place, type(analysis), {**given, name: value})
+            if getattr(other, name) == given[name] or value in values[:number]:
+                raise source.error(there, f"{value!r} stands there already")
 
 
 def _explained(source: MarkedYaml, error: ValidationError) -> ProtocolError:

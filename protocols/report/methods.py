@@ -80,6 +80,7 @@ def references(study: Study, summary: Mapping[str, Any]) -> list[str]:
         for name, there in (
             ("every", any(_of_every(one) and not one.follows for one in study.protocol.hypotheses)),
             ("follows", any(one.follows for one in study.protocol.hypotheses)),
+            ("alternatives", any(one.alternatives for one in study.protocol.hypotheses)),
             ("steepest", any(_steepest(one) for one in study.protocol.hypotheses)),
         )
         if there
@@ -283,6 +284,12 @@ def _inference(study: Study, summary: Mapping[str, Any]) -> str:
         "effect, and every control is passed, and as rejected if one is not; as null if the whole "
         "interval lies below the smallest effect; otherwise as inconclusive; and as invalid where "
         "it could not be judged."
+        + (
+            " Beside verdicts, deciding nothing, stands the effect under all combinations of other "
+            "settings that were registered (Simonsohn et al. 2020)."
+            if any(one.alternatives for one in study.protocol.hypotheses)
+            else ""
+        )
     )
 
 

@@ -133,6 +133,7 @@ def verdict(place: int, status: str, claim: str, exploratory: bool) -> dict[str,
         "registration": f"{place}" * 64,
         "checks": checks if measured else [],
         "members": [],
+        "curve": None,
         "volumes": [],
     }
 
