@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
-from protocols.report.figures import BLUE, BOTTOM, QUIET, TEMPLATE, bare_axis
+from protocols.report.figures import BLUE, QUIET, TEMPLATE, bare_axis
 from protocols.report.words import Table, counted, listed, number, p_value, percent, plain
 from verification import Hypothesis
 
@@ -57,8 +57,8 @@ def figure_of(hypothesis: Hypothesis, verdict: Mapping[str, Any]) -> go.Figure:
     )
     figure.update_layout(
         template=TEMPLATE,
-        height=90 + BOTTOM + 26 * len(shown),
-        margin={"t": 20, "b": BOTTOM, "l": 62, "r": 20},
+        height=90 + 30 * len(shown),
+        margin={"t": 20, "b": 56, "l": 62, "r": 20},
         dragmode=False,
         hovermode="closest",
         xaxis=bare_axis("effect, on the expected side", None, grid=True) | {"automargin": True},
