@@ -13,7 +13,7 @@ there is nothing left to gain.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -112,6 +112,10 @@ class MlpProbe(Analysis):
             of_line, of_mlp = accuracies(patterns + scale * (size * signs @ turned), product, dealt)
             control.append(of_mlp - of_line)
         return result.assign(control=("layer", np.array(control)))
+
+    def measured(self, *subjects: Subject, variable: str, rng: np.random.Generator) -> xr.DataArray:
+        """What is planted beside the gap is drawn after it, and left out."""
+        return replace(self, planted=0.0)(*subjects, rng=rng)[variable]
 
 
 def accuracies(patterns: np.ndarray, codes: np.ndarray, group: np.ndarray) -> tuple[float, float]:

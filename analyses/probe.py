@@ -8,7 +8,7 @@ Test items *and* test frames are kept out of training. Everything fitted (centri
 weights) is fitted on the training part.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -19,7 +19,16 @@ from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
-from analyses.base import Analysis, AnalysisError, Quantity, labels, read, register
+from analyses.base import (
+    Analysis,
+    AnalysisError,
+    Quantity,
+    labels,
+    one_value,
+    read,
+    register,
+    vectors,
+)
 from analyses.splits import Fold, cross_grouped, permuted_within
 from scanner import Subject
 
@@ -100,6 +109,41 @@ class Probe(Analysis):
             penalty=np.array(self.penalties)
         )
 
+    def measured(self, *subjects: Subject, variable: str, rng: np.random.Generator) -> xr.DataArray:
+        every = np.arange(subjects[0].volume.sizes["stimulus"])
+        (found,) = self.measured_in(*subjects, variable=variable, parts=[every], rng=rng)
+        return found
+
+    def measured_in(
+        self,
+        *subjects: Subject,
+        variable: str,
+        parts: Iterable[np.ndarray],
+        rng: np.random.Generator,
+    ) -> Iterator[xr.DataArray]:
+        """Recordings and labels are read once, and no more is computed than is asked."""
+        (subject,) = subjects
+        x = vectors(subject, self.site)
+        columns = [labels(subject, column) for column in ("item", "frame", self.label)]
+        made = xr.DataArray(
+            np.zeros(len(x)), dims="layer", coords={"layer": subject.volume["layer"].to_numpy()}
+        )
+        begun = rng.bit_generator.state
+        for rows in parts:
+            rng.bit_generator.state = begun
+            items, frames, values = (column[rows] for column in columns)
+            names, codes = np.unique(values, return_inverse=True)
+            if len(names) < 2:
+                raise AnalysisError(one_value(self.label, names[0]))
+            folds = self._divided(items, frames, values, rng)
+            scores = [self._decoded(one[rows], codes, folds, (self.penalty,))[0] for one in x]
+            if variable == "auc":
+                found, chance = [fold_auc(one, codes, folds) for one in scores], 0.5
+            else:
+                found = [recalls(codes, one.argmax(1), len(names)).mean() for one in scores]
+                chance = 1 / len(names)
+            yield made.copy(deep=False, data=np.array(found)).assign_attrs(chance=chance)
+
     def _decoded(
         self, layer: np.ndarray, codes: np.ndarray, folds: list[Fold], penalties: Sequence[float]
     ) -> np.ndarray:
@@ -166,11 +210,17 @@ class Probe(Analysis):
         )
 
     def _folds(self, subject: Subject, rng: np.random.Generator) -> list[Fold]:
+        items, frames, values = (labels(subject, one) for one in ("item", "frame", self.label))
+        return self._divided(items, frames, values, rng)
+
+    def _divided(
+        self, items: np.ndarray, frames: np.ndarray, values: np.ndarray, rng: np.random.Generator
+    ) -> list[Fold]:
         try:
             return cross_grouped(
-                labels(subject, "item"),
-                labels(subject, "frame"),
-                labels(subject, self.label),
+                items,
+                frames,
+                values,
                 item_folds=self.item_folds,
                 frame_folds=self.frame_folds,
                 rng=rng,

@@ -104,6 +104,18 @@ class Rank(Analysis):
             },
         )
 
+    def measured(self, *subjects: Subject, variable: str, rng: np.random.Generator) -> xr.DataArray:
+        """What is left asks for one removal, and for no shuffled labels and no eraser."""
+        (subject,) = subjects
+        words = read_words(subject, self.site, self.label)
+        group = words.groups(self.item_folds, rng=rng)
+        return xr.DataArray(
+            self._curves(words, group, words.codes[None], 1)[0, :, 1].mean(-1),
+            dims="layer",
+            coords={"layer": subject.volume["layer"].to_numpy()},
+            attrs={"chance": 0.5},
+        )
+
     def permuted(
         self,
         subject: Subject,

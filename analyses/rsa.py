@@ -115,6 +115,18 @@ class Rsa(Analysis):
             coords |= {"category": names, "other_category": names}
         return xr.Dataset(found, coords=coords)
 
+    def measured(self, *subjects: Subject, variable: str, rng: np.random.Generator) -> xr.DataArray:
+        """One of the correlations, without what else is told of the distances."""
+        (subject,) = subjects
+        rdms, _, values = self._rdms(subject, rng)
+        confounds = self._confounds(subject) if variable == "partial" else None
+        return xr.DataArray(
+            compared(rdms, model_rdm(values)[None], self.comparison, confounds)[:, 0],
+            dims="layer",
+            coords={"layer": subject.volume["layer"].to_numpy()},
+            attrs={"chance": 0.0},
+        )
+
     def permuted(
         self,
         subject: Subject,

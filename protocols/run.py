@@ -454,7 +454,7 @@ class Run:
         cases = self.cases(ledger, recorded)
         verdicts = self.judged(cases)
         layered = [case for case in cases if isinstance(case, Case)]
-        with step("gathering evidence", sum(c.steps for c in layered), "steps") as done:
+        with step("gathering evidence", sum(c.worlds for c in layered), "steps") as done:
             shown = gather_evidence(
                 layered,
                 seed=self.study.protocol.seed,

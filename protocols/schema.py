@@ -326,6 +326,7 @@ def load_study(path: Path, *, stimuli: StimulusSet | None = None) -> Study:
             raise source.error(("stimuli",), str(error)) from None
     _check_columns(source, protocol, analyses, [*map(str, stimuli.table.columns), *TOKEN_LABELS])
     _check_contrasts(source, protocol, analyses, stimuli.table)
+    _check_types(source, protocol, [*map(str, stimuli.table.columns), *TOKEN_LABELS])
     return Study(protocol, path.read_text(encoding="utf-8"), analyses, stimuli, source)
 
 
@@ -533,6 +534,18 @@ def _check_contrasts(
                     raise source.error(("analyses", name, kind, setting), str(error)) from None
 
 
+def _check_types(source: MarkedYaml, protocol: Protocol, columns: list[str]) -> None:
+    """That the stimuli have the columns whose values controls deal labels out among."""
+    for number, hypothesis in enumerate(protocol.hypotheses):
+        for name, settings in hypothesis.controls.items():
+            column = settings.get("type")
+            if column is not None and column not in columns:
+                raise source.error(
+                    ("hypotheses", number, "controls", name, "type"),
+                    f"the stimuli have no column '{column}'{_nearest(column, columns)}",
+                )
+
+
 def _analysis(source: MarkedYaml, name: str, given: dict[str, dict[str, Any]]) -> Analysis:
     place: Place = ("analyses", name)
     if len(given) != 1:
@@ -626,6 +639,7 @@ def _check_hypotheses(
                 f"'{hypothesis.subject}' is not scanned{_nearest(hypothesis.subject, models)}",
             )
         _check_controls(source, (*place, "controls"), protocol, hypothesis, analyses[name])
+        _check_alternatives(source, (*place, "alternatives"), hypothesis, analyses[name])
 
 
 def _check_dictionaries(
@@ -749,6 +763,31 @@ def _check_controls(
         raise source.error(
             (*place, "untrained_twin"), "no twin is scanned; set `twins` under `scan`"
         )
+
+
+def _check_alternatives(
+    source: MarkedYaml, place: Place, hypothesis: Hypothesis, analysis: Analysis
+) -> None:
+    """That they are other values of settings, of a claim that can be measured again with them."""
+    if hypothesis.alternatives is None:
+        return
+    if hypothesis.subject == EVERY:
+        raise source.error(place, f"are shown of claims about one subject, not of '{EVERY}'")
+    if isinstance(analysis, Acting):
+        raise source.error(
+            place, "what was done would have to be done anew; write an analysis for each setting"
+        )
+    given = dataclasses.asdict(analysis)
+    for name, values in hypothesis.alternatives.items():
+        if name in ("site", "label"):
+            raise source.error(
+                (*place, name), f"another {name} makes another claim; register it as one"
+            )
+        for number, value in enumerate(values):
+            there = (*place, name, number)
+            other = _configured(source, place, type(analysis), {**given, name: value})
+            if getattr(other, name) == given[name] or value in values[:number]:
+                raise source.error(there, f"{value!r} stands there already")
 
 
 def _explained(source: MarkedYaml, error: ValidationError) -> ProtocolError:

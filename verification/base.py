@@ -56,6 +56,9 @@ class Hypothesis(BaseModel):
     follows : str, optional
         Of a claim about every subject: a score of theirs, with whose order the measure is to rise
         and fall. The claim is then about their rank correlation.
+    alternatives : mapping of str to list, optional
+        Of settings of the analysis: what they might as well have been. Every combination is shown
+        beside the verdict, which they do not change.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -75,6 +78,10 @@ class Hypothesis(BaseModel):
     # Left out of the canonical form where it says nothing, so that older registrations stand.
     beside: Annotated[str | None, Field(exclude_if=lambda beside: beside is None)] = None
     follows: Annotated[str | None, Field(exclude_if=lambda follows: follows is None)] = None
+    alternatives: Annotated[
+        dict[str, Annotated[list[Any], Field(min_length=1)]] | None,
+        Field(exclude_if=lambda alternatives: alternatives is None),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,48 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Specification:
+    """What the effect is with some settings of the analysis, those registered or others.
+
+    `p` is one-sided against no effect. What could not be computed is NaN, with the `reason`.
+    """
+
+    settings: Mapping[str, Any]
+    registered: bool
+    effect: float
+    interval: tuple[float, float]
+    p: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """All specifications of a claim.
+
+    Attributes
+    ----------
+    specifications : tuple of Specification
+        The smallest effect first.
+    median : float
+        Of their effects.
+    same_sign, significant : int
+        How many have an effect on the expected side, and how many at the registered error rate.
+    p : float
+        How often labels dealt out anew give a median as large, over all specifications at once; NaN
+        of a claim of absence, and where no label is read.
+    dealings : int
+        Of labels.
+    """
+
+    specifications: tuple[Specification, ...]
+    median: float
+    same_sign: int
+    significant: int
+    p: float
+    dealings: int
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The judgement of one hypothesis. Only the gate makes one.
 
@@ -129,7 +178,8 @@ class Verdict:
     on the expected side. `p` is one-sided against no effect, `p_holm` adjusted for the protocol's
     hypotheses; `bayes_factor` weighs an effect against none. Numbers that could not
     be computed are NaN here and null on disk, with the `reason`. Of a claim about every subject
-    `members` has what was found in each.
+    `members` has what was found in each. `curve` has the effect under the alternatives that the
+    hypothesis lists; like the Bayes factor it decides nothing.
     """
 
     id: str
@@ -154,6 +204,7 @@ class Verdict:
     checks: tuple[Check, ...]
     volumes: tuple[Mapping[str, str], ...]
     members: tuple[Member, ...] = ()
+    curve: Curve | None = None
 
     @property
     def finding(self) -> bool:

@@ -10,7 +10,7 @@ Everything goes through `gate.judge`, as a study does.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -48,7 +48,7 @@ from scanner import Subject
 from verification.base import Hypothesis, Verdict
 from verification.cases import Case
 from verification.effect_worlds import effect_world
-from verification.gate import in_parallel, judge
+from verification.gate import believed, in_parallel, judge, significant
 from verification.measure import Measure
 from verification.red_team import FAULTS, Fault
 from verification.red_team.fault import claim
@@ -398,7 +398,7 @@ def false_findings(
     """How often a claim that is false is supported.
 
     Controls can only take a verdict away from a claim that is significant without them, so they
-    are run where it is.
+    are run where it is, until one does.
     """
     found = _done(workers, step, _false, [(kind, seed) for seed in studies])
     worlds = dict.fromkeys(explained for explained, _, _ in found)
@@ -414,17 +414,7 @@ def false_findings(
 
 def _false(kind: Kind, seed: int) -> tuple[str, bool, bool]:
     explained, subject = kind.empty(seed)
-    case = kind.case(subject)
-    bare = case.hypothesis.model_copy(update={"controls": {}})
-    (alone,) = judge([replace(case, hypothesis=bare)], seed=seed)
-    if not _significant(alone):
-        return explained, False, False
-    (verdict,) = judge([case], seed=seed)
-    return explained, True, verdict.status == "supported"
-
-
-def _significant(verdict: Verdict) -> bool:
-    return verdict.p_holm <= verdict.alpha and verdict.effect >= verdict.smallest_effect
+    return explained, *believed(kind.case(subject), seed=seed)
 
 
 class Planted(NamedTuple):
@@ -530,7 +520,7 @@ def _attacked(name: str, seed: int) -> _Attack:
 
 def slips(verdict: Verdict) -> list[str]:
     """The controls without any one of which the verdict would be `supported`."""
-    if verdict.status not in ("rejected", "invalid") or not _significant(verdict):
+    if verdict.status not in ("rejected", "invalid") or not significant(verdict):
         return []
     failed = [check.control for check in verdict.checks if not check.passed]
     return failed if len(failed) == 1 else []

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from analyses import Analysis
 from analyses.base import Asks
@@ -10,6 +10,7 @@ from scanner import Subject
 from verification.base import Hypothesis
 from verification.control import Control
 from verification.controls import CONTROLS
+from verification.specifications import settings_of
 
 # What a claim of presence, and one of absence, cannot do without, by what its analysis asks. Named
 # here and not discovered, so that a control whose file is lost makes a verdict invalid instead of
@@ -76,13 +77,23 @@ class Case:
         }
 
     @property
+    def settings(self) -> list[Mapping[str, Any]]:
+        """Those of each specification, the registered one first; none if no other is listed."""
+        return settings_of(self.hypothesis, self.analysis)
+
+    @property
     def members(self) -> tuple[Self, ...]:
         """What is measured one by one."""
         return (self,)
 
     @property
     def steps(self) -> int:
-        """How often `judge`, and `evidence`, report that something is done."""
+        """How often `judge` reports that something is done."""
+        return self.worlds + len(self.settings)
+
+    @property
+    def worlds(self) -> int:
+        """How often `evidence` reports that something is done."""
         return 1 + len(self.controls)
 
 

@@ -1,7 +1,7 @@
 """The gate: judge hypotheses under their controls, by the rules of README.md beside this file."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -14,11 +14,12 @@ from analyses import AnalysisError, Quantity
 from analyses.base import label_of
 from analyses.splits import item_groups
 from scanner import Subject
-from verification.base import Check, Hypothesis, Member, Status, Verdict
+from verification.base import Check, Curve, Hypothesis, Member, Status, Verdict
 from verification.cases import Case, Population, required
 from verification.design import check_design
 from verification.measure import Measure, item_labels
 from verification.population import over_subjects
+from verification.specifications import Specified, curve, specify
 from verification.statistics import Estimate, HalfSamples, holm, items_needed, stream
 
 FEWEST_ITEMS = 4
@@ -88,6 +89,7 @@ def judge(
         if check is not None:
             checks[place].append(check)
         step(f"{every[place].hypothesis.id}: {name}")
+    curves = _curves(every, observed, seed, step, workers)
     heard = zip(observed, map(tuple, checks), strict=True)
     found = [
         _together(case, list(islice(heard, len(case.members))))
@@ -96,7 +98,59 @@ def judge(
         for case in cases
     ]
     adjusted = _adjusted(cases, [one for one, _ in found])
-    return [_decide(case, *one, p) for case, one, p in zip(cases, found, adjusted, strict=True)]
+    return [
+        replace(_decide(case, *one, p), curve=curves.get(case.hypothesis.id))
+        for case, one, p in zip(cases, found, adjusted, strict=True)
+    ]
+
+
+def _curves(
+    cases: Sequence[Case], observed: Sequence[_Observed], seed: int, step: Step, workers: int
+) -> dict[str, Curve]:
+    """The specification curve of each hypothesis that lists alternatives, by its id."""
+    asked = [(place, one) for place, case in enumerate(cases) for one in case.settings]
+    tasks = [(cases[place], observed[place], settings) for place, settings in asked]
+    found: dict[int, list[Specified]] = {}
+    for (place, _), specified in zip(asked, in_parallel(workers, _specified, tasks), strict=True):
+        if specified is not None:
+            found.setdefault(place, []).append(specified)
+        step(f"{cases[place].hypothesis.id}: specifications")
+    return {
+        cases[place].hypothesis.id: curve(those, cases[place].hypothesis.alpha)
+        for place, those in found.items()
+    }
+
+
+def _specified(case: Case, observed: _Observed, settings: Mapping[str, Any]) -> Specified | None:
+    """The claim under some settings; None where nothing could be measured."""
+    if observed.measure is None or observed.estimate is None:
+        return None
+    subject = observed.measure.at_its_layer(case.subject.take(observed.rows).without_twins())
+    return specify(subject.load(), observed.measure, observed.estimate, settings)
+
+
+def believed(case: Case, *, seed: int) -> tuple[bool, bool]:
+    """Whether a claim would be believed without controls, and whether it is with them.
+
+    As `judge` says of the case by itself, where all that is asked is whether it is supported: no
+    control can mend what another has stopped, so the first that does not pass is the last.
+    """
+    observed = _observe(case, seed)
+    (p,) = _adjusted([case], [observed])
+    if not significant(_decide(case, observed, (), p)):
+        return False, False
+    checks: list[Check] = []
+    for name in case.controls:
+        check = _check(case, observed, name, seed)
+        if check is None or not check.passed:
+            return True, False
+        checks.append(check)
+    return True, _decide(case, observed, tuple(checks), p).status == "supported"
+
+
+def significant(verdict: Verdict) -> bool:
+    """Whether the measure alone, whatever controls say, would be believed."""
+    return verdict.p_holm <= verdict.alpha and verdict.effect >= verdict.smallest_effect
 
 
 def evidence(

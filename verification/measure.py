@@ -69,8 +69,10 @@ class Measure:
         AnalysisError
             If it is not finite.
         """
-        value, reference = self.read(subject)
-        return self.sign * (value - reference)
+        return self._effect(self.read(subject))
+
+    def _effect(self, found: Reading) -> float:
+        return self.sign * (found.value - found.reference)
 
     def weaker_half(self, subject: Subject, half: np.ndarray) -> float:
         """The smaller of the effects in two halves of the stimuli, given as 0 and 1."""
@@ -93,7 +95,13 @@ class Measure:
             raise TypeError("a measure without half-samples has no interval")
         # Of twins and other layers nobody asks, and they would be taken along.
         subject = self.at_its_layer(alone(subject.without_twins()))
-        draws = [self.effect(subject.take(rows)) for rows in self.half_samples.rows]
+        profiles = self.analysis.measured_in(
+            *subject.together,
+            variable=self.variable,
+            parts=self.half_samples.rows,
+            rng=stream(self.seed, self.hypothesis.id, "analysis"),
+        )
+        draws = [self._effect(self._reading(profile, subject.name)) for profile in profiles]
         return Estimate(
             self.effect(subject),
             np.array(draws),
@@ -109,10 +117,17 @@ class Measure:
         AnalysisError
             If it is not finite.
         """
-        profile = self.profile(self.at_its_layer(subject))
-        value = float(self._reduced(profile))
+        return self._reading(self.profile(self.at_its_layer(subject)), subject.name)
+
+    def _reading(self, profile: xr.DataArray, name: str) -> Reading:
+        if isinstance(
+            self.layer, int
+        ):  # hundreds of times, of one layer: xarray would cost as much
+            value = float(profile.to_numpy()[list(profile["layer"].values).index(self.layer)])
+        else:
+            value = float(self._reduced(profile))
         if not np.isfinite(value):
-            raise AnalysisError(f"{self.hypothesis.measure} of {subject.name} is {value}")
+            raise AnalysisError(f"{self.hypothesis.measure} of {name} is {value}")
         return Reading(value, self._reference(profile))
 
     def permuted(self, subject: Subject, *, draws: int, rng: np.random.Generator) -> np.ndarray:
@@ -132,6 +147,12 @@ class Measure:
         """The same, one draw after the other; none if the analysis has no way of its own."""
         if type(self.analysis).permuted is Analysis.permuted:
             return np.empty(0)
+        return self.dealt_by_the_gate(subject, draws=draws, rng=rng)
+
+    def dealt_by_the_gate(
+        self, subject: Subject, *, draws: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """The effect with labels that the gate deals out, whatever way the analysis has, draw."""
         profiles = Analysis.permuted(
             self.analysis,
             self.at_its_layer(subject),

@@ -14,11 +14,13 @@ from scanner import Subject
 
 Surface = Literal["length", "frequency", "letter", "position", "token"]
 Code = (
-    Literal["none", "direction", "graded", "localist", "paired", "item", "modules", "shared"]
+    Literal["none", "direction", "graded", "localist", "paired", "item", "kin", "modules", "shared"]
     | Surface
 )
 SITE = "resid_post"
 MODULES = 6
+# Items of a category that are akin.
+KIN = 3
 # What items have in two models, in so many directions.
 SHARED = 6
 
@@ -51,9 +53,9 @@ def world(
     code : str
         What the activations carry: nothing; one random direction a category; every unit a little;
         five units a category; one direction a category, of either sign, so that no line tells it;
-        the item alone (no category); what a sixth of the units share over items, whatever their
-        category; what items have in this model and in the one beside it; or a property of the
-        word's surface.
+        the item alone (no category), or that and two others of its category (its kin); what a sixth
+        of the units share over items, whatever their category; what items have in this model and in
+        the one beside it; or a property of the word's surface.
     size : float
         Strength of the code, in units of the noise.
     categories, items, frames, layers, units : int
@@ -90,6 +92,7 @@ def world(
         "item": np.array(words)[item],
         "frame": np.array([f"frame{f}" for f in frame]),
         "category": np.array([f"category{c}" for c in category]),
+        "kin": np.array([f"kin{one}" for one in _kin(item, items)]),
         # Crossed with the categories, and coded nowhere.
         "group": np.array([f"group{one}" for one in item % 3]),
         "n_chars": surface["length"][item],
@@ -130,7 +133,8 @@ def world(
         elif planted == "shared":
             x += size * (latent[item] @ rng.normal(size=(layers, SHARED, units)))
         else:
-            pattern = _coded(planted, category, item, layers, units, rng)
+            told = _kin(item, items) if planted == "kin" else item
+            pattern = _coded(planted, category, told, layers, units, rng)
             # Along the factors of the noise, so that a size is as hard to read in each world.
             along = planted in ("direction", "paired") and mixing is not None
             x += size * (pattern @ mixing if along else pattern)
@@ -178,6 +182,11 @@ def _mixing(rng: np.random.Generator, units: int) -> np.ndarray:
     return mixed / np.linalg.norm(mixed, axis=0)
 
 
+def _kin(item: np.ndarray, items: int) -> np.ndarray:
+    """Which items belong together, threes within each category of so many."""
+    return item // items * items + item % items // KIN
+
+
 def _carried(values: np.ndarray, layers: int, units: int, rng: np.random.Generator) -> np.ndarray:
     """A property of the surface along a direction, or as a direction for each kind."""
     if values.dtype.kind in "if":
@@ -208,7 +217,7 @@ def _coded(
         for c in range(count):
             tuned[c, 5 * c : 5 * c + 5] = 1
         return np.broadcast_to(tuned[category], (layers, len(category), units))
-    if code == "item":
+    if code in ("item", "kin"):
         return 5 * rng.normal(size=(layers, item.max() + 1, units))[:, item]
     if code == "modules":
         module = rng.permutation(units) % MODULES

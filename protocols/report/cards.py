@@ -15,6 +15,7 @@ import xarray as xr
 from analyses import Quantity
 from protocols.report.figures import LOOKS, Judged, band, by_layer, worlds
 from protocols.report.members import caption_of, figure_of, table_of
+from protocols.report.specifications import Curve, curve_of
 from protocols.report.words import Table, counted, listed, number, percent, plain
 from protocols.schema import Study
 from verification import CONTROLS, Hypothesis
@@ -46,6 +47,8 @@ class Card:
         The numbers of the figure.
     how : list of (str, str)
         How it was judged, as pairs of a term and its words.
+    curve : Curve or None
+        What it is under other settings; None where none were registered.
     """
 
     number: int
@@ -59,6 +62,7 @@ class Card:
     caption: str
     table: Table | None
     how: list[tuple[str, str]]
+    curve: Curve | None
 
 
 def cards(study: Study, summary: Mapping[str, Any], home: Path) -> list[Card]:
@@ -108,6 +112,7 @@ def _card(
         caption,
         table,
         _how(study, hypothesis, verdict),
+        None if verdict["curve"] is None else curve_of(hypothesis, verdict, level),
     )
 
 
@@ -198,6 +203,8 @@ def _world_words(name: str, draws: int, paired: bool) -> str:
         "known_target": "Dashed: what surely has an effect.",
         "rotated_units": "Dotted: the same activations in other bases, whose units are turned at "
         "random.",
+        "control_task": f"Dotted: {counted(draws, 'control task')}, whose labels are dealt out at "
+        "random and read by recognising.",
         "shuffled_items": f"Grey: {counted(draws, 'shuffling')} of the items of the other model, "
         "and their range.",
         "beyond_surface": "Green, dashed: both models without what the surface of the words "

@@ -72,6 +72,7 @@ LOOKS = {
     "planted_units": Look("#a6487f", "dash", 1.8, "planted units"),
     "rotated_units": Look("#00857c", "dot", 1.6, "units rotated"),
     "planted_modules": Look("#a6487f", "dash", 1.8, "planted modules"),
+    "control_task": Look("#7a6a00", "dot", 1.2, "control tasks"),
     "shuffled_nodes": Look("#8b959c", "solid", 0.8, "shuffled heads"),
     "planted_wiring": Look("#a6487f", "dash", 1.8, "planted along wires"),
     "shuffled_items": Look("#8b959c", "solid", 0.8, "shuffled items"),

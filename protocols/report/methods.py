@@ -80,6 +80,7 @@ def references(study: Study, summary: Mapping[str, Any]) -> list[str]:
         for name, there in (
             ("every", any(_of_every(one) and not one.follows for one in study.protocol.hypotheses)),
             ("follows", any(one.follows for one in study.protocol.hypotheses)),
+            ("alternatives", any(one.alternatives for one in study.protocol.hypotheses)),
             ("steepest", any(_steepest(one) for one in study.protocol.hypotheses)),
         )
         if there
@@ -283,6 +284,12 @@ def _inference(study: Study, summary: Mapping[str, Any]) -> str:
         "effect, and every control is passed, and as rejected if one is not; as null if the whole "
         "interval lies below the smallest effect; otherwise as inconclusive; and as invalid where "
         "it could not be judged."
+        + (
+            " Beside verdicts, deciding nothing, stands the effect under all combinations of other "
+            "settings that were registered (Simonsohn et al. 2020)."
+            if any(one.alternatives for one in study.protocol.hypotheses)
+            else ""
+        )
     )
 
 
@@ -321,6 +328,9 @@ def _control(name: str, controls: list[Control]) -> str:
         "rotated_units": f"The same activations in {fields.get('rotations')} bases at random, "
         "which keep all covariances and forget which unit is which, had to be exceeded by a margin "
         f"({margin}), the strongest counted by how often it is in halves of the items.",
+        "control_task": f"Labels dealt out at random among values of {fields.get('type')} "
+        f"({fields.get('tasks')} times) had to be exceeded by a margin ({margin}; Hewitt & Liang "
+        "2019).",
         "shuffled_items": "Items of the other model were shuffled "
         f"{fields.get('permutations')} times (Phipson & Smyth 2010).",
         "shuffled_nodes": "The wiring of the heads of each layer was shuffled among them "

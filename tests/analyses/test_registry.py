@@ -10,6 +10,7 @@ import xarray as xr
 from analyses import REGISTRY, Analysis, AnalysisError
 from analyses.acting import Acting, alone
 from analyses.base import DIMENSIONS, label_of
+from analyses.splits import item_groups
 from protocols.report.described import Found, panels
 from scanner import Subject
 from verification.effect_worlds import effect_world
@@ -248,6 +249,27 @@ def test_layers_are_independent_as_the_gate_relies_on(name: str) -> None:
     alone = made(name)(*subject.at(last).together, rng=np.random.default_rng(3))
     left, right = (one.drop_vars(ACROSS.get(name, ())) for one in (whole.sel(layer=[last]), alone))
     xr.testing.assert_allclose(left, right)
+
+
+@pytest.mark.parametrize("name", sorted(n for n in REGISTRY if REGISTRY[n].measures))
+def test_what_the_gate_is_given_of_parts_is_what_the_analysis_finds_in_each(name: str) -> None:
+    subject, analysis = subject_of(name, code="direction"), made(name)
+    half = item_groups(
+        *(subject.volume[one].to_numpy().astype(str) for one in ("item", "category")),
+        groups=2,
+        rng=np.random.default_rng(1),
+    )
+    parts = [np.flatnonzero(half == side) for side in (0, 1)]
+    worlds = [subject.take(rows).together for rows in parts]
+    found = [analysis(*group, rng=np.random.default_rng(3)) for group in worlds]
+    for variable in analysis.measures:
+        rng = np.random.default_rng(3)
+        asked = {"variable": variable, "rng": rng}
+        given = analysis.measured_in(*subject.together, parts=parts, **asked)
+        for one, whole in zip(given, found, strict=True):
+            np.testing.assert_allclose(one, whole[variable], rtol=1e-12, atol=1e-12)
+            assert one.dims == ("layer",)
+            assert one.attrs["chance"] == pytest.approx(whole[variable].attrs["chance"], abs=1e-12)
 
 
 @every

@@ -133,6 +133,7 @@ def verdict(place: int, status: str, claim: str, exploratory: bool) -> dict[str,
         "registration": f"{place}" * 64,
         "checks": checks if measured else [],
         "members": [],
+        "curve": None,
         "volumes": [],
     }
 
@@ -411,6 +412,34 @@ def test_several_subjects_are_all_shown(tmp_path: Path) -> None:
     assert "tokens of tiny" in text and "tokens of other" in text
     assert "digest-of-other.twin1" in text
     assert "Subject other" in section(page, "supported")
+
+
+def test_a_specification_curve_stands_beside_its_verdict_with_its_words_and_numbers(
+    tmp_path: Path,
+) -> None:
+    made = made_up(tmp_path, ("supported", "null"))
+    rows = [
+        {"settings": {"penalty": 10.0, "penalties": [1, 2]}, "registered": False, "effect": 0.21,
+         "interval": [0.1, 0.32], "p": 0.0007, "reason": ""},
+        {"settings": {"penalty": 1.0, "penalties": []}, "registered": True, "effect": 0.25,
+         "interval": [0.11, 0.39], "p": 0.0123, "reason": ""},
+        {"settings": {"penalty": 2.0, "penalties": []}, "registered": False, "effect": None,
+         "interval": [None, None], "p": None, "reason": "could not be computed: too few"},
+    ]  # fmt: skip
+    curve = {"specifications": rows, "median": 0.23, "same_sign": 2, "significant": 1, "p": 0.04,
+             "dealings": 99}  # fmt: skip
+    made.summary["verdicts"][0]["curve"] = curve
+    shown = section(made.page, "supported")
+    assert "Under other settings" in shown
+    assert "The effect under 3 specifications (Simonsohn et al. 2020)" in shown
+    assert "2 of 2 lie on the expected side, 1 significantly" in shown
+    assert "their median is 0.230. A median as large is found with p = 0.040 where labels" in shown
+    assert "1 of 3 could not be computed: too few (penalty 2.0, penalties" in shown
+    assert "penalty 10.0, penalties 1 and 2" in shown and "0.210" in shown
+    assert "Under other settings" not in section(made.page, "null")
+    absent = made_up(tmp_path / "absent", ("null",))
+    absent.summary["verdicts"][0]["curve"] = {**curve, "dealings": 0, "p": None}
+    assert "No joint test: labels dealt out anew are no world" in section(absent.page, "null")
 
 
 def test_twins_of_two_models_are_pairs() -> None:

@@ -156,6 +156,31 @@ def test_a_contrast_is_of_categories_that_the_stimuli_have(tmp_path: Path) -> No
             "",
             "line 20: .*cannot be judged without 'split_half'; required are untrained_twin",
         ),
+        (
+            "shuffled_labels: {permutations: 19}",
+            "shuffled_labels: {}\n      control_task: {margin: 0.1, type: catagory}",
+            "line 23: .*control_task.type: the stimuli have no column 'catagory'; did",
+        ),
+        (
+            "alpha: 0.01",
+            "alpha: 0.01\n    alternatives: {penaltie: [0.1]}",
+            "alternatives.penaltie: no such setting; did you mean 'penalt",
+        ),
+        (
+            "alpha: 0.01",
+            "alpha: 0.01\n    alternatives: {penalty: [heavy]}",
+            "alternatives.penalty: expected .*, found 'heavy'",
+        ),
+        (
+            "alpha: 0.01",
+            "alpha: 0.01\n    alternatives: {item_folds: [3, 2]}",
+            "alternatives.item_folds.*: 2 stands there already",
+        ),
+        (
+            "alpha: 0.01",
+            "alpha: 0.01\n    alternatives: {label: [frame]}",
+            "another label makes another claim; register it as one",
+        ),
         ("twins: 1", "twins: 0", "no twin is scanned; set `twins` under `scan`"),
         (
             "set: concepts",

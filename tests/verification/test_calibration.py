@@ -6,7 +6,9 @@ import pytest
 from analyses import REGISTRY
 from verification import cases
 from verification.calibration import KINDS, QUICKSTART, SMALL, Rate, false_findings, planted
+from verification.gate import believed, judge, significant
 from verification.measure import Measure
+from verification.worlds import world
 
 DECODING = KINDS["probe.balanced_accuracy"]
 
@@ -34,6 +36,19 @@ def test_what_is_false_is_not_supported(name: str) -> None:
     assert sum(rate.of for rate in found.by_world.values()) == 6
     # Worlds that something else explains would be believed, if nobody asked the controls.
     assert found.significant.hits > 0 or KINDS[name].than is not None
+
+
+def test_what_is_asked_until_one_control_stops_it_is_what_the_gate_says() -> None:
+    said = set()
+    for seed in range(9):
+        case = DECODING.case(DECODING.empty(seed)[1])
+        (verdict,) = judge([case], seed=seed)
+        expected = (significant(verdict), verdict.status == "supported")
+        assert believed(case, seed=seed) == expected
+        said.add(expected)
+    planted = DECODING.case(world(np.random.default_rng(0), code="direction", size=2, **SMALL))
+    assert believed(planted, seed=0) == (True, True)
+    assert said >= {(False, False), (True, False)}
 
 
 def test_without_controls_what_is_false_is_found(monkeypatch) -> None:

@@ -9,19 +9,20 @@ import xarray as xr
 from numpy.testing import assert_array_equal
 
 from analyses.acting import Acting
-from analyses.base import Analysis, dealt, read
+from analyses.base import Analysis, AnalysisError, dealt, labels, read
 from analyses.connectome import Connectome
 from analyses.coupling import Coupling
 from analyses.localiser import Localiser
 from analyses.probe import Probe, decode
 from analyses.selectivity import Selectivity
-from analyses.splits import Fold
+from analyses.splits import Fold, folds_of
 from analyses.steering import Steering
 from analyses.universality import Universality
 from scanner import Subject
 from tests.verification.test_gate import PROBE, Shift, case, shifted, verdict
 from verification import CONTROLS, Check, Verdict, judge
 from verification.controls.beyond_surface import residual
+from verification.controls.control_task import ControlTask
 from verification.controls.planted_units import PlantedUnits
 from verification.controls.surface_only import Reader, surfaces
 from verification.effect_worlds import effect_world
@@ -232,6 +233,101 @@ def test_shuffling_keeps_items_whole_and_labels_as_frequent_as_they_were() -> No
     assert all(len(set(after[item == name])) == 1 for name in np.unique(item))
     assert_array_equal(np.sort(after), np.sort(before))
     assert np.mean(after == before) < 0.6
+
+
+class KnownWords(Analysis):
+    """Keeps frames out of training, and no words: reads the label by recognising the word."""
+
+    site = "resid_post"
+    label = "category"
+    measures = PROBE.measures
+
+    def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:
+        x, codes, names = read(subjects[0], self.site, self.label)
+        folds = folds_of(np.unique(labels(subjects[0], "frame"), return_inverse=True)[1] % 2)
+        right = [np.mean(decode(one, codes, folds, penalty=1.0).argmax(1) == codes) for one in x]
+        accuracy = xr.DataArray(right, dims="layer", attrs={"chance": 1 / len(names)})
+        layers = subjects[0].volume["layer"].to_numpy()
+        return xr.Dataset({"balanced_accuracy": accuracy}, coords={"layer": layers})
+
+
+def task(subject: Subject, analysis: Analysis = PROBE, **settings) -> tuple[Verdict, Check]:
+    """The verdict of a claim that names a control task as well, and what that one found."""
+    controls = PRESENCE | {"control_task": {"margin": 0.1, **settings}}
+    found = verdict(subject, analysis, controls=controls)
+    return found, {check.control: check for check in found.checks}["control_task"]
+
+
+def test_control_task_alone_stops_what_is_read_by_recognising_names_of_one_thing() -> None:
+    kin = world(np.random.default_rng(0), code="kin", layers=1)
+    found, check = task(kin, type="kin")
+    assert found.effect > 0.5
+    assert found.status == "rejected"
+    assert [name for name, ok in passed(found).items() if not ok] == ["control_task"]
+    assert check.estimate > 0.5
+    assert task(kin)[0].status == "supported"  # item by item, kin are dealt apart
+    for of in ("item", "kin"):
+        found, check = task(clean(), type=of)
+        assert found.status == "supported"
+        assert check.estimate == pytest.approx(0, abs=0.15)
+
+
+def test_a_probe_that_meets_words_again_reads_random_labels_as_well_as_true_ones() -> None:
+    """Where shuffled labels ask only for a p, a category that adds a little to memory passes."""
+    words = world(
+        np.random.default_rng(0), code="direction", size=1, layers=1, item_spread=4, frames=6
+    )
+    found, check = task(words, KnownWords())
+    assert found.effect > 0.6 and check.estimate > 0.5
+    assert check.passed is False
+    shuffled = {one.control: one for one in found.checks}["shuffled_labels"]
+    assert shuffled.estimate > 0.5
+    _, kept_out = task(words)
+    assert kept_out.estimate < 0.15
+
+
+def test_labels_of_a_control_task_change_places_in_whole_blocks_of_one_size() -> None:
+    subject = world(np.random.default_rng(0), items=8, layers=1)  # kin of three, three and two
+    measure = Measure(claim(), PROBE, 0, seed=0)
+    dealt_out = ControlTask(margin=0.1, type="kin")._task(
+        subject, measure, np.random.default_rng(1)
+    )
+    before, after = (labels(one, "category") for one in (subject, dealt_out))
+    kin, items = labels(subject, "kin"), labels(subject, "item")
+    assert all(len(set(after[kin == one])) == 1 for one in np.unique(kin))
+    for one in np.unique(before):
+        assert len(np.unique(items[after == one])) == 8
+    assert np.mean(before == after) < 0.6
+
+
+@pytest.mark.parametrize(
+    ("change", "of", "message"),
+    [
+        ({}, "lemma", "stimuli have no label 'lemma'; they have "),
+        ({"zipf": "every"}, "zipf", "values of 'zipf' stand in one stimulus each"),
+        ({"group": "category"}, "group", "must be at least two of each 'category', or dealing"),
+        ({}, "first_token", "values of 'first_token' need one 'category' each; '.*' has two"),
+    ],
+)
+def test_a_control_task_that_cannot_be_set_says_why(change, of, message) -> None:
+    subject = world(np.random.default_rng(0), code="direction", size=2, layers=1)
+    for column, told in change.items():
+        count = subject.volume.sizes["stimulus"]
+        values = np.arange(count) if told == "every" else labels(subject, told)
+        subject = subject.relabel(column, values)
+    with pytest.raises(AnalysisError, match=message):
+        ControlTask(margin=0.1, type=of)._check(subject, "category")
+
+
+def test_blocks_of_one_size_and_one_label_cannot_change_places() -> None:
+    subject = world(np.random.default_rng(0), code="direction", size=2, layers=1, categories=2)
+    items, categories = labels(subject, "item"), labels(subject, "category")
+    # Six pairs in one category, four threes in the other.
+    place = np.array([list(dict.fromkeys(items)).index(one) for one in items]) % 12
+    pairs = categories == "category0"
+    kin = np.where(pairs, place // 2, 100 + place // 3).astype(str)
+    with pytest.raises(AnalysisError, match="of as many items, and all of these have the same"):
+        ControlTask(margin=0.1, type="kin")._check(subject.relabel("kin", kin), "category")
 
 
 def test_split_half_stops_an_effect_that_one_item_carries() -> None:
@@ -576,6 +672,8 @@ def test_an_absence_of_coupling_is_believed_where_a_planted_one_was_seen() -> No
         ("shuffled_nodes", Coupling("heads"), "^$"),
         ("shuffled_labels", NETWORK, "tell labels apart, and this one does not.*'rotated_units'"),
         ("surface_only", NETWORK, "tell labels apart, and this one does not"),
+        ("control_task", NETWORK, "tell labels apart, and this one does not"),
+        ("control_task", Probe("resid_post"), "^$"),
         ("random_target", NETWORK, "act on the subject, and this one does not"),
         ("rotated_units", PUSH, "changes what is read, and here something was done"),
         (
@@ -604,6 +702,7 @@ def test_a_control_says_why_it_does_not_fit_an_analysis(control, analysis, messa
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
+        ("control_task", {"tasks": 0}, "tasks must be at least 1"),
         ("rotated_units", {"rotations": 0}, "rotations must be at least 1"),
         ("planted_modules", {"modules": 1}, "modules must be at least 2"),
         ("planted_modules", {"strength": 1.0}, "strength between 0 and 1"),

@@ -5,7 +5,14 @@ from collections.abc import Callable
 import numpy as np
 
 from scanner import Subject
-from verification.red_team.fault import Outcome, fault, judged, planted, randomness
+from verification.red_team.fault import (
+    PRESENCE,
+    Outcome,
+    fault,
+    judged,
+    planted,
+    randomness,
+)
 from verification.worlds import Surface, world
 
 BY_SURFACE = r"surface_only: the surface of the words \("
@@ -76,6 +83,15 @@ def item_in_two_categories(seed: int, broken: bool) -> Outcome:
     if broken:
         items[items == items[-1]] = items[0]
     return judged(subject.relabel("item", items.astype(str)), seed=seed)
+
+
+@fault("control task", "rejected", "control_task: to tell labels that are dealt out among values")
+def names_of_one_thing(seed: int, broken: bool) -> Outcome:
+    """Several names of one thing are items, and which thing it is is all that is coded."""
+    controls = PRESENCE | {"control_task": {"margin": 0.1, "type": "kin"}}
+    rng, code = randomness(seed, "one thing"), "kin" if broken else "direction"
+    subject = world(rng, code=code, size=1 if broken else 2, layers=1, items=12, units=40)
+    return judged(subject, seed=seed, controls=controls)
 
 
 @fault("permutation", "invalid", r"has 3 items; at least 4")
