@@ -40,6 +40,7 @@ SETTINGS = {
     "stitching": {"layers": (0, 1), "donor": "another"},
     "lesion": {"category": "category0"},
     "groupings": {"rival": "group"},
+    "discontinuity": {"of": "category0", "at": 9},
 }
 # Analyses that act and have measures.
 ACTING = (
@@ -58,6 +59,8 @@ ACROSS = {
 SITES = {"topography": "z", "localisation": "told", "coupling": "told"}
 
 
+# Analyses that read numbers, which stand in each sentence.
+FRAMES = {"discontinuity": 24}
 # Analyses that compare two subjects.
 PAIRS = ("universality", "transfer", "matching")
 
@@ -80,7 +83,9 @@ def subject_of(name: str, **settings: Any) -> Subject:
     if name in ACTING:
         layers = settings.get("layers", 2)
         return effect_world(np.random.default_rng(0), made(name), size=0.5, layers=layers)
-    subject = world(np.random.default_rng(0), beside=name in PAIRS, **settings)
+    subject = world(
+        np.random.default_rng(0), beside=name in PAIRS, frames=FRAMES.get(name, 4), **settings
+    )
     if name == "time_course":
         return in_tokens(subject)
     if name in ("features", "localisation"):
