@@ -63,8 +63,8 @@ class Discontinuity(Analysis):
         "excess": Quantity(
             "of what changes there in a sentence of the category beyond others, how much more is "
             "common to its sentences than at nineteen of twenty other places",
-            -2.0,
-            2.0,
+            -1.0,
+            1.0,
         ),
     }
 
@@ -283,11 +283,10 @@ def _shares(grams: np.ndarray, means: np.ndarray) -> tuple[np.ndarray, np.ndarra
     rest = (squares - common)[..., 1:] / counts[..., 1:]
     noise = rest.sum(-1) / rest.shape[-1] ** 2
     own = common_change(of_mean, of_one, counts[..., 0]) - noise
-    return (
-        _of(own, of_one),
-        _of(common[..., 0], squares[..., 0]),
-        _of(shared, squares[..., 0]),
-    )
+    whole = squares[..., 0]
+    # Where all things change alike, rounding is all that is left beyond.
+    beyond = np.where(of_one > 1e-9 * whole, of_one, 0)
+    return _of(own, beyond), _of(common[..., 0], whole), _of(shared, whole)
 
 
 def common_change(of_mean: np.ndarray, of_one: np.ndarray, count: np.ndarray | int) -> np.ndarray:
@@ -312,6 +311,9 @@ def _of(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _excess(own: np.ndarray, place: int, rarer: float) -> np.ndarray:
-    """What a place has above that which all but a share of the others stay below."""
+    """What a place has above that which all but a share of the others stay below.
+
+    Shares are 1 at most; noise can take both below 0, and their difference hardly beyond 1.
+    """
     others = np.delete(own, place, axis=-1)
-    return own[..., place] - np.quantile(others, 1 - rarer, axis=-1)
+    return np.clip(own[..., place] - np.quantile(others, 1 - rarer, axis=-1), -1, 1)

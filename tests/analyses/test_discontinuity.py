@@ -108,6 +108,17 @@ def test_how_often_a_jump_is_among_the_four_largest(jump: float, share: float) -
     assert np.mean(among) == pytest.approx(share, abs=error)
 
 
+def test_what_is_the_same_in_all_sentences_has_nothing_of_its_own() -> None:
+    """As spelling has: rounding would be all that is left, and any share of it."""
+    subject = numbered()
+    spelled = np.random.default_rng(0).normal(size=(NUMBERS, 40)).cumsum(0)
+    x = subject.volume[SITE].transpose("stimulus", "layer", "unit")
+    same = x.copy(data=spelled[subject.volume["number"].to_numpy()][:, None])
+    found = measured(subject.replace_volume(subject.volume.assign({SITE: same})))
+    assert float(found["excess"]) == 0 and not found["own_change"].any()
+    assert float(found["shared_change"]) == pytest.approx(1)
+
+
 def test_permutations_deal_out_sentences_as_the_gate_does() -> None:
     subject = numbered(step=4.0)
     own, gates = (
