@@ -128,6 +128,7 @@ def _prediction(one: Hypothesis) -> str:
         "max": "at the layer where it is largest",
         "min": "at the layer where it is smallest",
         "steepest": "in how fast it rises through the depth where it rises fastest",
+        "dip": "in how far it falls in the middle of the depth below what it is on both sides",
     }.get(str(place), f"at layer {place}")
     if one.follows is not None:
         than = (

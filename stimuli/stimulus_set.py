@@ -181,27 +181,29 @@ def load(source: str, *, relative_to: Path | None = None) -> StimulusSet:
 
 
 def _crossed(folder: Path) -> pd.DataFrame:
-    """Every word in every frame, frame by frame.
+    """Every word in every sentence, sentence by sentence.
 
-    Where frames alone have the categories, a word in frames of two of them is two items: the number
-    of a page is no age. Where words have them as well, a word stands in the frames of its own.
+    Words are the items and sentences the frames, or the other way round where the words are all
+    that there are (as numbers are) and sentences are sampled. A text has a place for either. Where
+    words and sentences both have categories, a word stands in the sentences of its own.
     """
-    words = pd.read_csv(folder / "words.csv", keep_default_na=False, dtype={"item": str})
-    frames = pd.read_csv(folder / "frames.csv", keep_default_na=False)
+    names = {"item": str, "frame": str}
+    words = pd.read_csv(folder / "words.csv", keep_default_na=False, dtype=names)
+    frames = pd.read_csv(folder / "frames.csv", keep_default_na=False, dtype=names)
+    word = "item" if "item" in words else "frame"
     templates = frames.rename(columns={"text": "template"})
     if {"category"} <= set(words) & set(frames):
         table = templates.merge(words, on="category")
     else:
         table = templates.merge(words, how="cross")
-    start = table["template"].str.index("{item}")
+    place = f"{{{word}}}"
+    start = table["template"].str.index(place)
     table["text"] = [
-        template.replace("{item}", item)
-        for template, item in zip(table["template"], table["item"], strict=True)
+        template.replace(place, filled)
+        for template, filled in zip(table["template"], table[word], strict=True)
     ]
     table["target_start"] = start
-    table["target_end"] = start + table["item"].str.len()
-    if "category" not in words:
-        table["item"] = table["category"] + " " + table["item"]
+    table["target_end"] = start + table[word].str.len()
     # Tokens are counted anew by whoever records.
     first = ["text", *SPAN, "item", "frame", "category", "zipf"]
     left_out = ("template", *first)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 Status = Literal["supported", "null", "inconclusive", "rejected", "invalid"]
 Kind = Literal["null", "replication"]
-Reduction = Literal["selected", "mean", "max", "min", "steepest"]
+Reduction = Literal["selected", "mean", "max", "min", "steepest", "dip"]
 # In the place of a subject: each of the protocol, and the claim is about all that are like them.
 EVERY = "every"
 Sentence = Annotated[str, StringConstraints(min_length=10, strip_whitespace=True)]

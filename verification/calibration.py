@@ -24,6 +24,7 @@ from analyses.acting import Acting
 from analyses.bus import Bus
 from analyses.connectome import Connectome
 from analyses.coupling import Coupling
+from analyses.discontinuity import Discontinuity
 from analyses.fingerprint import Fingerprint
 from analyses.groupings import Groupings
 from analyses.knowledge_map import KnowledgeMap
@@ -50,6 +51,7 @@ from verification.cases import Case
 from verification.effect_worlds import effect_world
 from verification.gate import believed, in_parallel, judge, significant
 from verification.measure import Measure
+from verification.numbered_worlds import AT, numbered_world
 from verification.red_team import FAULTS, Fault
 from verification.red_team.fault import claim
 from verification.wired_worlds import wired_world
@@ -241,6 +243,29 @@ class WiredKind(Kind):
         return explained, self._wired(rng, size=size, of_twins=size, by_depth=by_depth, **SMALL)
 
 
+@dataclass(frozen=True)
+class NumberedKind(Kind):
+    """A kind of measure of numbers that stand in sentences."""
+
+    def world(self, rng: np.random.Generator, strength: float, **size: Any) -> Subject:
+        size.pop("frames", None)
+        return numbered_world(rng, step=strength, **size)
+
+    def empty(self, seed: int) -> tuple[str, Subject]:
+        """A world in which nothing breaks, or all things do, or a curve bends, or twins break."""
+        rng = np.random.default_rng([seed, 0])
+        explained = ("noise", "architecture", "all things", "curve")[seed % 4]
+        size = rng.uniform(1.0, 4.0)
+        planted: dict[str, dict[str, float]] = {
+            "noise": {},
+            "architecture": {"step": size, "of_twins": size},
+            "all things": {"of_all": size},
+            "curve": {"curve": size, "circle": size},
+        }
+        sizes = {name: value for name, value in SMALL.items() if name != "frames"}
+        return explained, numbered_world(rng, **planted[explained], **sizes)
+
+
 _STRENGTHS: dict[tuple[str, float, tuple[tuple[str, Any], ...]], float] = {}
 
 # As the quickstart registers them.
@@ -295,6 +320,12 @@ WIRING: dict[str, dict[str, Any]] = {
     "shuffled_nodes": {"permutations": 99},
     "split_half": {"margin": 0.05, "splits": 10},
 }
+NUMBERS: dict[str, dict[str, Any]] = {
+    "untrained_twin": {"margin": 0.05},
+    "shuffled_labels": {"permutations": 99},
+    "surface_only": {"margin": 0.05},
+    "split_half": {"margin": 0.02, "splits": 10},
+}
 NETWORKS: dict[str, dict[str, Any]] = {
     "untrained_twin": {"margin": 0.05},
     "shuffled_labels": {"permutations": 39},
@@ -333,6 +364,9 @@ KINDS = {
         Kind(
             "fingerprint.nearer", Fingerprint(SITE, edges="correlation", nodes=20, splits=1), 0.1,
             NETWORKS, "paired",
+        ),
+        NumberedKind(
+            "discontinuity.excess", Discontinuity(SITE, "category0", AT), 0.1, NUMBERS
         ),
         Kind(
             "localiser.response", Localiser(SITE, "category0 - rest", mask=0.1, splits=10), 0.6,

@@ -4,12 +4,13 @@ Controls are handed a `Measure` and a changed subject. They cannot change the me
 same analysis, the same layer, the same seed and the same half-samples throughout.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
-from scipy.interpolate import make_smoothing_spline
+from scipy.interpolate import BSpline, make_smoothing_spline
 
 from analyses import Analysis, AnalysisError
 from analyses.acting import alone
@@ -37,7 +38,7 @@ class Measure:
     hypothesis : Hypothesis
     analysis : Analysis
     layer : int or str
-        A layer, or the reduction over layers ``mean``, ``max``, ``min`` or ``steepest``.
+        A layer, or the reduction over layers ``mean``, ``max``, ``min``, ``steepest`` or ``dip``.
     seed : int
         Of the protocol.
     half_samples : HalfSamples or None
@@ -46,7 +47,7 @@ class Measure:
 
     hypothesis: Hypothesis
     analysis: Analysis
-    layer: int | Literal["mean", "max", "min", "steepest"]
+    layer: int | Literal["mean", "max", "min", "steepest", "dip"]
     seed: int
     half_samples: HalfSamples | None = None
 
@@ -193,13 +194,13 @@ class Measure:
         if isinstance(self.layer, int):
             at = list(profile["layer"].values).index(self.layer)  # a third of the cost of `sel`
             return profile.isel(layer=at)
-        if self.layer == "steepest":
-            return steepest(profile)
+        if self.layer in THROUGH_DEPTH:
+            return THROUGH_DEPTH[self.layer](profile)
         return getattr(profile, self.layer)("layer")
 
     def _reference(self, profile: xr.DataArray) -> float:
-        if self.layer == "steepest" and self.hypothesis.than == "chance":
-            return 0.0  # what is the same in all layers does not rise
+        if self.layer in THROUGH_DEPTH and self.hypothesis.than == "chance":
+            return 0.0  # what is the same in all layers neither rises nor dips
         than = self.hypothesis.than
         return float(profile.attrs["chance"]) if than == "chance" else float(than)
 
@@ -220,21 +221,60 @@ def steepest(profile: xr.DataArray) -> xr.DataArray:
     AnalysisError
         If there are fewer than five layers.
     """
+    fine = np.linspace(0, 1, 20 * profile.sizes["layer"])
+    return _of_curves(profile, lambda curve: curve.derivative()(fine).max())
+
+
+def deepest(profile: xr.DataArray) -> xr.DataArray:
+    """How far a measure falls in the middle of the depth below what it is on both sides.
+
+    Of a smoothing spline as of `steepest`: of a layer, by how much it lies below the largest before
+    it and the largest after it, whichever is less; and of all layers the most. A measure that only
+    rises or only falls has none, and a single layer that stands out hardly any.
+
+    Parameters
+    ----------
+    profile : xarray.DataArray
+        ..., ``layer``.
+
+    Raises
+    ------
+    AnalysisError
+        If there are fewer than five layers.
+    """
+    depth = np.linspace(0, 1, profile.sizes["layer"])
+
+    def below_both(curve: BSpline) -> float:
+        values = curve(depth)
+        before = np.maximum.accumulate(values)[:-2]
+        after = np.maximum.accumulate(values[::-1])[::-1][2:]
+        return float(np.max(np.minimum(before, after) - values[1:-1]))
+
+    return _of_curves(profile, below_both)
+
+
+def _of_curves(profile: xr.DataArray, told: Callable[[BSpline], float]) -> xr.DataArray:
+    """What is told of a smoothing spline over the layers of each profile, NaN of one with a NaN."""
     count = profile.sizes["layer"]
     if count < FEWEST_LAYERS:
         raise AnalysisError(
-            f"{count} layers; {FEWEST_LAYERS} are needed to say where a measure rises"
+            f"{count} layers; {FEWEST_LAYERS} are needed to say where a measure rises or dips"
         )
-    depth, fine = np.linspace(0, 1, count), np.linspace(0, 1, 20 * count)
+    depth = np.linspace(0, 1, count)
     rest = profile.transpose(..., "layer").isel(layer=0, drop=True)
-    curves = profile.transpose(..., "layer").to_numpy().reshape(-1, count)
-    slopes = [
-        make_smoothing_spline(depth, one).derivative()(fine).max()
-        if np.isfinite(one).all()
-        else np.nan
-        for one in curves
+    rows = profile.transpose(..., "layer").to_numpy().reshape(-1, count)
+    found = [
+        told(make_smoothing_spline(depth, one)) if np.isfinite(one).all() else np.nan
+        for one in rows
     ]
-    return rest.copy(data=np.reshape(slopes, rest.shape)).assign_attrs(profile.attrs)
+    return rest.copy(data=np.reshape(found, rest.shape)).assign_attrs(profile.attrs)
+
+
+# What a measure does through the depth, by the name that protocols have for it.
+THROUGH_DEPTH: dict[str | int, Callable[[xr.DataArray], xr.DataArray]] = {
+    "steepest": steepest,
+    "dip": deepest,
+}
 
 
 def item_labels(subject: Subject) -> tuple[np.ndarray, np.ndarray]:

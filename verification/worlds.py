@@ -87,14 +87,18 @@ def world(
         for letter, number in zip(surface["letter"], rng.permutation(n), strict=True)
     ]
     position = frame + (3 * category if confound == "position" else 0)
+    written = np.array(words)[item]
     labels = {
-        "text": np.array([f"word {i} in frame {f}" for i, f in zip(item, frame, strict=True)]),
-        "item": np.array(words)[item],
+        "text": np.array([f"{word} in frame {f}" for word, f in zip(written, frame, strict=True)]),
+        "item": written,
         "frame": np.array([f"frame{f}" for f in frame]),
         "category": np.array([f"category{c}" for c in category]),
         "kin": np.array([f"kin{one}" for one in _kin(item, items)]),
         # Crossed with the categories, and coded nowhere.
         "group": np.array([f"group{one}" for one in item % 3]),
+        "number": frame % frames,
+        "target_start": np.zeros(len(item), int),
+        "target_end": np.char.str_len(written),
         "n_chars": surface["length"][item],
         "n_tokens": rng.integers(1, 3, n)[item],
         "zipf": surface["frequency"][item],

@@ -285,4 +285,6 @@ def _layer(hypothesis: Hypothesis, verdict: Mapping[str, Any]) -> str:
         return f"{asked}, registered in advance"
     if asked == "steepest":
         return "how fast it rises through the depth where it rises fastest, registered in advance"
+    if asked == "dip":
+        return "how far it falls in the middle below both sides, registered in advance"
     return f"{asked} over all layers, registered in advance"

@@ -119,6 +119,15 @@ READING = {
     "jump": "The squared distance of patterns of neighbouring values at layer {layer}, by the "
     "lower of the two. Dotted: what the largest of them reaches by luck.",
     "breaks": "How many neighbours are further apart than the largest is by luck.",
+    "own_change": "Of what changes in a sentence between neighbouring numbers at layer {layer}, "
+    "beyond what changes in sentences of other things, the share that is common to its kind, by "
+    "the lower of the two. Dotted: what nineteen of twenty other places stay below.",
+    "usual": "What nineteen of twenty places beside the claimed one stay below.",
+    "exceeds": "The share of the other places that have less than the claimed one: half by luck.",
+    "common_change": "The share of the whole change of a sentence at the claimed place that all "
+    "sentences of its kind have.",
+    "shared_change": "The share of it that sentences of other things have as well: what the "
+    "number does by itself.",
     "on_a_line": "The rank correlation of distances with those on a line.",
     "on_a_circle": "The same on a circle: more than on a line, if the values close one.",
     "wrap": "How much nearer the last value is to the first than the farthest: 0 on a line, nearly "
@@ -349,6 +358,11 @@ TITLES = {
     "mlp": "nonlinear probe",
     "control": "gap for a planted product",
     "read": "number read",
+    "own_change": "change of its own",
+    "usual": "change of its own at nineteen of twenty other places",
+    "exceeds": "other places with less change of its own",
+    "common_change": "change common to its kind",
+    "shared_change": "change shared with other things",
     "line": "predicted along a line",
     "spline": "predicted along a spline",
     "auc_left": "area under the curve",
@@ -725,12 +739,13 @@ def _removed(found: Found, variable: str) -> Panel:
 
 
 def _places(found: Found, variable: str) -> Panel:
-    """What happens between neighbouring values, in the layer that reads them best."""
-    best = found.best("read")
+    """What happens between neighbouring values, in the layer where it is to be seen best."""
+    chooses, limit, name = PLACES[variable]
+    best = found.best(chooses)
     at = found.measures.sel(layer=best)
     figure = curve(
         at[variable],
-        beside={"reached by luck": at["highest"].broadcast_like(at[variable])},
+        beside={name: at[limit].broadcast_like(at[variable])},
         twins=[twin[variable].sel(layer=best) for twin in found.twins],
     )
     return Panel(f"{_title(variable)} by value", READING[variable].format(layer=best), figure)
@@ -879,6 +894,11 @@ def _texts(found: Found, variable: str) -> Panel:
     )  # fmt: skip
 
 
+# Of what happens between neighbouring values: what chooses the layer, a limit and its name.
+PLACES = {
+    "jump": ("read", "highest", "reached by luck"),
+    "own_change": ("excess", "usual", "most others"),
+}
 PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"layer"}): _curve,
     frozenset({"layer", "category"}): _by_category,

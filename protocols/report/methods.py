@@ -28,6 +28,7 @@ from protocols.schema import ScanSpec, Study
 from scanner.sites import MEANINGS, OUTSIDE, PAIRED, Kind
 from verification import CONTROLS, Control, Hypothesis
 from verification.base import EVERY
+from verification.measure import THROUGH_DEPTH
 from verification.statistics import HALF_SAMPLES
 
 # Where activations were taken, by the settings of a scan.
@@ -81,7 +82,7 @@ def references(study: Study, summary: Mapping[str, Any]) -> list[str]:
             ("every", any(_of_every(one) and not one.follows for one in study.protocol.hypotheses)),
             ("follows", any(one.follows for one in study.protocol.hypotheses)),
             ("alternatives", any(one.alternatives for one in study.protocol.hypotheses)),
-            ("steepest", any(_steepest(one) for one in study.protocol.hypotheses)),
+            ("through_depth", any(map(_through_depth, study.protocol.hypotheses))),
         )
         if there
     ]
@@ -94,8 +95,8 @@ def _of_every(hypothesis: Hypothesis) -> bool:
     return hypothesis.subject == EVERY
 
 
-def _steepest(hypothesis: Hypothesis) -> bool:
-    return hypothesis.at.layer == "steepest"
+def _through_depth(hypothesis: Hypothesis) -> bool:
+    return hypothesis.at.layer in THROUGH_DEPTH
 
 
 def _subjects(summary: Mapping[str, Any], volumes: Mapping[str, xr.Dataset]) -> str:
@@ -250,11 +251,12 @@ def _inference(study: Study, summary: Mapping[str, Any]) -> str:
             " Where a layer was selected, it was chosen on a part of the items that was then left "
             "out."
         )
-    if any(map(_steepest, study.protocol.hypotheses)):
+    if any(map(_through_depth, study.protocol.hypotheses)):
         words += (
             " How fast a measure rises is the largest slope, for the whole depth, of a smoothing "
             "spline over layers whose penalty was chosen by generalised cross-validation (Craven & "
-            "Wahba 1979)."
+            "Wahba 1979); how far it dips is by how much that spline falls below what it reaches "
+            "both before and after."
         )
     words += (
         f" Standard errors are from a delete-half jackknife over items, stratified by category "

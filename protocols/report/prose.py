@@ -370,6 +370,23 @@ def _number_line(name: str, settings: Mapping[str, Any]) -> str:
     )
 
 
+def _discontinuity(name: str, settings: Mapping[str, Any]) -> str:
+    known = listed([
+        f"a cubic spline of {settings['knots']} knots along the numbers", "their last digits",
+        *(plain(one) for one in settings["confounds"]),
+    ])  # fmt: skip
+    return (
+        f"Whether {settings['number']}s of {settings['of']} break at {settings['at']:g} in "
+        f"{settings['site']} (analysis '{name}') was asked of the changes between neighbouring "
+        f"numbers within each sentence, after what {known} predict had been taken out. Of what a "
+        f"sentence of {settings['of']} changes beyond sentences of each other "
+        f"{settings['label']} (Ashenfelter & Card 1985), the share that its sentences have in "
+        "common, from products of different sentences (Walther et al. 2016), was held against that "
+        f"between all other neighbours: the measure is by how much it lies above what all but "
+        f"{percent(settings['rarer'])} of them have."
+    )
+
+
 def _circularity(name: str, settings: Mapping[str, Any]) -> str:
     return (
         f"Whether the values of {settings['label']} close a circle in {settings['site']} (analysis "
@@ -740,6 +757,7 @@ _PROSE = {
     "views": _views,
     "collapse": _collapse,
     "number_line": _number_line,
+    "discontinuity": _discontinuity,
     "circularity": _circularity,
     "rank": _rank,
     "dimensionality": _dimensionality,

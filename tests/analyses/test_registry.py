@@ -42,6 +42,7 @@ SETTINGS = {
     "lesion": {"category": "category0"},
     "knowledge_map": {"rest": "category0", "dealings": 19, "permutations": 19},
     "groupings": {"rival": "group"},
+    "discontinuity": {"of": "category0", "at": 9},
 }
 # Analyses that act and have measures.
 ACTING = (
@@ -74,6 +75,8 @@ ACROSS = {
 SITES = {"topography": "z", "localisation": "told", "coupling": "told"}
 
 
+# Analyses that read numbers, which stand in each sentence.
+FRAMES = {"discontinuity": 24}
 # Analyses that compare two subjects.
 PAIRS = ("universality", "transfer", "matching")
 
@@ -96,7 +99,9 @@ def subject_of(name: str, **settings: Any) -> Subject:
     if name in ACTING:
         layers = settings.get("layers", 2)
         return effect_world(np.random.default_rng(0), made(name), size=0.5, layers=layers)
-    subject = world(np.random.default_rng(0), beside=name in PAIRS, **settings)
+    subject = world(
+        np.random.default_rng(0), beside=name in PAIRS, frames=FRAMES.get(name, 4), **settings
+    )
     if name == "time_course":
         return in_tokens(subject)
     if name in ("features", "localisation"):

@@ -96,7 +96,7 @@ def _without(subject: Subject, site: str) -> Subject:
     which = np.unique(items, return_inverse=True)[1]
     # By items: the frames of one would tell the penalty that the surface predicts it well.
     words = word_means(x, items, frames, np.zeros(len(items), dtype=int))[0]
-    families = dict(features(subject.volume, items))
+    families = dict(features(subject.volume))
     del families["all"]
     known = [item_means(family, which) for family in families.values()]
     # What does not vary over items tells nothing of them.

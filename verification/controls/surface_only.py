@@ -3,7 +3,8 @@
 The activations are replaced by properties of the text that need no model, in families: length (in
 characters and tokens), word frequency, position, first token, last token, first letter, ending,
 pairs of letters, and all together. The strongest family counts: in all together one good feature
-drowns among hundreds of poor ones.
+drowns among hundreds of poor ones. Letters are those that stand in the text, not those of the
+item's name: where numbers are read in sentences, the item is the sentence.
 
 What an analysis finds in a few features and in hundreds of units can be compared only where it says
 how well the label is read. Of any other measure it is asked besides that the label can be read from
@@ -171,12 +172,13 @@ def surfaces(subject: Subject) -> dict[str, Subject]:
     KeyError
         If the volume lacks one of the surface columns.
     """
-    families = features(subject.volume, labels(subject, "item"))
+    families = features(subject.volume)
     return {name: _in_place(subject, values) for name, values in families.items()}
 
 
-def features(volume: xr.Dataset, items: np.ndarray) -> Mapping[str, np.ndarray]:
+def features(volume: xr.Dataset) -> Mapping[str, np.ndarray]:
     """Surface features by family, each stimulus x feature."""
+    words = _targets(volume)
     numbers = {name: volume[name].to_numpy().astype(float)[:, None]
                for name in ("n_chars", "n_tokens", "zipf", "target_position")}  # fmt: skip
     # Steps, too: what is read need not grow evenly, and between values that training has seen lie
@@ -188,16 +190,23 @@ def features(volume: xr.Dataset, items: np.ndarray) -> Mapping[str, np.ndarray]:
         "position": [numbers["target_position"], steps["target_position"]],
         "first token": [_one_hot(volume["first_token"].to_numpy())],
         "last token": [_one_hot(volume["last_token"].to_numpy())],
-        "first letter": [_marks(items, lambda word: [word[0]])],
-        "ending": [_marks(items, lambda word: [word[-1], word[-2:]])],
+        "first letter": [_marks(words, lambda word: [word[0]])],
+        "ending": [_marks(words, lambda word: [word[-1], word[-2:]])],
         "pairs of letters": [
-            _marks(items, lambda word: [word[at : at + 2] for at in range(len(word) - 1)])
+            _marks(words, lambda word: [word[at : at + 2] for at in range(len(word) - 1)])
         ],
     }
     joined = {name: np.concatenate(parts, axis=1) for name, parts in families.items()}
     # A property that does not vary has nothing to say.
     varied = {name: values for name, values in joined.items() if np.ptp(values, axis=0).any()}
     return {**varied, "all": np.concatenate(list(joined.values()), axis=1)}
+
+
+def _targets(volume: xr.Dataset) -> np.ndarray:
+    """What is written in the text of each stimulus where its target stands."""
+    texts = volume["text"].to_numpy().astype(object)
+    places = zip(volume["target_start"].to_numpy(), volume["target_end"].to_numpy(), strict=True)
+    return np.array([text[at:end] for text, (at, end) in zip(texts, places, strict=True)], str)
 
 
 def _in_place(subject: Subject, values: np.ndarray) -> Subject:
@@ -223,10 +232,10 @@ def _one_hot(values: np.ndarray) -> np.ndarray:
     return (values[:, None] == np.unique(values)).astype(float)
 
 
-def _marks(items: np.ndarray, marks_of: Callable[[str], list[str]]) -> np.ndarray:
-    """How often each mark of its spelling stands in each item."""
-    words, which = np.unique(items, return_inverse=True)
-    marks = [marks_of(word) for word in words]
+def _marks(words: np.ndarray, marks_of: Callable[[str], list[str]]) -> np.ndarray:
+    """How often each mark of its spelling stands in each word."""
+    some, which = np.unique(words, return_inverse=True)
+    marks = [marks_of(word) for word in some]
     known = sorted({mark for some in marks for mark in some})
     counts = [[some.count(mark) for mark in known] for some in marks]
-    return np.array(counts, dtype=float).reshape(len(words), -1)[which]
+    return np.array(counts, dtype=float).reshape(len(some), -1)[which]
