@@ -688,9 +688,9 @@ def _tuning(name: str, settings: Mapping[str, Any]) -> str:
         "the same shape where there is room, were taught the same from the same weights, and so "
         "were untrained twins; the advantage is the gain less the mean of that of the other sets "
         "(which layers gradients or maps name need not be those that are best changed: Lee et al. "
-        "2023; Hase et al. 2023; Marinescu et al. 2026). What the answers of the other domains keep "
-        "is told in the same way. Items are the sample, given these trainings: with other items to "
-        "be taught, a set may learn otherwise."
+        "2023; Hase et al. 2023; Marinescu et al. 2026). What the answers of the other domains "
+        "keep is told in the same way. Items are the sample, given these trainings: with other "
+        "items to be taught, a set may learn otherwise."
     )
 
 
