@@ -112,7 +112,7 @@ def _teach(
         for _ in range(steps):
             optimiser.zero_grad()
             total = 0.0
-            for some in _of_one_length(taught):
+            for some in _passes(taught):
                 loss = _cost(model, [taught[one] for one in some]).sum() / len(taught)
                 loss.backward()
                 total += float(loss.detach())
@@ -125,7 +125,7 @@ def _teach(
 def surprisals(model: Model, asked: Sequence[Asked]) -> np.ndarray:
     """What is right after each text costs: text, nats."""
     found = np.empty(len(asked))
-    for some in _of_one_length(asked):
+    for some in _passes(asked):
         found[some] = _cost(model, [asked[one] for one in some]).cpu().numpy()
     return found
 
@@ -145,18 +145,22 @@ def predicted(model: Model, texts: Sequence[Sequence[int]]) -> Predicted:
 
 
 def _cost(model: Model, asked: Sequence[Asked]) -> torch.Tensor:
-    """Surprisal of what is right after texts of one length: text."""
-    last = torch.tensor([len(asked[0].text) - 1], device=model.device)
-    logits = model.forward(model.batch([one.text for one in asked]), head=True, columns=last)
+    """Surprisal of what is right after some texts: text."""
+    lasts = [len(one.text) - 1 for one in asked]
+    columns = sorted(set(lasts))
+    logits = model.forward(
+        model.batch([one.text for one in asked]),
+        head=True,
+        columns=torch.tensor(columns, device=model.device),
+    )
     assert logits is not None
+    ends = logits[range(len(asked)), [columns.index(last) for last in lasts]]
     right = torch.tensor([one.answer for one in asked], device=model.device)
-    return cross_entropy(logits[:, 0].float(), right, reduction="none")
+    return cross_entropy(ends.float(), right, reduction="none")
 
 
-def _of_one_length(asked: Sequence[Asked]) -> Iterator[list[int]]:
-    """Texts that go together; of one length, so that nothing is filled up."""
-    lengths = np.array([len(one.text) for one in asked])
-    for length in np.unique(lengths):
-        same = np.flatnonzero(lengths == length)
-        for first in range(0, len(same), TOGETHER):
-            yield same[first : first + TOGETHER].tolist()
+def _passes(asked: Sequence[Asked]) -> Iterator[list[int]]:
+    """Texts that go together; of nearly one length, so that little is filled up."""
+    order = np.argsort([len(one.text) for one in asked], kind="stable")
+    for first in range(0, len(order), TOGETHER):
+        yield order[first : first + TOGETHER].tolist()
