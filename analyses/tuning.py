@@ -61,10 +61,10 @@ class Tuning(Acting):
     category: str
     layers: tuple[int, ...]
     label: str = "category"
-    steps: int = 10
-    rate: float = 1e-4
+    steps: int = 5
+    rate: float = 2e-4
     frame_folds: int = 2
-    random: int = 6
+    random: int = 5
 
     measures: ClassVar[Mapping[str, Quantity]] = {
         "advantage": Quantity(

@@ -26,8 +26,8 @@ from stimuli import StimulusSet, shipped
 
 # Lenses that must take a layer.
 FEWEST = 2
-# Twins of the test, if the study had fewer.
-TWINS = 2
+# Twins of the test, if the study had none: each is taught as often as the subject.
+TWINS = 1
 # What the test asks for. A tenth of a nat makes an answer a tenth likelier.
 SMALLEST, ALPHA = 0.1, 0.01
 CONTROLS: Mapping[str, Mapping[str, float]] = {

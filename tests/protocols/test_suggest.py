@@ -107,7 +107,7 @@ def test_what_two_lenses_take_is_named_and_tested(results: Path, capfd) -> None:
     for one in study.protocol.hypotheses:
         assert set(one.controls) == {"untrained_twin", "random_target", "split_half"}
         assert one.at.layer == 2
-    assert study.protocol.scan.twins == 2
+    assert study.protocol.scan.twins == 1
     assert len(study.stimuli) == 36
 
     # It can be run as it stands, and nothing that it judges was looked at before.
