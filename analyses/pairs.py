@@ -62,12 +62,12 @@ def pairs_of(live: Live) -> Pairs:
                 f"with '{table['corrupt'][number]}' {len(other)}; take a word of as many"
             )
     asked = zip(stimuli.table["text"], stimuli.table["answer"], stimuli.table["foil"], strict=True)
-    answers = [(_token(live, text, right), _token(live, text, wrong))
+    answers = [(token_after(live, text, right), token_after(live, text, wrong))
                for text, right, wrong in asked]  # fmt: skip
     return Pairs(live, corrupt, answers)
 
 
-def _token(live: Live, text: str, word: str) -> int:
+def token_after(live: Live, text: str, word: str) -> int:
     """The token that a word is after a text.
 
     Raises

@@ -24,6 +24,7 @@ from protocols.progress import CONSOLE, noted
 from protocols.report import words
 from protocols.run import Folders, Run, RunError
 from protocols.schema import load_study
+from protocols.suggest import CAUTION, by_hand, suggestions, write_tests
 from protocols.trace import trace
 from protocols.verify import VerifyError
 from protocols.verify import rerun as record_anew
@@ -120,6 +121,36 @@ def compare(
     written = comparison(models, results, stimuli=stimuli, frames=frames, site=site, twins=twins)
     print(f"protocol: {written}")
     scan(written, results=results)
+
+
+@app.command
+def suggest(
+    study: Annotated[Path, Parameter(help="The folder of a finished study, results/NAME.")],
+    /,
+    *,
+    category: Annotated[str | None, Parameter(help="One domain alone.")] = None,
+    subject: Annotated[str | None, Parameter(help="One subject alone.")] = None,
+    layers: Annotated[
+        tuple[int, ...] | None,
+        Parameter(help="Layers of your own in the place of the map's.", consume_multiple=True),
+    ] = None,
+    out: Annotated[Path | None, Parameter(help="Where the protocol is written.")] = None,
+) -> None:
+    """Name the layers that a knowledge map would have changed, and write the protocol to test it.
+
+    They are for fine-tuning, editing or unlearning. The protocol is not run: look at it first.
+    """
+    found = suggestions(study, category=category, subject=subject)
+    if layers:
+        found = by_hand(found, layers)
+    else:
+        for line in (line for one in found for line in one.lines):
+            _say(line)
+    written = write_tests(study, found, out)
+    if written:
+        _say(CAUTION)
+    for path in written:
+        print(f"protocol: {path}")
 
 
 @app.command

@@ -44,6 +44,7 @@ from analyses.selectivity import Selectivity
 from analyses.steering import Steering
 from analyses.stitching import Stitching
 from analyses.transfer import Transfer
+from analyses.tuning import Tuning
 from analyses.universality import Universality
 from scanner import Subject
 from verification.base import Hypothesis, Verdict
@@ -397,6 +398,8 @@ KINDS = {
         ActingKind("paths.share", Paths(), 0.1, ACTING),
         ActingKind("steering.slope", Steering(SITE, (0,)), 0.1, ACTING),
         ActingKind("stitching.kept", Stitching(SITE, "donor", (0,)), 0.1, ACTING),
+        ActingKind("tuning.advantage", Tuning("category0", (0,)), 0.2, ACTING),
+        ActingKind("tuning.spared", Tuning("category0", (0,)), 0.2, ACTING),
         ActingKind("scaling.slope", Scaling(SITE, (0,)), 0.1, ACTING),
         ActingKind("scaling.whole", Scaling(SITE, (0,)), 0.1, ACTING),
         ActingKind("bus.additivity", Bus(SITE, (0,)), 0.1, ACTING),

@@ -22,6 +22,7 @@ from analyses.saliency import Saliency
 from analyses.scaling import Scaling
 from analyses.steering import Steering
 from analyses.stitching import Stitching
+from analyses.tuning import Tuning
 from scanner import Subject
 from verification.worlds import SITE, world
 
@@ -262,6 +263,30 @@ def _sent(
     return labels.assign(sent=(("stimulus", "layer", "target"), sent))
 
 
+def _taught(
+    labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
+) -> xr.Dataset:
+    """An effect of 1 is a nat that is gained in the domain, and one that is not lost elsewhere."""
+    assert isinstance(analysis, Tuning)
+    kinds = labels["target_kind"].to_numpy()
+    drawn = np.flatnonzero(np.isin(kinds, RANDOM))
+    beside = effects[..., drawn]
+    if not len(drawn):  # of a twin, in which other layers learn nothing
+        drawn = np.arange(1, 1 + analysis.random)
+        beside = 0.1 * rng.normal(size=(*effects.shape[:2], len(drawn)))
+    mean, told = effects.mean(0), ("layer", "target")
+    return labels.assign(
+        gain=(("stimulus", "layer", "target"), effects),
+        beside=(("stimulus", "layer", "draw"), beside),
+    ).assign_coords(
+        draw=drawn,
+        tuned=("target", [str(one) for one in range(len(kinds))]),
+        learnt=(told, mean + 1),
+        neutral_divergence=(told, np.full_like(mean, 0.02)),
+        neutral_surprisal=(told, np.full_like(mean, 0.01)),
+    )
+
+
 def _stitched(
     labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
 ) -> xr.Dataset:
@@ -351,5 +376,5 @@ PLANTING: dict[type[Acting], Planting] = {
     Ablation: _ablated, KnowledgeMap: _mapped,
     Lesion: _cut, Bus: _added, Neurons: _silenced, Patching: _patched,
     Paths: _sent, Saliency: _sloped,
-    Scaling: _scaled, Steering: _steered, Stitching: _stitched,
+    Scaling: _scaled, Steering: _steered, Stitching: _stitched, Tuning: _taught,
 }  # fmt: skip

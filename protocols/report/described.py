@@ -322,6 +322,17 @@ READING = {
     "lens_overlap": "Of the layers that one of two lenses takes, the share that both take.",
     "lens_decided": "The share of items whose two texts are a logit apart in their answers: of the "
     "others a patch has no way to go.",
+    "gained_of": "By how much likelier the answers of the domain become in sentences that were not "
+    "taught, in nats: where the own layers were tuned, and on average over sets of as many others.",
+    "learnt_of": "The same in the sentences that were taught: what is learnt by heart counts, too.",
+    "lost_of": "By how much less likely the answers of the other domains become, in nats; below 0 "
+    "they gain.",
+    "lost_each": "What the other domains lose for each nat that the domain gains.",
+    "gained_by": "What the domain gains in sentences that were not taught, by the layers that were "
+    "tuned; the own stand first.",
+    "lost_by": "What the other domains lose then.",
+    "change_by_category": "By how much likelier the answers of each domain become where the own "
+    "layers were tuned, in nats.",
     "erased": "What a probe still reads in other items after least-squares erasure of the label: "
     "0.5 if nothing.",
 }
@@ -453,6 +464,13 @@ TITLES = {
     "lens_agreement": "agreement of lenses",
     "lens_overlap": "overlap of the layers that are taken",
     "lens_decided": "items that are decided",
+    "gained_of": "gain in other sentences",
+    "learnt_of": "gain in the sentences that were taught",
+    "lost_of": "loss of other domains",
+    "lost_each": "loss of other domains for each nat gained",
+    "gained_by": "gain in other sentences by set",
+    "lost_by": "loss of other domains by set",
+    "change_by_category": "change of each domain",
     "umap": "UMAP",
     "pca": "principal components",
     "trustworthiness_pca": "trustworthiness, principal components",

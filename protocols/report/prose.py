@@ -692,6 +692,25 @@ def _knowledge_map(name: str, settings: Mapping[str, Any]) -> str:
     )
 
 
+def _tuning(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"The answers of {settings['category']} ({settings['label']}) were taught to the weights "
+        f"of {'layer' if len(settings['layers']) == 1 else 'layers'} "
+        f"{listed(_numbers(settings['layers']))} alone (analysis '{name}'): {settings['steps']} "
+        f"steps of AdamW (Loshchilov & Hutter 2019) at a rate of {settings['rate']:g}, each with "
+        "all that is taught, in evaluation mode. Frames were parted into "
+        f"{spelled(settings['frame_folds'])} groups, each judged after the others had been taught; "
+        "the gain is how far the surprisal of the answer falls, in nats, the mean over the frames "
+        f"of an item and then over items. {settings['random']} sets of as many other layers, of "
+        "the same shape where there is room, were taught the same from the same weights, and so "
+        "were untrained twins; the advantage is the gain less the mean of that of the other sets "
+        "(which layers gradients or maps name need not be those that are best changed: Lee et al. "
+        "2023; Hase et al. 2023; Marinescu et al. 2026). What the answers of the other domains "
+        "keep is told in the same way. Items are the sample, given these trainings: with other "
+        "items to be taught, a set may learn otherwise."
+    )
+
+
 def _saliency(name: str, settings: Mapping[str, Any]) -> str:
     summary = {
         "magnitude": "the mean absolute gradient",
@@ -733,6 +752,7 @@ _PROSE = {
     "stitching": _stitching,
     "bus": _bus,
     "knowledge_map": _knowledge_map,
+    "tuning": _tuning,
     "saliency": _saliency,
     "scaling": _scaling,
     "lesion": _lesion,

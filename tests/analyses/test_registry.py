@@ -43,11 +43,12 @@ SETTINGS = {
     "knowledge_map": {"rest": "category0", "dealings": 19, "permutations": 19},
     "groupings": {"rival": "group"},
     "discontinuity": {"of": "category0", "at": 9},
+    "tuning": {"category": "category0", "layers": (0, 1)},
 }
 # Analyses that act and have measures.
 ACTING = (
     "ablation", "bus", "knowledge_map", "lesion", "neurons", "patching", "paths", "saliency",
-    "scaling", "steering", "stitching",
+    "scaling", "steering", "stitching", "tuning",
 )  # fmt: skip
 # Of these, what knows labels when it acts, and not when it averages.
 ALONG = (
