@@ -3,13 +3,15 @@
 A bootstrap sample of items gives each pair of different items the product of how often they were
 drawn, and leaves out pairs of an item with itself (Nili et al. 2014; Schütt et al. 2023). Sums over
 pairs are then quadratic forms w'Dw of the counts w, so that a thousand samples are one matrix
-product for each pair of RDMs, where resampling takes a thousand passes. The values are those of
+product for each pair of RDMs, where resampling takes a thousand passes; which subjects were drawn
+only weighs what comes of it. The values are those of
 rsatoolbox's `eval_dual_bootstrap`; the same RDM x RDM products give its noise ceilings.
 """
 
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
+from scipy.linalg import get_blas_funcs
 from scipy.spatial.distance import squareform
 
 Quadratic = Literal["corr", "cosine"]
@@ -53,6 +55,24 @@ def evaluated(
     subjects : numpy.ndarray
         sample x rdm; how often each was drawn.
     """
+    return over_subjects(likeness(rdms, models, comparison, items=items), subjects)
+
+
+def likeness(
+    rdms: np.ndarray, models: np.ndarray, comparison: Quadratic, *, items: np.ndarray
+) -> np.ndarray:
+    """How alike each RDM is to the others and to models, in samples of items.
+
+    Parameters
+    ----------
+    rdms, models, comparison, items
+        As of `evaluated`.
+
+    Returns
+    -------
+    numpy.ndarray
+        sample x rdm x rdms and models; NaN where one of the two does not vary.
+    """
     known = len(rdms)
     values = np.concatenate([rdms, models])
     if comparison == "corr":
@@ -74,9 +94,22 @@ def evaluated(
     # Relative to the whole: what is constant in a sample leaves rounding.
     flat = spread <= 1e-12 * np.maximum(np.mean(values**2, axis=1), np.finfo(float).tiny)
     size = np.where(flat, np.nan, np.sqrt(np.maximum(spread, 0)))
-    alike = products / (size[:, :, None] * size[:, None, :])
+    return products[:, :known] / (size[:, :known, None] * size[:, None, :])
+
+
+def over_subjects(alike: np.ndarray, subjects: np.ndarray) -> Evaluated:
+    """What samples of RDMs make of how alike each is.
+
+    Parameters
+    ----------
+    alike : numpy.ndarray
+        sample x rdm x rdms and models, or one sample for all.
+    subjects : numpy.ndarray
+        sample x rdm; how often each was drawn.
+    """
+    known = subjects.shape[1]
     share = (subjects / subjects.sum(1, keepdims=True))[:, :, None]
-    drawn = np.where(share > 0, alike[:, :known], 0)  # what is NaN in others does not count
+    drawn = np.where(share > 0, alike, 0)  # what is NaN in others does not count
     return Evaluated(
         np.sum(share * drawn[:, :, known:], axis=1),
         _ceilings(drawn[:, :, :known], subjects.astype(float)),
@@ -85,7 +118,11 @@ def evaluated(
 
 def _form(counts: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """Sums over pairs of different items, weighed by the counts of both: sample."""
-    return np.einsum("bi,bi->b", counts @ squareform(pairs, checks=False), counts) / 2
+    square = squareform(pairs, checks=False)
+    (product,) = get_blas_funcs(("trmm",), (square,))
+    # Each pair once: a product with half of the matrix, which takes half the time.
+    half = product(1.0, square.T, counts.T, lower=1)
+    return np.einsum("ib,bi->b", half, counts)
 
 
 def _ceilings(alike: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -151,21 +188,17 @@ def infer(
     """
     count, n = len(rdms), squareform(rdms[0]).shape[0]
     items, subjects = (_counts(size, draws, rng) for size in (n, count))
-    every, each = np.ones((1, n)), np.ones((1, count))
-    whole = evaluated(rdms, models, comparison, items=every, subjects=each)
-    over_items = evaluated(
-        rdms, models, comparison, items=items, subjects=np.broadcast_to(each, subjects.shape)
-    )
+    each = np.ones((1, count))
+    of_all = likeness(rdms, models, comparison, items=np.ones((1, n)))
+    of_samples = likeness(rdms, models, comparison, items=items)
+    whole, over_items = (over_subjects(one, each) for one in (of_all, of_samples))
     if count == 1:
         variance = n / (n - 1) * _variance(over_items.similarity)
         freedom = n - 1
     else:
-        both = evaluated(rdms, models, comparison, items=items, subjects=subjects)
-        over_subjects = evaluated(
-            rdms, models, comparison, items=np.broadcast_to(every, items.shape), subjects=subjects
-        )
+        both, over_rdms = (over_subjects(one, subjects) for one in (of_samples, of_all))
         variance = dual_variance(
-            *(_variance(one.similarity) for one in (both, over_subjects, over_items)),
+            *(_variance(one.similarity) for one in (both, over_rdms, over_items)),
             subjects=count,
             items=n,
         )

@@ -313,14 +313,18 @@ def bootstrap_races(items: int = 1200, subjects: int = 4, models: int = 3) -> li
     counts = [
         np.array([np.bincount(one, minlength=some.shape[1]) for one in some]) for some in drawn
     ]
-    arms = [
-        (counts[0], counts[1]),
-        (np.ones_like(counts[0]), counts[1]),
-        (counts[0], np.ones_like(counts[1])),
-    ]
 
     def ours() -> np.ndarray:
-        found = [rdm_bootstrap.evaluated(rdms, known, "corr", items=w, subjects=m) for w, m in arms]
+        of_samples, of_all = (
+            rdm_bootstrap.likeness(rdms, known, "corr", items=one)
+            for one in (counts[0], np.ones((1, items)))
+        )
+        found = [
+            rdm_bootstrap.over_subjects(alike, who)
+            for alike, who in (
+                (of_samples, counts[1]), (of_all, counts[1]), (of_samples, np.ones_like(counts[1])),
+            )
+        ]  # fmt: skip
         return np.stack(
             [np.concatenate([one.similarity, one.ceiling], axis=1) for one in found], axis=-1
         )
