@@ -52,15 +52,8 @@ ACTING = (
 )  # fmt: skip
 # Of these, what knows labels when it acts, and not when it averages.
 ALONG = (
-    "bus",
-    "knowledge_map",
-    "lesion",
-    "neurons",
-    "saliency",
-    "scaling",
-    "steering",
-    "stitching",
-)
+    "bus", "knowledge_map", "lesion", "neurons", "saliency", "scaling", "steering", "stitching",
+)  # fmt: skip
 # What is told in relation to all layers.
 ACROSS = {
     "saliency": ("weights", "twin_weights"),
