@@ -19,7 +19,15 @@ ROWS = [
     {"text": "We had the saw today.", "item": "saw", "frame": "had", "category": "tools"},
     {"text": "The cat.", "item": "cat", "frame": "short", "category": "animals"},
 ]
-SHIPPED = ["agreement", "concepts", "language", "medical/ages", "medical/drugs", "medical/map"]
+SHIPPED = [
+    "agreement",
+    "concepts",
+    "language",
+    "medical/ages",
+    "medical/diseases",
+    "medical/drugs",
+    "medical/map",
+]
 COLUMNS = ["text", "target_start", "target_end", "item", "frame", "category", "n_chars", "zipf"]
 
 
