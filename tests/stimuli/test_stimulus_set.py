@@ -25,8 +25,10 @@ SHIPPED = [
     "language",
     "medical/ages",
     "medical/diseases",
+    "medical/dosages",
     "medical/drugs",
     "medical/map",
+    "medical/symptoms",
 ]
 COLUMNS = ["text", "target_start", "target_end", "item", "frame", "category", "n_chars", "zipf"]
 
