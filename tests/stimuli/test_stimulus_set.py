@@ -27,6 +27,7 @@ SHIPPED = [
     "medical/diseases",
     "medical/dosages",
     "medical/drugs",
+    "medical/drugs_twin",
     "medical/map",
     "medical/symptoms",
 ]
