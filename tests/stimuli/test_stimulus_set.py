@@ -19,7 +19,18 @@ ROWS = [
     {"text": "We had the saw today.", "item": "saw", "frame": "had", "category": "tools"},
     {"text": "The cat.", "item": "cat", "frame": "short", "category": "animals"},
 ]
-SHIPPED = ["agreement", "concepts", "language", "medical/ages", "medical/drugs", "medical/map"]
+SHIPPED = [
+    "agreement",
+    "concepts",
+    "language",
+    "medical/ages",
+    "medical/diseases",
+    "medical/dosages",
+    "medical/drugs",
+    "medical/drugs_twin",
+    "medical/map",
+    "medical/symptoms",
+]
 COLUMNS = ["text", "target_start", "target_end", "item", "frame", "category", "n_chars", "zipf"]
 
 
