@@ -121,9 +121,8 @@ class Measure:
         return self._reading(self.profile(self.at_its_layer(subject)), subject.name)
 
     def _reading(self, profile: xr.DataArray, name: str) -> Reading:
-        if isinstance(
-            self.layer, int
-        ):  # hundreds of times, of one layer: xarray would cost as much
+        # Asked hundreds of times of one layer, where xarray would cost as much as the measure.
+        if isinstance(self.layer, int):
             value = float(profile.to_numpy()[list(profile["layer"].values).index(self.layer)])
         else:
             value = float(self._reduced(profile))

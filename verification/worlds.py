@@ -15,8 +15,17 @@ from scanner import Subject
 Surface = Literal["length", "frequency", "letter", "position", "token"]
 Code = (
     Literal[
-        "none", "direction", "graded", "localist", "paired", "item", "kin", "modules", "shared",
-        "line", "circle",
+        "none",
+        "direction",
+        "graded",
+        "localist",
+        "paired",
+        "item",
+        "kin",
+        "modules",
+        "shared",
+        "line",
+        "circle",
     ]
     | Surface
 )
