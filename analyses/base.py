@@ -27,7 +27,7 @@ DIMENSIONS = (
 )  # fmt: skip
 
 REGISTRY: dict[str, type["Analysis"]] = {}
-Reading = Literal["linear", "nonlinear"]
+Reading = Literal["linear", "nonlinear", "number"]
 Asks = Literal["labels", "structure", "wiring", "likeness", "acts"]
 Registered = TypeVar("Registered", bound=type["Analysis"])
 Named = TypeVar("Named")
@@ -57,8 +57,9 @@ class Analysis(ABC):
         effect.
     identities : mapping of str to str
         Variables of the result that can be no finding whatever they are, and why.
-    reads : {'linear', 'nonlinear'}
-        By what kind of probe a control is to ask whether the label can be read at all.
+    reads : {'linear', 'nonlinear', 'number'}
+        By what kind of probe a control is to ask whether the label can be read at all; of a number,
+        by regression.
     asks : {'labels', 'structure', 'wiring', 'likeness', 'acts'}
         Whether it asks what tells labels apart, how activations lie whatever the labels, how far
         that follows the weights, how alike those of two subjects lie, or what an act on the model
@@ -174,7 +175,9 @@ def dealt(subject: Subject, rng: np.random.Generator, *columns: str) -> Subject:
     items, first, which = np.unique(labels(subject, "item"), return_index=True, return_inverse=True)
     order = rng.permutation(len(items))
     for column in columns:
-        subject = subject.relabel(column, labels(subject, column)[first][order][which])
+        text, values = labels(subject, column), subject.volume[column].to_numpy()
+        kept = values if values.dtype.kind in "iuf" else text  # a number stays one
+        subject = subject.relabel(column, kept[first][order][which])
     return subject
 
 

@@ -9,17 +9,33 @@ A regression with more units than items fits any number in the items that it is 
 it is judged on other values. The break is searched for at all places, and its threshold is that of
 the largest anywhere (Westfall & Young 1993), when what each value deviates from the spline is dealt
 out anew among the values.
+
+How well the number is read, and how much better a spline predicts than a line, may be claimed: both
+are 0 or below where there is nothing, whatever the values. The rest describes. A break is a test
+already, with a threshold of its own, and the number of breaks in half of the values is another
+question, since neighbours are then farther apart; the order of what is read follows from how well
+it is read.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import xarray as xr
 from scipy.stats import rankdata
 from sklearn.preprocessing import SplineTransformer
 
-from analyses.base import Analysis, AnalysisError, labels, one_value, register, vectors
+from analyses.base import (
+    Analysis,
+    AnalysisError,
+    Quantity,
+    Reading,
+    labels,
+    one_value,
+    register,
+    vectors,
+)
 from analyses.probe import ridge, standardised
 from analyses.splits import Fold, folds_of, item_groups
 from analyses.words import in_spreads, without_frames
@@ -27,6 +43,8 @@ from scanner import Subject
 
 # As many values as a spline with its knots can be told from a line by.
 FEWEST = 8
+# Of a unit's spread: what is below is what rounding leaves of what does not vary.
+ROUNDING = 1e-9
 
 
 @register
@@ -60,6 +78,17 @@ class NumberLine(Analysis):
     permutations: int = 199
     alpha: float = 0.05
 
+    reads: ClassVar[Reading] = "number"
+    measures: ClassVar[Mapping[str, Quantity]] = {
+        "read": Quantity(
+            "share of the variance of a number that is read in values not seen", -np.inf, 1
+        ),
+        "gain": Quantity(
+            "share of the variance of patterns that a spline predicts, less that of a line",
+            -np.inf, np.inf,
+        ),
+    }  # fmt: skip
+
     def __post_init__(self) -> None:
         if self.value_folds < 2:
             raise ValueError("value_folds must be at least 2")
@@ -79,10 +108,10 @@ class NumberLine(Analysis):
             ``read`` (layer): share of the variance of the number that is read, in values that were
             not seen, 0 or below for nothing; ``order`` (layer): Spearman's correlation of the
             numbers read with the numbers; ``line`` and ``spline`` (layer): share of the variance of
-            patterns that is predicted. ``jump`` (layer, place): the squared distance of patterns
-            of two neighbouring values between halves of the frames, per unit; a place is the lower
-            value of the two; ``highest`` (layer): what the largest jump reaches by luck; ``breaks``
-            (layer): how many are larger.
+            patterns that is predicted, and ``gain`` (layer): the second less the first. ``jump``
+            (layer, place): the squared distance of patterns of two neighbouring values between
+            halves of the frames, per unit; a place is the lower value of the two; ``highest``
+            (layer): what the largest jump reaches by luck; ``breaks`` (layer): how many are larger.
 
         Raises
         ------
@@ -91,6 +120,43 @@ class NumberLine(Analysis):
             frames, or a value is in no frame of a half.
         """
         (subject,) = subjects
+        found, folds = self._divided(subject, rng)
+        count = len(found.values)
+        bent = self._bent(found.values)
+        orders = rng.permuted(np.tile(np.arange(count), (self.permutations, 1)), axis=1)
+        rows = [
+            self._read(halves.mean(0), found.values, folds)
+            | self._predicted(halves.mean(0), found.values, folds)
+            | self._broken(halves, bent @ np.linalg.pinv(bent), orders)
+            for halves in found.halves
+        ]
+        result = xr.Dataset(
+            {
+                name: (("layer", "place")[: 1 + np.ndim(first)], [one[name] for one in rows])
+                for name, first in rows[0].items()
+            },
+            coords={
+                "layer": subject.volume["layer"].to_numpy(),
+                "place": found.values[:-1],
+            },
+        )
+        for name in self.measures:
+            result[name].attrs["chance"] = 0.0
+        return result
+
+    def measured(self, *subjects: Subject, variable: str, rng: np.random.Generator) -> xr.DataArray:
+        """Without the search for breaks."""
+        (subject,) = subjects
+        found, folds = self._divided(subject, rng)
+        work = self._read if variable == "read" else self._predicted
+        return xr.DataArray(
+            [work(halves.mean(0), found.values, folds)[variable] for halves in found.halves],
+            dims="layer",
+            coords={"layer": subject.volume["layer"].to_numpy()},
+            attrs={"chance": 0.0},
+        )
+
+    def _divided(self, subject: Subject, rng: np.random.Generator) -> tuple["Values", list[Fold]]:
         found = values_of(subject, self.site, self.label, rng)
         count = len(found.values)
         # A spline of so many knots has two more terms, and something must be left to judge it by.
@@ -101,39 +167,32 @@ class NumberLine(Analysis):
             )
         names = np.arange(count).astype(str)
         group = item_groups(names, np.zeros(count), groups=self.value_folds, rng=rng)
-        folds = folds_of(group)
-        curve = SplineTransformer(self.knots, knots="quantile", extrapolation="linear")
-        bent = curve.fit_transform(found.values[:, None])
-        orders = rng.permuted(np.tile(np.arange(count), (self.permutations, 1)), axis=1)
-        rows = [
-            self._read_and_predicted(halves.mean(0), found.values, bent, folds)
-            | self._broken(halves, bent @ np.linalg.pinv(bent), orders)
-            for halves in found.halves
-        ]
-        return xr.Dataset(
-            {
-                name: (("layer", "place")[: 1 + np.ndim(first)], [one[name] for one in rows])
-                for name, first in rows[0].items()
-            },
-            coords={
-                "layer": subject.volume["layer"].to_numpy(),
-                "place": found.values[:-1],
-            },
-        )
+        return found, folds_of(group)
 
-    def _read_and_predicted(
-        self, patterns: np.ndarray, values: np.ndarray, bent: np.ndarray, folds: list[Fold]
+    def _bent(self, values: np.ndarray) -> np.ndarray:
+        """The terms of the spline, value x term."""
+        curve = SplineTransformer(self.knots, knots="quantile", extrapolation="linear")
+        return curve.fit_transform(values[:, None])
+
+    def _read(
+        self, patterns: np.ndarray, values: np.ndarray, folds: list[Fold]
     ) -> dict[str, float]:
-        """Of one layer: how well numbers follow from patterns, and patterns from numbers."""
-        read = _read(patterns, values, folds, self.penalty)
-        straight = np.column_stack([np.ones(len(values)), values])
+        """Of one layer: how well numbers follow from patterns."""
+        read = _numbers(patterns, values, folds, self.penalty)
         constant = not np.ptp(patterns, axis=0).any()
         return {
             "read": float(1 - np.sum((read - values) ** 2) / _around(values, folds)),
             "order": float("nan") if constant else _in_order(read, values),
-            "line": _predicted(patterns, straight, folds),
-            "spline": _predicted(patterns, bent, folds),
         }
+
+    def _predicted(
+        self, patterns: np.ndarray, values: np.ndarray, folds: list[Fold]
+    ) -> dict[str, float]:
+        """Of one layer: how well patterns follow from numbers."""
+        straight = np.column_stack([np.ones(len(values)), values])
+        line = _share(patterns, straight, folds)
+        spline = _share(patterns, self._bent(values), folds)
+        return {"line": line, "spline": spline, "gain": spline - line}
 
     def _broken(
         self, halves: np.ndarray, hat: np.ndarray, orders: np.ndarray
@@ -195,10 +254,11 @@ def values_of(subject: Subject, site: str, label: str, rng: np.random.Generator)
         raise AnalysisError(f"{missing:g} of '{label}' is in no frame of one half of the frames")
     scaled = in_spreads(without_frames(x, frames), x)
     means = (member / sizes) @ scaled
+    means *= np.ptp(means, axis=1, keepdims=True) > ROUNDING
     return Values(values, means.reshape(len(x), 2, len(values), -1))
 
 
-def _read(
+def _numbers(
     patterns: np.ndarray, values: np.ndarray, folds: list[Fold], penalty: float
 ) -> np.ndarray:
     """The number of each value as it is read by ridge regression trained on others."""
@@ -221,7 +281,7 @@ def _around(values: np.ndarray, folds: list[Fold]) -> float:
     return sum(float(np.sum((values[f.test] - values[f.train].mean()) ** 2)) for f in folds)
 
 
-def _predicted(patterns: np.ndarray, design: np.ndarray, folds: list[Fold]) -> float:
+def _share(patterns: np.ndarray, design: np.ndarray, folds: list[Fold]) -> float:
     """Share of the variance of patterns that a design predicts in values that were not seen."""
     left, whole = 0.0, 0.0
     for fold in folds:

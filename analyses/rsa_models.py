@@ -13,7 +13,7 @@ from scipy.stats import t as student
 
 from analyses.base import Analysis, AnalysisError, labels, of_items, register
 from analyses.rdm import Distance, model_rdm
-from analyses.rdm_bootstrap import Inference, Quadratic, infer
+from analyses.rdm_bootstrap import Held, Inference, infer
 from analyses.rsa import item_rdms
 from scanner import Subject
 
@@ -35,8 +35,8 @@ class RsaModels(Analysis):
         Of these layers: 0 is the first, 1 the last.
     distance : {'crossnobis', 'euclidean', 'correlation'}
         Of items: cross-validated over groups of frames, or of means over frames.
-    comparison : {'corr', 'cosine'}
-        Of RDMs.
+    comparison : {'corr', 'cosine', 'spearman', 'rho-a'}
+        Of RDMs; the last two by ranks, which are ranked anew in each bootstrap sample.
     frame_folds : int
         Groups of frames.
     draws : int
@@ -50,7 +50,7 @@ class RsaModels(Analysis):
     across: bool = False
     depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     distance: Distance = "crossnobis"
-    comparison: Quadratic = "corr"
+    comparison: Held = "corr"
     frame_folds: int = 2
     draws: int = 1000
     level: float = 0.95

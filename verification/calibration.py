@@ -22,6 +22,7 @@ from analyses.ablation import Ablation
 from analyses.abstraction import Abstraction
 from analyses.acting import Acting
 from analyses.bus import Bus
+from analyses.circularity import Circularity
 from analyses.connectome import Connectome
 from analyses.coupling import Coupling
 from analyses.discontinuity import Discontinuity
@@ -32,6 +33,7 @@ from analyses.localiser import Localiser
 from analyses.matching import Matching
 from analyses.mlp_probe import MlpProbe
 from analyses.neurons import Neurons
+from analyses.number_line import NumberLine
 from analyses.patching import Patching
 from analyses.paths import Paths
 from analyses.probe import Probe
@@ -177,7 +179,7 @@ class Kind:
         rng = np.random.default_rng([seed, 0])
         explained = EXPLAINED[seed % len(EXPLAINED)]
         surface = SURFACES[rng.integers(len(SURFACES))]
-        known = ("paired", "modules", "shared")
+        known = ("paired", "modules", "shared", "line", "circle")
         of_twins: Code = self.code if self.code in known else "direction"
         codes: dict[str, Code] = {"noise": "none", "surface": surface, "architecture": of_twins}
         return explained, world(
@@ -331,6 +333,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "surface_only": {"margin": 0.05},
     "split_half": {"margin": 0.02, "splits": 5},
 }
+NUMBERS = NumberLine(SITE, "value", permutations=19)
 GRAPHS = Connectome(SITE, nodes=40, densities=(0.15,), splits=1, nulls=0)
 LIKENESS: dict[str, dict[str, Any]] = {
     "untrained_twin": {"margin": 0.1},
@@ -354,6 +357,9 @@ KINDS = {
         Kind("abstraction.ahead", Abstraction(SITE), 0.1, RSA),
         Kind("groupings.by_label", Groupings(SITE, "group"), 0.1, RSA),
         Kind("groupings.rather", Groupings(SITE, "group"), 0.1, RSA),
+        Kind("number_line.read", NUMBERS, 0.1, DECODING, "line"),
+        Kind("number_line.gain", NUMBERS, 0.05, RSA, "circle"),
+        Kind("circularity.closes", Circularity(SITE, "value"), 0.05, RSA, "circle"),
         Kind(
             "fingerprint.nearer", Fingerprint(SITE, edges="correlation", nodes=20, splits=1), 0.1,
             NETWORKS, "paired",

@@ -14,7 +14,18 @@ from scanner import Subject
 
 Surface = Literal["length", "frequency", "letter", "position", "token"]
 Code = (
-    Literal["none", "direction", "graded", "localist", "paired", "item", "modules", "shared"]
+    Literal[
+        "none",
+        "direction",
+        "graded",
+        "localist",
+        "paired",
+        "item",
+        "modules",
+        "shared",
+        "line",
+        "circle",
+    ]
     | Surface
 )
 SITE = "resid_post"
@@ -52,8 +63,8 @@ def world(
         What the activations carry: nothing; one random direction a category; every unit a little;
         five units a category; one direction a category, of either sign, so that no line tells it;
         the item alone (no category); what a sixth of the units share over items, whatever their
-        category; what items have in this model and in the one beside it; or a property of the
-        word's surface.
+        category; what items have in this model and in the one beside it; a number of the items
+        along a line, or around a circle; or a property of the word's surface.
     size : float
         Strength of the code, in units of the noise.
     categories, items, frames, layers, units : int
@@ -96,6 +107,8 @@ def world(
         "number": frame % frames,
         "target_start": np.zeros(len(item), int),
         "target_end": np.char.str_len(written),
+        # A number that grows with the categories, so that what tells them tells it.
+        "value": item.astype(float),
         "n_chars": surface["length"][item],
         "n_tokens": rng.integers(1, 3, n)[item],
         "zipf": surface["frequency"][item],
@@ -136,7 +149,7 @@ def world(
         else:
             pattern = _coded(planted, category, item, layers, units, rng)
             # Along the factors of the noise, so that a size is as hard to read in each world.
-            along = planted in ("direction", "paired") and mixing is not None
+            along = planted in ("direction", "paired", "line") and mixing is not None
             x += size * (pattern @ mixing if along else pattern)
         return xr.Dataset(
             {SITE: (("stimulus", "layer", "unit"), x.transpose(1, 0, 2))},
@@ -205,6 +218,14 @@ def _coded(
         directions /= np.linalg.norm(directions, axis=2, keepdims=True) / np.sqrt(10)
         sign = np.where(item % 2, 1, -1)[:, None] if code == "paired" else 1
         return directions[:, category] * sign
+    if code in ("line", "circle"):
+        axes = rng.normal(size=(layers, 2, units))
+        axes /= np.linalg.norm(axes, axis=2, keepdims=True) / np.sqrt(10)
+        share = np.arange(item.max() + 1) / (item.max() + 1)
+        line = np.column_stack([np.sqrt(12) * (share - share.mean()), np.zeros(len(share))])
+        # Twice as far out: a curve has more to be estimated.
+        circle = 2 * np.column_stack([np.cos(2 * np.pi * share), np.sin(2 * np.pi * share)])
+        return (line if code == "line" else circle)[item] @ axes
     if code == "graded":
         return rng.normal(size=(layers, count, units))[:, category]
     if code == "localist":

@@ -391,10 +391,12 @@ def _circularity(name: str, settings: Mapping[str, Any]) -> str:
     return (
         f"Whether the values of {settings['label']} close a circle in {settings['site']} (analysis "
         f"'{name}') was asked of cross-validated distances between all of them (Walther et al. "
-        "2016): by their rank correlation with distances on a line and on a circle, and by how "
-        "near the last is to the first; and of the angles of values in the plane of the first two "
-        "principal components of one half of the frames, seen in the other (Fisher 1993). The ends "
-        "of a line can bend towards each other (Diaconis et al. 2008)."
+        "2016): by their rank correlation with distances on a line, on an arch that goes three "
+        "quarters round and on a circle, by how near the last is to the first, and by how long a "
+        "loop lives (persistent homology; Edelsbrunner et al. 2002; Bauer 2021); and of the angles "
+        "of values in the plane of the first two principal components of one half of the frames, "
+        "seen in the other (Fisher 1993). The ends of a line can bend towards each other "
+        "(Diaconis et al. 2008)."
     )
 
 

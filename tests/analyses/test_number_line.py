@@ -5,8 +5,9 @@ import pytest
 import xarray as xr
 
 from analyses import AnalysisError
-from analyses.circularity import Circularity, turn, wrap
+from analyses.circularity import Circularity, loop, turn, wrap
 from analyses.number_line import NumberLine, values_of
+from analyses.rdm import squared_euclidean
 from scanner import Subject
 
 SITE = "resid_post"
@@ -20,6 +21,10 @@ CIRCLE = 1.5 * (np.outer(np.cos(ANGLE), AXES[0]) + np.outer(np.sin(ANGLE), AXES[
 CENTRES = np.random.default_rng(1).random(UNITS)
 TUNED = 3 * np.exp(-((ALONG[:, None] - CENTRES) ** 2) / (2 * 0.15**2))
 NOTHING = np.zeros((VALUES, UNITS))
+
+
+QUARTERS = ANGLE * 0.75
+ARCH = 1.5 * (np.outer(np.cos(QUARTERS), AXES[0]) + np.outer(np.sin(QUARTERS), AXES[1]))
 
 
 def planted(means: np.ndarray, *, seed: int = 0, frames: int = 4, own: float = 0.3) -> Subject:
@@ -95,6 +100,50 @@ def test_a_circle_closes_and_a_line_and_an_arch_do_not() -> None:
         assert float(one["on_a_line"]) > float(one["on_a_circle"])
     assert float(line["wrap"]) < 0.1
     assert float(arch["turn"]) > 0.8  # in the plane it looks like a loop, and is none
+
+
+def test_an_arch_of_three_quarters_does_not_close() -> None:
+    arch, circle = measured(ARCH, Circularity), measured(CIRCLE, Circularity)
+    assert float(arch["on_an_arch"]) > max(float(arch["on_a_circle"]), float(arch["on_a_line"]))
+    assert float(arch["closes"]) < 0
+    assert float(circle["closes"]) > 0.1
+
+
+def test_what_may_be_claimed_is_nothing_on_average_where_there_is_nothing() -> None:
+    """And the gate is given the same as the report."""
+    found = {"read": [], "gain": [], "closes": []}
+    for seed in range(20):
+        subject, rng = planted(NOTHING, seed=seed), np.random.default_rng
+        for analysis in (NumberLine(SITE, "age", permutations=19), Circularity(SITE, "age")):
+            whole = analysis(subject, rng=rng(0))
+            for name in analysis.measures:
+                one = analysis.measured(subject, variable=name, rng=rng(0))
+                xr.testing.assert_identical(one.rename(name), whole[name])
+                found[name].append(float(one[0]))
+    for values in found.values():
+        assert np.mean(values) < 3.5 * np.std(values) / np.sqrt(20)
+    assert float(measured(CIRCLE)["gain"]) > 0.2 > 0 > float(measured(LINE)["gain"])
+
+
+@pytest.mark.parametrize(("count", "life"), [(6, 0.366), (9, 0.532), (20, 0.735), (60, 0.814)])
+def test_a_loop_of_exact_circles_lives_as_long_as_geometry_says(count: int, life: float) -> None:
+    angle = 2 * np.pi * np.arange(count) / count
+    points = np.array([np.cos(angle), np.sin(angle)]).T
+    assert loop(squared_euclidean(points)) == pytest.approx(life, abs=1e-3)
+    # Born when neighbours are joined; in 200 degrees and on a line there is none to be born.
+    bent = np.array([np.cos(angle * 200 / 360), np.sin(angle * 200 / 360)]).T
+    assert loop(squared_euclidean(bent)) < 0.02
+    assert loop(squared_euclidean(angle[:, None])) == 0
+    assert np.isnan(loop(np.zeros(count * (count - 1) // 2)))
+
+
+def test_loops_of_recordings_live_long_for_circles_alone() -> None:
+    circle, *others = (
+        [float(measured(means, Circularity, seed=seed)["loop"]) for seed in range(10)]
+        for means in (CIRCLE, LINE, TUNED, NOTHING)
+    )
+    assert min(circle) > 0.4  # 0.81 without noise
+    assert max(map(max, others)) < 0.15
 
 
 def test_noise_is_no_circle() -> None:

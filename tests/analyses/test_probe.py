@@ -8,7 +8,7 @@ from sklearn.model_selection import GroupKFold, KFold
 from sklearn.preprocessing import StandardScaler
 
 from analyses import AnalysisError
-from analyses.probe import Probe, decode, mean_auc, recalls
+from analyses.probe import Probe, decode, mean_auc, recalls, ridge
 from analyses.splits import Fold, permuted_within
 from verification.worlds import world
 
@@ -80,6 +80,25 @@ def test_scores_equal_those_of_scikit_learn(units: int) -> None:
         alpha = 0.7 * (z**2).sum() / len(train)
         ridge = Ridge(alpha=alpha).fit(z, np.eye(3)[codes[train]])
         np.testing.assert_allclose(ours[test], ridge.predict(scaler.transform(x[test])), atol=1e-10)
+
+
+@pytest.mark.parametrize("penalty", [1e-6, 1e-3, 1.0, 100.0])
+def test_many_patterns_are_fitted_as_exactly_as_few(penalty: float) -> None:
+    """In single precision and corrected, or all in double where that does not converge."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 400)) @ rng.normal(size=(400, 400)) + 300
+    wanted = rng.normal(size=(200, 4))
+    fitted, wanted = x - x.mean(0), wanted - wanted.mean(0)
+    size = penalty * np.sum(fitted**2) / len(fitted)
+    axes, spread, _ = np.linalg.svd(fitted, full_matrices=False)
+    expected = (axes * (spread**2 / (spread**2 + size))) @ axes.T @ wanted
+    (found,) = ridge(fitted, wanted, penalties=(penalty,))
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(fitted @ found, expected, atol=1e-9 * scale)
+    rough = fitted.astype(np.float32)
+    inner = rough @ rough.T + np.float32(size) * np.eye(200, dtype=np.float32)
+    single = fitted @ (fitted.T @ np.linalg.solve(inner, wanted.astype(np.float32)))
+    assert np.abs(single - expected).max() > 1e-8 * scale  # what is not corrected
 
 
 def roc_auc(scores: np.ndarray, codes: np.ndarray) -> float:

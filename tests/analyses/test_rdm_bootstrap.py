@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import rsatoolbox
-from rsatoolbox.inference import evaluate
+from rsatoolbox.inference import boot_noise_ceiling, evaluate
 from rsatoolbox.util.inference_util import _dual_bootstrap
 
 from analyses.rdm import squared_euclidean
-from analyses.rdm_bootstrap import QUADRATIC, dual_variance, evaluated, infer
+from analyses.rdm_bootstrap import HELD, RANKED, dual_variance, evaluated, infer, ranked_ceiling
 
 
 def drawn(rng, *, items: int, rdms: int, models: int, signal: float = 1.0):
@@ -18,7 +18,7 @@ def drawn(rng, *, items: int, rdms: int, models: int, signal: float = 1.0):
     return np.array(found), np.array([squared_euclidean(truth), *other])
 
 
-@pytest.mark.parametrize("comparison", QUADRATIC)
+@pytest.mark.parametrize("comparison", HELD)
 def test_samples_and_ceilings_are_those_of_the_dual_bootstrap(comparison, monkeypatch) -> None:
     rdms, models = drawn(np.random.default_rng(0), items=30, rdms=5, models=3)
     draws, original = [], evaluate.bootstrap_sample
@@ -40,9 +40,25 @@ def test_samples_and_ceilings_are_those_of_the_dual_bootstrap(comparison, monkey
         found = evaluated(rdms, models, comparison, items=w, subjects=m)
         expected = oracle.evaluations[:, :, 0, 0, place]
         np.testing.assert_allclose(found.similarity, expected, atol=1e-10)
+        if comparison in RANKED:
+            assert np.isnan(found.ceiling).all()
+            continue
         np.testing.assert_allclose(
             found.ceiling.T, oracle.noise_ceiling[:, :, 0, place], atol=1e-10
         )
+
+
+@pytest.mark.parametrize("comparison", RANKED)
+def test_by_ranks_the_ceilings_of_all_are_those_of_rsatoolbox(comparison) -> None:
+    rng = np.random.default_rng(4)
+    rdms, models = drawn(rng, items=20, rdms=5, models=2)
+    rdms = rdms.round(1)  # ties
+    expected = boot_noise_ceiling(rsatoolbox.rdm.RDMs(rdms), method=comparison)
+    np.testing.assert_allclose(ranked_ceiling(rdms, comparison), expected, atol=1e-12)
+    found = infer(rdms, models, comparison, draws=50, rng=rng)
+    np.testing.assert_allclose(found.ceiling, expected, atol=1e-12)
+    assert (found.error > 0).all()
+    assert np.isnan(infer(rdms[:1], models, comparison, draws=50, rng=rng).ceiling).all()
 
 
 def test_the_variance_of_both_is_put_together_as_rsatoolbox_does() -> None:
@@ -87,3 +103,6 @@ def test_a_model_or_an_rdm_that_does_not_vary_is_no_number() -> None:
     assert np.isnan(found.similarity[0, 1])
     both = evaluated(rdms, models, "corr", items=np.ones((1, 10)), subjects=np.ones((1, 2)))
     assert np.isnan(both.similarity).all()
+    ranked = evaluated(rdms, models, "spearman", **one)
+    assert np.isfinite(ranked.similarity[0, 0])
+    assert np.isnan(ranked.similarity[0, 1])

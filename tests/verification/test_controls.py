@@ -21,6 +21,7 @@ from analyses.universality import Universality
 from scanner import Subject
 from tests.verification.test_gate import PROBE, Shift, case, shifted, verdict
 from verification import CONTROLS, Check, Verdict, judge
+from verification.calibration import KINDS
 from verification.controls.beyond_surface import residual
 from verification.controls.planted_units import PlantedUnits
 from verification.controls.surface_only import Reader, surfaces
@@ -115,6 +116,35 @@ def test_surface_only_alone_stops_what_the_length_of_words_gives_away() -> None:
     assert found.status == "rejected"
     assert found.reason.startswith("surface_only: ")
     assert [name for name, ok in passed(found).items() if not ok] == ["surface_only"]
+
+
+def of_number(name: str, subject: Subject) -> Verdict:
+    return judge([KINDS[name].case(subject)], seed=0)[0]
+
+
+@pytest.mark.parametrize("name", ["number_line.read", "number_line.gain", "circularity.closes"])
+def test_what_is_claimed_of_a_number_passes_all_that_is_asked(name: str) -> None:
+    size = {"items": 24, "layers": 1, "units": 40}
+    found = of_number(name, KINDS[name].world(np.random.default_rng(0), 2.0, **size))
+    assert found.status == "supported", found.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "surface"), [("number_line.read", "length"), ("number_line.gain", "token")]
+)
+def test_surface_only_alone_stops_a_number_that_the_spelling_gives_away(name, surface) -> None:
+    spelled = world(
+        np.random.default_rng(0), code=surface, size=3, confound=surface, items=20, layers=1
+    )
+    found = of_number(name, spelled)
+    assert found.status == "rejected"
+    assert [name for name, ok in passed(found).items() if not ok] == ["surface_only"]
+
+
+def test_a_number_that_is_dealt_out_stays_one() -> None:
+    subject = dealt(clean(), np.random.default_rng(0), "value", "category")
+    assert subject.volume["value"].dtype == np.float64
+    assert subject.volume["category"].dtype.kind == "U"
 
 
 def test_surface_keeps_stimuli_and_labels_and_replaces_every_layer() -> None:

@@ -9,7 +9,7 @@ item's name: where numbers are read in sentences, the item is the sentence.
 What an analysis finds in a few features and in hundreds of units can be compared only where it says
 how well the label is read. Of any other measure it is asked besides that the label can be read from
 the activations, in items that were left out, better than from the surface: else whatever is
-measured of the label may be the surface's.
+measured of the label may be the surface's. A number is read as one, in values that were left out.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,6 +22,7 @@ import xarray as xr
 from analyses import AnalysisError
 from analyses.base import Asks, label_of, labels, read
 from analyses.mlp_probe import accuracies
+from analyses.number_line import NumberLine
 from analyses.probe import Probe, decode, recalls
 from analyses.splits import folds_of, item_groups
 from analyses.words import word_means
@@ -64,7 +65,7 @@ class SurfaceOnly(Control):
         check = self.beaten(
             observed, surface, hypothesis.alpha, f"the surface of the words ({shares})"
         )
-        if isinstance(measure.analysis, Probe) or not check.passed:
+        if _says_how_well_it_is_read(measure) or not check.passed:
             return check
         shares, surface = strongest({name: Reader(one, measure)() for name, one in worlds.items()})
         what = f"read from the surface ({shares}), '{label_of(measure.analysis)}'"
@@ -80,12 +81,18 @@ class SurfaceOnly(Control):
         return one.isel(layer=[0] * len(layers)).assign_coords(layer=layers)
 
 
+def _says_how_well_it_is_read(measure: Measure) -> bool:
+    if isinstance(measure.analysis, NumberLine):
+        return measure.variable == "read"
+    return isinstance(measure.analysis, Probe)
+
+
 class Reader:
     """How far above chance a label is read from a subject, whatever the measure is of.
 
-    Of a contrast, which side of it. By a ridge probe whose test items are kept out of training, or
-    a nonlinear one where the analysis reads so; at the layer of the measure, or on average over
-    all.
+    Of a contrast, which side of it; of a number, the share of its variance. By a ridge probe whose
+    test items are kept out of training, or a nonlinear one where the analysis reads so; at the
+    layer of the measure, or on average over all.
 
     Parameters
     ----------
@@ -104,7 +111,10 @@ class Reader:
         if measure.half_samples is None or site is None:
             raise AnalysisError("surface_only needs an analysis that reads a site")
         self._measure, self._halves = measure, measure.half_samples
-        subject = measure.at_its_layer(subject)
+        self._subject = subject = measure.at_its_layer(subject)
+        self._site = site
+        if measure.analysis.reads == "number":
+            return
         self._x, codes, names = read(subject, site, label_of(measure.analysis))
         self._codes = measure.analysis.sides(names)[codes]
         self._count = len(np.unique(self._codes[self._codes >= 0]))
@@ -115,13 +125,15 @@ class Reader:
         return Estimate(self.effect(), draws, self._halves.scale, self._halves.freedom)
 
     def effect(self, rows: np.ndarray | slice = slice(None)) -> float:
-        """The balanced accuracy on some stimuli, less chance.
+        """The balanced accuracy on some stimuli, less chance, or the share of a number's variance.
 
         Raises
         ------
         AnalysisError
-            If a category has too few items.
+            If a category has too few items, or a number too few values.
         """
+        if self._measure.analysis.reads == "number":
+            return self._of_number(rows)
         rows = np.arange(len(self._codes))[rows]
         rows = rows[self._codes[rows] >= 0]
         codes, items, x = self._codes[rows], self._items[rows], self._x[:, rows]
@@ -135,6 +147,13 @@ class Reader:
             decoded = [decode(layer, codes, folds, penalty=1.0).argmax(1) for layer in x]
             right = [recalls(codes, one, self._count).mean() for one in decoded]
         return float(np.mean(right)) - 1 / self._count
+
+    def _of_number(self, rows: np.ndarray | slice) -> float:
+        subject = self._subject
+        some = subject.take(np.arange(subject.volume.sizes["stimulus"])[rows])
+        reader = NumberLine(self._site, label_of(self._measure.analysis))
+        rng = stream(self._measure.seed, self._measure.hypothesis.id, "reader")
+        return float(reader.measured(some, variable="read", rng=rng).mean())
 
     def _groups(self, items: np.ndarray, codes: np.ndarray, count: int) -> np.ndarray:
         rng = stream(self._measure.seed, self._measure.hypothesis.id, "reader")
