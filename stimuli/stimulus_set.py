@@ -184,18 +184,21 @@ def _crossed(folder: Path) -> pd.DataFrame:
     """Every word in every sentence, sentence by sentence.
 
     Words are the items and sentences the frames, or the other way round where the words are all
-    that there are (as numbers are) and sentences are sampled. A text has a place for either. Where
-    words and sentences both have categories, a word stands in the sentences of its own.
+    that there are (as numbers are) and sentences are sampled. A text has a place for either.
+
+    Where frames alone have the categories, an item in frames of two of them is two items: the
+    number of a page is no dose. Where items have them as well, an item stands in the frames of its
+    own.
     """
     names = {"item": str, "frame": str}
     words = pd.read_csv(folder / "words.csv", keep_default_na=False, dtype=names)
     frames = pd.read_csv(folder / "frames.csv", keep_default_na=False, dtype=names)
-    word = "item" if "item" in words else "frame"
     templates = frames.rename(columns={"text": "template"})
     if {"category"} <= set(words) & set(frames):
         table = templates.merge(words, on="category")
     else:
         table = templates.merge(words, how="cross")
+    word = "item" if "item" in words else "frame"
     place = f"{{{word}}}"
     start = table["template"].str.index(place)
     table["text"] = [
@@ -204,6 +207,8 @@ def _crossed(folder: Path) -> pd.DataFrame:
     ]
     table["target_start"] = start
     table["target_end"] = start + table[word].str.len()
+    if word == "item" and "category" not in words:
+        table["item"] = table["category"] + " " + table["item"]
     # Tokens are counted anew by whoever records.
     first = ["text", *SPAN, "item", "frame", "category", "zipf"]
     left_out = ("template", *first)

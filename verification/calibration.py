@@ -323,7 +323,7 @@ WIRING: dict[str, dict[str, Any]] = {
     "shuffled_nodes": {"permutations": 99},
     "split_half": {"margin": 0.05, "splits": 10},
 }
-NUMBERS: dict[str, dict[str, Any]] = {
+BREAKS: dict[str, dict[str, Any]] = {
     "untrained_twin": {"margin": 0.05},
     "shuffled_labels": {"permutations": 99},
     "surface_only": {"margin": 0.05},
@@ -373,7 +373,7 @@ KINDS = {
             NETWORKS, "paired",
         ),
         NumberedKind(
-            "discontinuity.excess", Discontinuity(SITE, "category0", AT), 0.1, NUMBERS
+            "discontinuity.excess", Discontinuity(SITE, "category0", AT), 0.1, BREAKS
         ),
         Kind(
             "localiser.response", Localiser(SITE, "category0 - rest", mask=0.1, splits=10), 0.6,

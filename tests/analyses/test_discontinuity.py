@@ -15,7 +15,7 @@ SITE = "resid_post"
 ANALYSIS = Discontinuity(SITE, of="category0", at=AT)
 
 
-def numbered(seed: int = 0, **planted: float) -> Subject:
+def numbered(seed: int = 0, **planted: Any) -> Subject:
     return numbered_world(np.random.default_rng(seed), categories=3, twins=0, **planted)
 
 
