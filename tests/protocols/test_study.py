@@ -45,6 +45,7 @@ hypotheses:
     than: chance
     smallest_effect: 0.2
     alpha: 0.05
+    alternatives: {{penalty: [3.0]}}
     controls:
       untrained_twin: {{margin: 0.1}}
       shuffled_labels: {{permutations: 19}}
@@ -116,6 +117,13 @@ def test_an_untrained_toy_model_is_not_found_to_know_categories(finished: Path) 
     assert found["status"] in ("null", "inconclusive")
     assert not found["exploratory"]
     assert len(found["checks"]) == 4
+    told = [(one["settings"], one["registered"]) for one in found["curve"]["specifications"]]
+    assert sorted(told, key=lambda one: one[1]) == [
+        ({"penalty": 3.0}, False), ({"penalty": 1.0}, True)
+    ]  # fmt: skip
+    assert found["curve"]["p"] > 0.05
+    page = (finished / "results/toy/report.html").read_text()
+    assert "Under other settings" in page and "Simonsohn, U., Simmons, J. P." in page
 
 
 def test_running_again_records_nothing_and_changes_no_byte(study: Path, capfd) -> None:
@@ -576,8 +584,9 @@ def test_one_changed_byte_anywhere_fails_loudly(study: Path, capfd, find, messag
     assert message in _flat(capfd)
 
 
+@pytest.mark.parametrize("beside", [False, True])
 def test_a_number_forged_with_all_its_digests_does_not_stand_up_to_the_volumes(
-    study: Path, capfd
+    study: Path, capfd, beside: bool
 ) -> None:
     """A ledger written anew around a better number: only computing it again can tell."""
     from protocols.run import study_files
@@ -586,13 +595,17 @@ def test_a_number_forged_with_all_its_digests_does_not_stand_up_to_the_volumes(
     home = study / "results/toy"
     verdicts = home / "verdicts.json"
     summary = json.loads(verdicts.read_text())
-    summary["verdicts"][0]["estimate"] += 0.3
-    summary["verdicts"][0]["status"] = "supported"
+    if beside:
+        summary["verdicts"][0]["curve"]["significant"] = 2
+    else:
+        summary["verdicts"][0]["estimate"] += 0.3
+        summary["verdicts"][0]["status"] = "supported"
     verdicts.write_text(json.dumps(summary))
     forged = {summary["verdicts"][0]["registration"]: {"status": "x", "exploratory": False}}
     Ledger(study / "results/ledger.jsonl").judged("toy", study_files(home), forged)
     run("verify", home, code=1)
-    assert "verdict 'decodable', status: written is 'supported', computed again" in _flat(capfd)
+    said = "curve, significant: written is 2" if beside else "status: written is 'supported'"
+    assert f"verdict 'decodable', {said}, computed again" in _flat(capfd)
 
 
 def test_a_file_that_is_gone_or_was_added_is_named(study: Path, capfd) -> None:

@@ -64,6 +64,32 @@ def alike_in_order(seed: int, broken: bool) -> Outcome:
 
 
 @dataclass(frozen=True)
+class Biased(Universality):
+    """Has a CKA that grows with units for so many items, whatever the models."""
+
+    def _map(self, name: str, left: np.ndarray, right: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        one, other = (_around_mean(some[:, rows][:, :, rows]) for some in (left, right))
+        sizes = np.outer(np.linalg.norm(one, axis=(1, 2)), np.linalg.norm(other, axis=(1, 2)))
+        return np.einsum("lij,mij->lm", one, other) / sizes
+
+
+def _around_mean(products: np.ndarray) -> np.ndarray:
+    """Products of items as they are around the mean of these items."""
+    means = products.mean(1, keepdims=True)
+    return products - means - means.transpose(0, 2, 1) + means.mean(2, keepdims=True)
+
+
+@fault("bias", "rejected", "(untrained_twin|shuffled_items): ", clean="null")
+def alike_by_few_items(seed: int, broken: bool) -> Outcome:
+    """Any two models are alike in so few items of so many units, when CKA is not debiased."""
+    kind = Biased if broken else Universality
+    subject = pair(randomness(seed, "few items"), units=120)
+    return judged(
+        subject, kind(SITE), seed=seed, measure="pair.cka", controls=LIKENESS, smallest_effect=0.2
+    )
+
+
+@dataclass(frozen=True)
 class BlindPair(Universality):
     """Deals the items of the second model out anew before it compares."""
 
