@@ -295,7 +295,7 @@ def _share(patterns: np.ndarray, design: np.ndarray, folds: list[Fold]) -> float
         fit = np.linalg.lstsq(known, np.concatenate([patterns[fold.train], nothing]))[0]
         left += np.sum((patterns[fold.test] - design[fold.test] @ fit) ** 2)
         whole += np.sum((patterns[fold.test] - patterns[fold.train].mean(0)) ** 2)
-    return 1 - left / whole if whole > 0 else float("nan")
+    return float(1 - left / whole) if whole > 0 else float("nan")
 
 
 def _jumps(halves: np.ndarray) -> np.ndarray:

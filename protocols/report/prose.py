@@ -363,10 +363,11 @@ def _number_line(name: str, settings: Mapping[str, Any]) -> str:
         "was asked of the mean pattern of each value, after the mean of each frame had been taken "
         f"out: by reading it with ridge regression and by predicting patterns from it, with a line "
         f"and with a cubic spline of {settings['knots']} knots (Eilers & Marx 1996), in values not "
-        f"seen in training ({settings['value_folds']} groups in turn). Breaks were searched for between all "
-        "neighbouring values by squared distances between halves of the frames, with a familywise "
-        f"error of {settings['alpha']:g} from {settings['permutations']} worlds in which the "
-        "deviations of values from the spline were dealt out anew (Westfall & Young 1993)."
+        f"seen in training ({settings['value_folds']} groups in turn). Breaks were searched for "
+        "between all neighbouring values by squared distances between halves of the frames, with "
+        f"a familywise error of {settings['alpha']:g} from {settings['permutations']} worlds in "
+        "which the deviations of values from the spline were dealt out anew (Westfall & Young "
+        "1993)."
     )
 
 
