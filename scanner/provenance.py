@@ -35,17 +35,25 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def files_digest(paths: Iterable[Path], *, root: Path) -> str:
-    """sha256 over the names (relative to `root`) and bytes of several files, in name order."""
-    found = list(paths)
-    names = [path.relative_to(root).as_posix() for path in found]
+def files_digest(
+    paths: Iterable[Path], *, root: Path, known: Mapping[str, str] | None = None
+) -> str:
+    """sha256 over the names (relative to `root`) and bytes of several files, in name order.
+
+    Those are not read whose own sha256 is known, by name.
+    """
+    names = {path.relative_to(root).as_posix(): path for path in paths}
+    given = {name: known[name] for name in names if name in known} if known else {}
+    unread = [name for name in names if name not in given]
     with ThreadPoolExecutor() as pool:  # hashlib lets other threads run
-        return digest(dict(zip(names, pool.map(file_digest, found), strict=True)))
+        read = pool.map(file_digest, [names[name] for name in unread])
+        return digest({**given, **dict(zip(unread, read, strict=True))})
 
 
-def folder_digest(folder: Path) -> str:
-    """sha256 over every file below a folder, names included."""
-    return files_digest((path for path in folder.rglob("*") if path.is_file()), root=folder)
+def folder_digest(folder: Path, known: Mapping[str, str] | None = None) -> str:
+    """sha256 over every file below a folder, names included; `known` as of `files_digest`."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return files_digest(files, root=folder, known=known)
 
 
 @cache

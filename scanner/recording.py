@@ -103,8 +103,8 @@ def record(
             lay_down(
                 partial, recording, model, reading, {**making, "protocol_sha256": protocol_sha256}
             )
-        _fill(partial, recording, passes, model, reading, advance)
-    return _finish(partial, path)
+        known = _fill(partial, recording, passes, model, reading, advance)
+    return _finish(partial, path, known)
 
 
 def _sharing(model: Model, recording: Recording, reading: Reading) -> str:
@@ -155,8 +155,8 @@ def _fill(
     model: Model,
     reading: Reading,
     advance: Callable[[int], None],
-) -> None:
-    """Record the batches that are not there yet."""
+) -> dict[str, str]:
+    """Record the batches that are not there yet; gives the sha256 of the files it finished."""
     journal = partial / JOURNAL
     there = set(_journalled(journal))
     texts = recording.stimuli.table["text"].to_numpy()
@@ -174,7 +174,7 @@ def _fill(
                 passes.run(rows, stream)
                 stream.done(number)
                 advance(sum(map(len, rows)))
-            stream.finish()
+            return stream.finish()
     except NotFiniteError as error:
         raise NotFiniteError(error.where, [_culprit(error.stimuli, model, reading)], name) from None
 
@@ -199,9 +199,9 @@ def _journalled(journal: Path) -> list[int]:
     return [int(line) for line in lines]
 
 
-def _finish(partial: Path, path: Path) -> Path:
+def _finish(partial: Path, path: Path, known: dict[str, str]) -> Path:
     """Rename and leave the digest beside; each step can be killed and is taken up again."""
     os.replace(partial, path)
-    seal(path)
+    seal(path, known)
     open_volume(path)
     return path

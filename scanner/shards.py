@@ -3,10 +3,11 @@
 An array of a volume is row x [layer x] whatever a site has. A shard holds some rows in all layers,
 an inner chunk some rows in one layer, so that one layer of all rows and all layers of some rows are
 both read at once. Chunks are not compressed: the place of each value in its file is known before
-any is written, and a row goes there by `os.pwrite`, whichever came before it. `ShardWriter.seal`
-then makes valid shards of these files: a checksum behind each chunk, and at the end the index,
-without which zarr refuses to read a file. This is the format ``sharding_indexed`` of zarr v3 [1]_,
-which plain zarr and xarray read.
+any is written, and a row goes there by `os.pwrite`, whichever came before it. Behind each chunk
+comes a checksum, and at the end, by `ShardWriter.seal`, the index, without which zarr refuses to
+read a file. This is the format ``sharding_indexed`` of zarr v3 [1]_, which plain zarr and xarray
+read. Checksums, and the sha256 of a file, are made as soon as all from its beginning up to there
+has come: beside the model, not after it.
 
 Within a shard, chunks lie layer by layer, those of a layer by rows, without gaps. Chunks outside
 the array are left out. So the index and the size of a file follow from the shape alone.
@@ -14,6 +15,7 @@ the array are left out. So the index and the size of a file follow from the shap
 .. [1] https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/index.html
 """
 
+import hashlib
 import math
 import os
 import threading
@@ -22,10 +24,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import google_crc32c
 import numpy as np
@@ -53,6 +55,8 @@ CHUNK_BYTES = 2_000_000
 SHARD_BYTES = 120_000_000
 # What is held in memory at once, of values as of what is read back.
 PIECE_BYTES = 1 << 20
+# What is read back, checksummed and hashed while it is in the processor's cache.
+STEP_BYTES = 1 << 18
 # How many files a writer keeps open. Many systems allow a process 1024 in all, macOS 256.
 OPEN_FILES = max(1, min(32, os.sysconf("SC_OPEN_MAX") // 32))
 CHECKSUM_BYTES = 4
@@ -151,6 +155,7 @@ class ShardWriter:
         self._dirty: set[int] = set()  # shards written since the last sync
         self._named: set[int] = set()  # shards whose folders are on the disk
         self._files: dict[int, int] = {}  # open, by shard
+        self._grown: dict[int, _Grown] = {}  # shards that this writer writes
         self._lock = threading.Lock()  # a file that one thread writes to must not be closed
         self._open = True
         weakref.finalize(self, _close, self._files)
@@ -217,6 +222,7 @@ class ShardWriter:
         ends = (rows[1:] - rows[:-1] != 1) | (rows[1:] % layout.chunk_rows == 0)
         starts = [0, *(np.flatnonzero(ends) + 1).tolist()]
         last, file, stride = -1, -1, 0
+        touched = [self._growing(shard, rows, layers) for shard in _shards(layout, rows)]
         for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
             row = int(rows[start])
             shard = row // layout.shard_rows
@@ -231,6 +237,17 @@ class ShardWriter:
                 places = range(layer * row_bytes, len(run), n_layers * row_bytes)
                 part = b"".join([run[place : place + row_bytes] for place in places])
                 _write(file, part, offset + layer * stride)
+        for grown in touched:
+            grown.there(rows, layers)
+            grown.go_on(self._file(grown.shard))
+
+    def _growing(self, shard: int, rows: np.ndarray, layers: range) -> "_Grown":
+        """What is known of a shard, some rows of which are about to change."""
+        grown = self._grown.get(shard)
+        if grown is None:
+            grown = self._grown[shard] = _Grown(self._layout, shard)
+        grown.changes(rows, layers)
+        return grown
 
     def _file(self, shard: int) -> int:
         """The open file of a shard, which counts as changed from now on."""
@@ -254,10 +271,15 @@ class ShardWriter:
                 self._named.add(shard)
                 self._dirty.discard(shard)
 
-    def seal(self) -> None:
+    def seal(self) -> dict[str, str]:
         """Make valid shards of the files: padding, checksums, index.
 
         It can be killed at any time and called again; shards that are sealed are not read again.
+
+        Returns
+        -------
+        dict of str to str
+            sha256 of each file that was made valid, by its path in the folder of the array.
 
         Raises
         ------
@@ -278,8 +300,22 @@ class ShardWriter:
             )
         open_shards = [shard for shard in range(layout.shards) if not layout.sealed(shard)]
         with ThreadPoolExecutor() as pool:
-            list(pool.map(partial(_seal, layout), open_shards))
+            digests = list(pool.map(self._seal, open_shards))
         self._dirty.clear()
+        return {layout.key(one): digest for one, digest in zip(open_shards, digests, strict=True)}
+
+    def _seal(self, shard: int) -> str:
+        """Padding and checksums, then the index, which is on the disk only when they are."""
+        layout = self._layout
+        grown = self._grown.pop(shard, None) or _Grown(layout, shard)
+        with layout.writing(shard) as file:
+            grown.go_on(file, whole=True)
+            _flush(file)
+            layout.flush_folders(shard)
+            index = layout.index(shard)
+            _write(file, index, layout.data_bytes(shard))
+            _flush(file)
+        return grown.digest(index)
 
     def close(self) -> None:
         """Sync, and write no more."""
@@ -428,8 +464,11 @@ class Layout:
         """Of a chunk without its checksum."""
         return self.chunk_rows * self.row_bytes
 
+    def key(self, shard: int) -> str:
+        return self.keys.format(shard)
+
     def path(self, shard: int) -> Path:
-        return self.folder / self.keys.format(shard)
+        return self.folder / self.key(shard)
 
     def rows_of(self, shard: int) -> tuple[int, int]:
         """The first and the last row of a shard."""
@@ -566,19 +605,64 @@ def _close(files: dict[int, int]) -> None:
         os.close(files.popitem()[1])
 
 
-def _seal(layout: Layout, shard: int) -> None:
-    """Padding and checksums, then the index, which is on the disk only when they are."""
-    with layout.writing(shard) as file:
-        for chunk in layout.chunks_of(shard):
+def _shards(layout: Layout, rows: np.ndarray) -> list[int]:
+    """The shards of rows that are in order."""
+    return np.unique(rows // layout.shard_rows).tolist()
+
+
+class _Grown:
+    """How far a shard's file is as it will be: its beginning, as far as all rows have come.
+
+    Of each chunk of it the checksum is in the file, and all of it is in the digest. It holds a byte
+    for each row and layer.
+
+    Attributes
+    ----------
+    shard : int
+    """
+
+    def __init__(self, layout: Layout, shard: int) -> None:
+        self.shard, self._layout = shard, layout
+        self._first, last = layout.rows_of(shard)
+        self._chunks = list(layout.chunks_of(shard))
+        self._missing = np.ones((layout.layers, last + 1 - self._first), bool)
+        self._done, self._sha256 = 0, hashlib.sha256()  # chunks, and their bytes
+
+    def _within(self, rows: np.ndarray) -> np.ndarray:
+        """Of rows in order, those of this shard, counted from its first."""
+        start, stop = np.searchsorted(rows, [self._first, self._first + self._missing.shape[1]])
+        return rows[start:stop] - self._first
+
+    def changes(self, rows: np.ndarray, layers: range) -> None:
+        """Take note that rows are going to be written, maybe again."""
+        chunk = int(self._within(rows)[0]) // self._layout.chunk_rows
+        if layers.start * self._layout.filled(self.shard) + chunk < self._done:
+            self._done, self._sha256 = 0, hashlib.sha256()
+
+    def there(self, rows: np.ndarray, layers: range) -> None:
+        """Take note that rows have been written."""
+        self._missing[layers.start : layers.stop, self._within(rows)] = False
+
+    def go_on(self, file: int, *, whole: bool = False) -> None:
+        """Go on up to a chunk of which rows are missing, or to the end: they read as zeros then."""
+        layout = self._layout
+        for chunk in self._chunks[self._done :]:
+            start = chunk.first_row - self._first
+            if not whole and self._missing[chunk.layer, start : start + layout.chunk_rows].any():
+                return
+            end = chunk.offset + layout.chunk_bytes
             padding = chunk.last_row + 1 - layout.rows
             if padding > 0:
-                _pad(layout, file, chunk.offset + layout.chunk_bytes, padding)
-            checksum = _checksum(file, chunk.offset, layout.chunk_bytes)
-            _write(file, checksum, chunk.offset + layout.chunk_bytes)
-        _flush(file)
-        layout.flush_folders(shard)
-        _write(file, layout.index(shard), layout.data_bytes(shard))
-        _flush(file)
+                _pad(layout, file, end, padding)
+            checksum = _checksum(file, chunk.offset, layout.chunk_bytes, self._sha256)
+            _write(file, checksum, end)
+            self._sha256.update(checksum)
+            self._done += 1
+
+    def digest(self, index: bytes) -> str:
+        """sha256 of the whole file, given what it ends with."""
+        self._sha256.update(index)
+        return self._sha256.hexdigest()
 
 
 def _pad(layout: Layout, file: int, end: int, rows: int) -> None:
@@ -589,14 +673,16 @@ def _pad(layout: Layout, file: int, end: int, rows: int) -> None:
         _write(file, np.repeat(layout.fill, min(step, left)).tobytes(), offset)
 
 
-def _checksum(file: int, offset: int, length: int) -> bytes:
-    """The crc32c of a part of a file, as zarr stores it."""
+def _checksum(file: int, offset: int, length: int, sha256: Any = None) -> bytes:
+    """The crc32c of a part of a file, as zarr stores it; a digest is told the same bytes."""
     checksum, end = 0, offset + length
     while offset < end:
-        piece = os.pread(file, min(PIECE_BYTES, end - offset), offset)
+        piece = os.pread(file, min(STEP_BYTES, end - offset), offset)
         # Past the end of a file that has not grown so far lie zeros, as in a hole.
-        piece = piece or bytes(min(PIECE_BYTES, end - offset))
+        piece = piece or bytes(min(STEP_BYTES, end - offset))
         checksum = google_crc32c.extend(checksum, piece)
+        if sha256 is not None:
+            sha256.update(piece)
         offset += len(piece)
     return _little_endian(checksum)
 

@@ -156,12 +156,21 @@ class Stream:
             self._queue.append(batch)
             self._changed.notify_all()
 
-    def finish(self) -> None:
-        """Wait until everything is on the disk, and make valid arrays of it."""
+    def finish(self) -> dict[str, str]:
+        """Wait until everything is on the disk, and make valid arrays of it.
+
+        Returns
+        -------
+        dict of str to str
+            sha256 of each file that was finished, by its path in the volume.
+        """
         self._stop()
         self._complain()
-        for writer in self._writers.values():
-            writer.seal()
+        return {
+            f"{variable}/{key}": sha256
+            for variable, writer in self._writers.items()
+            for key, sha256 in writer.seal().items()
+        }
 
     def close(self) -> None:
         """End the thread; what was handed over before is written and noted, if it can be.

@@ -77,17 +77,24 @@ def digest_file(path: Path) -> Path:
     return path.with_suffix(".sha256")
 
 
-def volume_digest(path: Path) -> str:
-    """sha256 over the names and bytes of all files of a volume."""
-    return folder_digest(path)
+def volume_digest(path: Path, known: Mapping[str, str] | None = None) -> str:
+    """sha256 over the names and bytes of all files of a volume, those known by name not read."""
+    return folder_digest(path, known)
 
 
-def seal(path: Path) -> None:
-    """Leave the digest beside a volume, whole or not at all: half of one would condemn it."""
+def seal(path: Path, known: Mapping[str, str] | None = None) -> None:
+    """Leave the digest beside a volume, whole or not at all: half of one would condemn it.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    known : mapping of str to str, optional
+        sha256 of files that were hashed when they were written, by their path in the volume.
+    """
     # Only now: what was renamed is not computed again, journal or none.
     (path / JOURNAL).unlink(missing_ok=True)
     staging = digest_file(path).with_name(f".{path.stem}.sha256.writing")
-    staging.write_text(volume_digest(path) + "\n")
+    staging.write_text(volume_digest(path, known) + "\n")
     os.replace(staging, digest_file(path))
 
 

@@ -73,7 +73,15 @@ def test_batches_come_by_the_width_of_their_rows():
     by_length = list(together(ids, share=False, tokens=4))
     assert [np.concatenate(rows).tolist() for rows in by_length] == [[1, 3], [0], [2]]
     by_tokens = list(together(ids, share=True, tokens=4))
-    assert [list(map(list, rows)) for rows in by_tokens] == [[[1, 2, 3, 0]]]
+    assert [list(map(list, rows)) for rows in by_tokens] == [[[3, 0, 1, 2]]]
+
+
+@pytest.mark.parametrize("opening", [[], [9], [9, 9]])
+def test_texts_that_share_nothing_stay_in_order_and_those_that_do_come_together(opening):
+    ids = [[*opening, first, *range(1, 30)] for first in (7, 3, 5, 3, 8, 1)]
+    made = together(ids, share=True, tokens=10**6)
+    rows = [row.tolist() for rows in made for row in rows]
+    assert [one for row in sorted(rows) for one in row] == [0, 1, 3, 2, 4, 5]
 
 
 def widths(ids):

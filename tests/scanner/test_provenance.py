@@ -78,6 +78,16 @@ def test_digests_of_known_content_are_those_of_sha256(tmp_path):
     assert folder_digest(tmp_path) == expected
 
 
+def test_a_file_whose_sha256_is_known_by_name_is_not_read(tmp_path):
+    (tmp_path / "b").mkdir()
+    for name in ("a", "b/c"):
+        (tmp_path / name).write_text(name)
+    plain = folder_digest(tmp_path)
+    known = {"b/c": file_digest(tmp_path / "b/c"), "gone": "0" * 64}
+    (tmp_path / "b/c").write_text("something else")
+    assert folder_digest(tmp_path, known) == plain != folder_digest(tmp_path)
+
+
 def test_a_folders_digest_changes_with_names_bytes_and_files_but_not_with_its_own_name(tmp_path):
     def folder(name, **files):
         for file, content in files.items():

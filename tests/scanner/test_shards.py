@@ -1,6 +1,7 @@
 """Shards written in place are what zarr reads, in whatever order and however often killed."""
 
 import errno
+import hashlib
 import os
 import subprocess
 import sys
@@ -46,6 +47,7 @@ def small(monkeypatch):
     monkeypatch.setattr(shards, "CHUNK_BYTES", 7 * 32)
     monkeypatch.setattr(shards, "SHARD_BYTES", 3 * 3 * 7 * 32)
     monkeypatch.setattr(shards, "PIECE_BYTES", 64)
+    monkeypatch.setattr(shards, "STEP_BYTES", 48)
 
 
 def empty(folder: Path, shape=(53, 3, 8), layered=True, dtype="float32") -> Path:
@@ -309,6 +311,66 @@ def test_sealing_twice_reads_nothing_again(tmp_path, monkeypatch):
         writer.write(np.array([0]), some_values()[:1])
         with pytest.raises(AssertionError, match="read again"):
             writer.seal()
+
+
+def hashed(folder: Path) -> dict[str, str]:
+    """The sha256 of each file of shards, as it lies on the disk."""
+    found = files(folder / "c")
+    return {f"c/{name}": hashlib.sha256(content).hexdigest() for name, content in found.items()}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_seal_gives_the_sha256_of_the_files_as_they_are(tmp_path, name):
+    shape, layered = SHAPES[name]
+    values, rng = some_values(shape), np.random.default_rng(1)
+    folder = empty(tmp_path / "v", shape, layered)
+    with ShardWriter(folder) as writer:
+        for rows in np.array_split(rng.permutation(shape[0]), 5):
+            for layer in rng.permutation(shape[1]) if layered else [None]:
+                some = values[rows] if layer is None else values[rows, layer]
+                writer.write(rows, some, layer=layer)
+        sealed = writer.seal()
+        assert sealed and sealed == hashed(folder)
+        assert writer.seal() == {}  # what was sealed before is not hashed again
+    assert files(folder) == files(fill(empty(tmp_path / "plain", shape, layered), values))
+
+
+def test_what_has_come_from_the_beginning_is_hashed_before_the_seal(tmp_path, monkeypatch):
+    folder, values = empty(tmp_path / "v"), some_values()
+    with ShardWriter(folder) as writer:
+        writer.write(np.arange(1, 53), values[1:])
+        read, checksum = [], shards._checksum
+        monkeypatch.setattr(shards, "_checksum", lambda *a: read.append(a[1]) or checksum(*a))
+        writer.seal()
+        assert len(read) == 9  # of the first shard nothing was whole up to then
+        read.clear()
+        writer.write(np.arange(53), values)
+        assert len(read) == 9 + 9 + 6
+        read.clear()
+        assert writer.seal() == hashed(folder)
+        assert not read
+
+
+def test_a_row_that_comes_again_after_it_was_hashed_is_hashed_anew(tmp_path):
+    folder, values = empty(tmp_path / "v"), some_values()
+    with ShardWriter(folder) as writer:
+        writer.write(np.arange(53), -values)
+        for row, layer in ((0, 0), (30, 2), (52, 1)):
+            writer.write(np.array([row]), values[[row], layer], layer=layer)
+        assert writer.seal() == hashed(folder)
+    assert not list(damaged(folder))
+    read = zarr.open_array(folder, mode="r")[:]
+    np.testing.assert_array_equal(read[0, 0], values[0, 0])
+    np.testing.assert_array_equal(read[0, 1], -values[0, 1])
+
+
+def test_what_another_writer_began_is_hashed_at_the_seal(tmp_path):
+    folder, values = empty(tmp_path / "v"), some_values()
+    with ShardWriter(folder) as writer:
+        writer.write(np.arange(0, 53, 2), values[::2])
+    with ShardWriter(folder) as writer:
+        writer.write(np.arange(1, 53, 2), values[1::2])
+        assert writer.seal() == hashed(folder)
 
 
 def test_unsealed_files_are_not_valid(tmp_path):
