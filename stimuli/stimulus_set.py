@@ -183,12 +183,16 @@ def load(source: str, *, relative_to: Path | None = None) -> StimulusSet:
 def _crossed(folder: Path) -> pd.DataFrame:
     """Every word in every frame, frame by frame.
 
-    Where frames have the categories, a word in frames of two of them is two items: the number of a
-    page is no age.
+    Where frames alone have the categories, a word in frames of two of them is two items: the number
+    of a page is no age. Where words have them as well, a word stands in the frames of its own.
     """
     words = pd.read_csv(folder / "words.csv", keep_default_na=False, dtype={"item": str})
     frames = pd.read_csv(folder / "frames.csv", keep_default_na=False)
-    table = frames.rename(columns={"text": "template"}).merge(words, how="cross")
+    templates = frames.rename(columns={"text": "template"})
+    if {"category"} <= set(words) & set(frames):
+        table = templates.merge(words, on="category")
+    else:
+        table = templates.merge(words, how="cross")
     start = table["template"].str.index("{item}")
     table["text"] = [
         template.replace("{item}", item)
@@ -196,7 +200,7 @@ def _crossed(folder: Path) -> pd.DataFrame:
     ]
     table["target_start"] = start
     table["target_end"] = start + table["item"].str.len()
-    if "category" in frames:
+    if "category" not in words:
         table["item"] = table["category"] + " " + table["item"]
     # Tokens are counted anew by whoever records.
     first = ["text", *SPAN, "item", "frame", "category", "zipf"]

@@ -11,12 +11,25 @@ from hypothesis import strategies as st
 from wordfreq import zipf_frequency
 
 from stimuli import StimulusError, StimulusSet, load, shipped
+from stimuli.stimulus_set import _crossed
 
 ROWS = [
     {"text": "We had the cat today.", "item": "cat", "frame": "had", "category": "animals"},
     {"text": "We had the horse today.", "item": "horse", "frame": "had", "category": "animals"},
     {"text": "We had the saw today.", "item": "saw", "frame": "had", "category": "tools"},
     {"text": "The cat.", "item": "cat", "frame": "short", "category": "animals"},
+]
+SHIPPED = [
+    "agreement",
+    "concepts",
+    "language",
+    "medical/ages",
+    "medical/diseases",
+    "medical/dosages",
+    "medical/drugs",
+    "medical/drugs_twin",
+    "medical/map",
+    "medical/symptoms",
 ]
 COLUMNS = ["text", "target_start", "target_end", "item", "frame", "category", "n_chars", "zipf"]
 
@@ -121,8 +134,36 @@ def test_a_relative_path_starts_from_the_folder_that_is_given(tmp_path):
         load("table.csv")
 
 
+def crossed(folder, words, frames):
+    pd.DataFrame(words).assign(zipf=1.0).to_csv(folder / "words.csv", index=False)
+    pd.DataFrame(frames).to_csv(folder / "frames.csv", index=False)
+    return _crossed(folder)
+
+
+def test_words_with_categories_of_their_own_stand_in_the_frames_of_these(tmp_path):
+    words = [{"item": "cat", "category": "animals"}, {"item": "saw", "category": "tools"}]
+    frames = [
+        {"frame": "had", "category": "tools", "text": "We used a {item}."},
+        {"frame": "had", "category": "animals", "text": "We fed a {item}."},
+    ]
+    table = crossed(tmp_path, words, frames)
+    assert table["text"].tolist() == ["We used a saw.", "We fed a cat."]
+    assert table["item"].tolist() == ["saw", "cat"]
+    assert table["category"].tolist() == ["tools", "animals"]
+    assert table["target_start"].tolist() == [10, 9]
+
+
+def test_where_only_frames_have_categories_a_word_is_an_item_in_each(tmp_path):
+    frames = [
+        {"frame": "page", "category": "page", "text": "On page {item}."},
+        {"frame": "age", "category": "age", "text": "At age {item}."},
+    ]
+    table = crossed(tmp_path, [{"item": "7"}], frames)
+    assert table["item"].tolist() == ["page 7", "age 7"]
+
+
 def test_the_shipped_set_is_every_word_in_every_frame():
-    assert shipped() == ["agreement", "concepts", "language", "medical/ages", "medical/drugs"]
+    assert shipped() == SHIPPED
     concepts = load("concepts")
     assert len(concepts) == 2400
     table = concepts.table
@@ -206,8 +247,7 @@ def test_a_carriage_return_is_refused_since_it_would_end_a_row_of_csv(tmp_path):
 @pytest.mark.parametrize("source", ["concept", "table.txt", "table"])
 def test_an_unknown_set_is_refused_with_those_that_are_known(source):
     with refused(
-        f"'{source}' is neither a shipped set .agreement, concepts, language, medical/ages, "
-        "medical/drugs. nor a path that ends in"
+        f"'{source}' is neither a shipped set .{', '.join(SHIPPED)}. nor a path that ends in"
     ):
         load(source)
 
