@@ -24,7 +24,7 @@ from protocols.progress import CONSOLE, noted
 from protocols.report import words
 from protocols.run import Folders, Run, RunError
 from protocols.schema import load_study
-from protocols.suggest import CAUTION, by_hand, suggestions, write_tests
+from protocols.suggest import by_hand, suggestions, write_tests
 from protocols.trace import trace
 from protocols.verify import VerifyError
 from protocols.verify import rerun as record_anew
@@ -147,8 +147,8 @@ def suggest(
         for line in (line for one in found for line in one.lines):
             _say(line)
     written = write_tests(study, found, out)
-    if written:
-        _say(CAUTION)
+    for caution in dict.fromkeys(one.caution for one in found if any(one.domains.values())):
+        _say(caution)
     for path in written:
         print(f"protocol: {path}")
 

@@ -36,7 +36,6 @@ CONTROLS: Mapping[str, Mapping[str, float]] = {
     "split_half": {"margin": 0.0},
 }
 CAUTION = (
-    "This is a suggestion and no finding: layers are named by the items that the map was made of. "
     "What is used in a layer need not be changed best there. The protocol teaches other layers the "
     "same, and judges sentences that were not taught."
 )
@@ -65,6 +64,21 @@ class Suggestion:
     label: str
     depth: int
     domains: Mapping[str, Mapping[int, tuple[str, ...]]]
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether no lens took what is named."""
+        return not any(any(layers.values()) for layers in self.domains.values())
+
+    @property
+    def caution(self) -> str:
+        """What it is not."""
+        if self.by_hand:
+            return f"These layers were named by hand, and not by the map. {CAUTION}"
+        return (
+            "This is a suggestion and no finding: layers are named by the items that the map was "
+            f"made of. {CAUTION}"
+        )
 
     @property
     def lines(self) -> list[str]:
@@ -175,9 +189,10 @@ def write_tests(home: Path, found: Sequence[Suggestion], out: Path | None) -> li
         path = out or folders.root / "protocols" / f"{name}.yaml"
         test = _test(folders, one, name)
         heading = f"Written by `scan suggest` from the map '{one.map}' of the study {home.name}."
-        comment = textwrap.fill(f"{heading} {CAUTION}", 100, initial_indent="# ",
+        comment = textwrap.fill(f"{heading} {one.caution}", 100, initial_indent="# ",
                                 subsequent_indent="# ")  # fmt: skip
-        save_text(f"{comment}\n{yaml.safe_dump(test, sort_keys=False, width=100)}", path)
+        plain = yaml.safe_dump(test, sort_keys=False, width=100, default_flow_style=None)
+        save_text(f"{comment}\n{plain}", path)
         load_study(path)
         written.append(path)
     return written
@@ -258,8 +273,7 @@ def _hypotheses(name: str, own: str, tuning: Tuning, found: Suggestion) -> list[
     """That other sentences of the domain gain by it, and that other domains lose less."""
     layers = listed([str(one) for one in tuning.layers])
     where = f"{'layer' if len(tuning.layers) == 1 else 'layers'} {layers}"
-    named = any(found.domains[tuning.category].values())
-    why = f"The map '{found.map}' names them." if named else "They were named by hand."
+    why = "They were named by hand." if found.by_hand else f"The map '{found.map}' names them."
     claims = {
         "advantage": (
             f"{own.replace('_', '-')}-reaches",
