@@ -32,6 +32,8 @@ from analyses.splits import item_groups
 from scanner import Live, Subject
 from scanner.tuning import Asked, predicted, surprisals, tuned
 
+# Where all sets have gained so much of what there is to be gained, they cannot differ.
+ALL = 0.9
 AHEAD = "by how much more {} than where as many other layers were tuned, nats"
 
 
@@ -62,7 +64,7 @@ class Tuning(Acting):
     layers: tuple[int, ...]
     label: str = "category"
     steps: int = 5
-    rate: float = 2e-4
+    rate: float = 5e-5
     frame_folds: int = 2
     random: int = 5
 
@@ -216,6 +218,12 @@ class Tuning(Acting):
 
     def measured(self, *subjects: Subject, variable: str, rng: np.random.Generator) -> xr.DataArray:
         (subject,) = subjects
+        if variable == "advantage":
+            self._check_room(subject)
+        return self._ahead(subject, variable)
+
+    def _ahead(self, subject: Subject, variable: str) -> xr.DataArray:
+        """By how much the gain, inside or outside of the domain, is above that of other sets."""
         volume, mine = subject.volume, own(subject)
         inside = self._inside(subject)
         some = inside if variable == "advantage" else ~inside
@@ -228,6 +236,26 @@ class Tuning(Acting):
             _over_items(ahead[..., some], labels(subject, "item")[some]), dims="layer",
             coords={"layer": volume["layer"].to_numpy()}, attrs={"chance": 0.0},
         )  # fmt: skip
+
+    def _check_room(self, subject: Subject) -> None:
+        """That something is left by which sets of layers could differ.
+
+        Raises
+        ------
+        AnalysisError
+            If all have learnt all that there is: that none is ahead says nothing then.
+        """
+        volume, inside = subject.volume, self._inside(subject)
+        gain = values_of(volume, "gain", "target", "layer", "stimulus")[own(subject)][..., inside]
+        beside = values_of(volume, "beside", "draw", "layer", "stimulus")[..., inside]
+        least = min(gain.mean(), beside.mean((1, 2)).min())
+        room = volume["intact"].to_numpy()[inside].mean()
+        if least > ALL * room:
+            raise AnalysisError(
+                f"{subject.name}: whichever layers are tuned, {least:.2f} of {room:.2f} nats are "
+                f"gained, and sets cannot differ; give fewer `steps` than {self.steps}, or a lower "
+                f"`rate` than {self.rate:g}"
+            )
 
     def _inside(self, subject: Subject) -> np.ndarray:
         """The stimuli of the domain that was taught.
@@ -253,6 +281,7 @@ class Tuning(Acting):
             ``advantage`` and ``spared`` (layer): the measures. ``gained_of`` (layer, arm): what
             answers of the domain gain in frames that were not taught, where the own layers were
             tuned, and on average over sets of others; ``learnt_of``: the same in frames that were;
+            ``left_of``: what they still cost, of which nothing is left where sets cannot differ;
             ``lost_of``: what answers of other domains lose; all in nats. ``harm`` and
             ``harm_surprisal`` (layer, arm): of unrelated sentences. ``lost_each`` (layer, arm):
             what is lost for each nat that is gained, NaN where nothing is. ``gained_by`` and
@@ -271,6 +300,7 @@ class Tuning(Acting):
         gained = _over_items(gain[..., inside], items[inside])
         lost = -_over_items(gain[..., ~inside], items[~inside])
         arms, gained_of = by_kind(volume, gained)
+        cost = _over_items(volume["intact"].to_numpy()[inside], items[inside])
         lost_of = by_kind(volume, lost)[1]
         learnt, apart, harder = (
             by_kind(volume, values_of(volume, name, "target", "layer"))[1]
@@ -284,9 +314,10 @@ class Tuning(Acting):
         nothing = np.full_like(lost_of, np.nan)
         return xr.Dataset(
             {
-                **{name: self.measured(subject, variable=name, rng=rng) for name in self.measures},
+                **{name: self._ahead(subject, name) for name in self.measures},
                 "gained_of": (told, gained_of),
                 "learnt_of": (told, learnt),
+                "left_of": (told, cost - gained_of),
                 "lost_of": (told, lost_of),
                 "lost_each": (
                     told, np.divide(lost_of, gained_of, out=nothing, where=gained_of > 0),

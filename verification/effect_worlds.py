@@ -280,6 +280,7 @@ def _taught(
         beside=(("stimulus", "layer", "draw"), beside),
     ).assign_coords(
         draw=drawn,
+        intact=("stimulus", np.full(len(effects), 4.0)),
         tuned=("target", [str(one) for one in range(len(kinds))]),
         learnt=(told, mean + 1),
         neutral_divergence=(told, np.full_like(mean, 0.02)),

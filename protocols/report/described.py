@@ -333,6 +333,8 @@ READING = {
     "gained_of": "By how much likelier the answers of the domain become in sentences that were not "
     "taught, in nats: where the own layers were tuned, and on average over sets of as many others.",
     "learnt_of": "The same in the sentences that were taught: what is learnt by heart counts, too.",
+    "left_of": "What the answers of the domain still cost then, in nats. Where that is near 0 for "
+    "all, sets of layers could not differ: give fewer steps, or a lower rate.",
     "lost_of": "By how much less likely the answers of the other domains become, in nats; below 0 "
     "they gain.",
     "lost_each": "What the other domains lose for each nat that the domain gains.",
@@ -475,6 +477,7 @@ TITLES = {
     "lens_decided": "items that are decided",
     "gained_of": "gain in other sentences",
     "learnt_of": "gain in the sentences that were taught",
+    "left_of": "what is left to be gained",
     "lost_of": "loss of other domains",
     "lost_each": "loss of other domains for each nat gained",
     "gained_by": "gain in other sentences by set",

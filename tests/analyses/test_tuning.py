@@ -82,6 +82,9 @@ def test_the_only_layer_that_can_learn_is_ahead(live) -> None:
     assert float(own["gained_of"]) == pytest.approx(found["advantage"].item())
     assert float(own["lost_of"]) == pytest.approx(-found["spared"].item())
     assert float(own["lost_each"]) == pytest.approx(float(own["lost_of"] / own["gained_of"]))
+    cost = effects.volume["intact"].values[subject.volume["category"].values == "a"].mean()
+    assert float(others["left_of"]) == pytest.approx(cost)
+    assert float(own["left_of"]) == pytest.approx(cost - float(own["gained_of"]))
     for name in ("gained_of", "lost_of", "learnt_of", "harm", "harm_surprisal"):
         assert float(others[name]) == 0
         assert abs(float(own[name])) > 1e-4
@@ -147,6 +150,24 @@ def test_what_a_twin_is_taught_is_the_same_in_the_same_layers(live, tiny_model) 
     assert names[0] == names[1]
     again = done(model, subject, analysis).volume
     xr.testing.assert_identical(again, done(model, subject, analysis).volume)
+
+
+def test_where_all_is_learnt_whichever_layers_are_tuned_nothing_is_said() -> None:
+    """That no set is ahead would be believed: what they gain is all that there is."""
+    analysis = Tuning("category0", (0,))
+    subject = effect_world(generator(), analysis, generic=0.8, spread=0.05)
+    assert abs(analysis(subject, rng=generator())["advantage"]).max() < 0.1
+    full = subject.replace_volume(subject.volume.assign_coords(
+        intact=("stimulus", np.full(subject.volume.sizes["stimulus"], 0.85))
+    ))  # fmt: skip
+    for one in (full, alone(full)):
+        with pytest.raises(
+            AnalysisError, match=r"0\.[78]. of 0\.85 nats are gained.*fewer `steps` than"
+        ):
+            analysis.measured(one, variable="advantage", rng=generator())
+    # What other domains keep is not at an end by that, and the report shows what there is.
+    analysis.measured(full, variable="spared", rng=generator())
+    assert (analysis(full, rng=generator())["left_of"] < 0.1).all()
 
 
 def test_what_anything_does_is_no_advantage() -> None:
