@@ -45,7 +45,7 @@ from analyses.patching import DECIDED
 from analyses.saliency import SLOPED, explained
 from analyses.sides import DEALT, sides
 from analyses.silhouettes import silhouettes
-from scanner import Live, Pair, Subject, lesioned, patched
+from scanner import Live, Pair, Subject, patched, without_each
 from scanner.gradients import weight_slopes
 
 # Stimuli of a run.
@@ -176,7 +176,7 @@ class KnowledgeMap(Acting):
         ]  # fmt: skip
         kind: Any = self.site
         set_in = patched(live.model, asked, [kind], into="corrupt")
-        lost = lesioned(live.model, texts, ["block"])["divergence"][:, :, 0]
+        lost = without_each(live.model, texts, "block")
         dims = "stimulus", "layer"
         return xr.Dataset(
             {

@@ -12,7 +12,7 @@ from scanner.dictionaries import DictionaryError
 from scanner.effects import Acts, Live, record_effects
 from scanner.generation import continued
 from scanner.interventions import Edit
-from scanner.lesions import added, lesioned, without_heads
+from scanner.lesions import added, lesioned, without_each, without_heads
 from scanner.model import Model
 from scanner.neurons import Fired, fired, written
 from scanner.patching import Pair, attributed, patched, share_of_way
@@ -62,6 +62,7 @@ __all__ = [
     "share_of_way",
     "sweep",
     "verify_volume",
+    "without_each",
     "without_heads",
     "written",
 ]

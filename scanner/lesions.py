@@ -107,6 +107,40 @@ def lesioned(
     return {name: values.reshape(shape) for name, values in made.items()}
 
 
+def without_each(model: Model, ids: Sequence[Sequence[int]], part: Part) -> np.ndarray:
+    """Leave a part of each layer out, and look at the prediction after the text alone.
+
+    Parameters
+    ----------
+    model : Model
+    ids : sequence of sequence of int
+        Token ids of each text, at least two.
+    part : str
+
+    Returns
+    -------
+    numpy.ndarray
+        text x layer: divergence of the prediction at the text's last token, nats. Without the
+        surprisal that `lesioned` tells, the vocabulary is asked for at one token.
+
+    Raises
+    ------
+    SiteError
+        If the model lacks the part, or it adds nothing.
+    """
+    shape = len(ids), model.layers
+    trials = [Trial(text, _without(part, range(layer, layer + 1), None))
+              for text, layer in np.ndindex(shape)]  # fmt: skip
+    return _divergence(model, ids, trials).reshape(shape)
+
+
+def _divergence(model: Model, ids: Sequence[Sequence[int]], trials: Sequence[Trial]) -> np.ndarray:
+    made = np.empty(len(trials), dtype=np.float32)
+    for found in sweep(model, ids, trials):
+        made[found.trials] = found.divergence
+    return made
+
+
 def _without(
     part: Part, layers: range, instead: Mapping[Kind, np.ndarray] | None
 ) -> tuple[Edit, ...]:
@@ -144,7 +178,4 @@ def without_heads(model: Model, ids: Sequence[Sequence[int]]) -> np.ndarray:
         Trial(text, (Edit("z", "ablate", layers=[layer], heads=[head]),))
         for text, layer, head in np.ndindex(shape)
     ]
-    made = np.empty(len(trials), dtype=np.float32)
-    for found in sweep(model, ids, trials):
-        made[found.trials] = found.divergence
-    return made.reshape(shape)
+    return _divergence(model, ids, trials).reshape(shape)

@@ -48,7 +48,7 @@ def test_items_without_letters_are_told_apart_by_their_signs() -> None:
 
 
 def test_one_text_of_two_items_is_refused() -> None:
-    with pytest.raises(AnalysisError, match="share the text 'word 0 in frame 0'"):
+    with pytest.raises(AnalysisError, match="share the text 'gbghaa10 in frame 0'"):
         check_design(changed("text", doubled(str)), "category")
 
 
