@@ -165,7 +165,8 @@ class Tuning(Acting):
     def sets(self, layers: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
         """The own layers, and sets of as many others.
 
-        Of the same shape elsewhere, so that a run of layers is held against runs; where there are
+        Of the same shape elsewhere, so that a run of layers is held against runs, and one from each
+        stretch of the depth, so that they are not all deep or all shallow by luck; where there are
         too few of these, the rest is drawn from all that have no own layer.
 
         Parameters
@@ -179,7 +180,9 @@ class Tuning(Acting):
             for first in range(layers - shape[-1])
             if not set((first + shape).tolist()) & set(self.layers)
         ]
-        found = [elsewhere[one] for one in rng.permutation(len(elsewhere))[: self.random]]
+        count = min(self.random, len(elsewhere))
+        stretches = np.array_split(np.arange(len(elsewhere)), max(count, 1))
+        found = [elsewhere[rng.choice(stretches[one])] for one in rng.permutation(count)]
         others = np.setdiff1d(np.arange(layers), self.layers)
         while len(found) < self.random:
             drawn = tuple(sorted(rng.permutation(others)[: len(shape)].tolist()))

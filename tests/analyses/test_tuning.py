@@ -226,6 +226,14 @@ def test_sets_are_others_of_the_same_shape(layers, of, count, places) -> None:
     assert {tuple(analysis.sets(of, generator(seed))[1:]) for seed in range(9)} != {tuple(others)}
 
 
+def test_sets_are_from_all_of_the_depth() -> None:
+    analysis = Tuning("a", (0, 1, 2, 3, 6), random=5)
+    for seed in range(20):
+        firsts = np.sort([one[0] for one in analysis.sets(30, generator(seed))[1:]])
+        # Of the places 7 to 23 one from each fifth.
+        assert np.all(firsts >= [7, 11, 15, 18, 21]) and np.all(firsts <= [10, 14, 17, 20, 23])
+
+
 def test_what_cannot_be_asked_is_said(live, tiny_model, tmp_path) -> None:
     model, subject = live
     analysis = Tuning("a", (1,), **SETTINGS)
