@@ -23,6 +23,7 @@ beside the published rule for choosing layers stands one that may choose none (`
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -45,6 +46,7 @@ from analyses.patching import DECIDED
 from analyses.saliency import SLOPED, explained
 from analyses.sides import DEALT, sides
 from analyses.silhouettes import silhouettes
+from analyses.words import averages
 from scanner import Live, Pair, Subject, patched, without_each
 from scanner.gradients import weight_slopes
 
@@ -244,39 +246,47 @@ class KnowledgeMap(Acting):
             for domain in domains
             for lens in LENSES
         }
+        every = [*domains, self.rest]
+        profile = np.array(
+            [[level(lens, scores[lens][:, items.labels == name]) for name in every]
+             for lens in LENSES]
+        )  # fmt: skip
+        found = {
+            **{name: self.measured(subject, variable=name, rng=rng) for name in self.measures},
+            **self._laid(looks, profile, domains, rng),
+            **self._centres(scores, items, every, rng),
+            "lens_decided": ("category", _decided(volume, items, every)),
+        }
         layers = volume["layer"].to_numpy()
-        result = xr.Dataset(
-            {name: self.measured(subject, variable=name, rng=rng) for name in self.measures},
-            coords={"layer": layers, "lens": list(LENSES), "category": [*domains, self.rest]},
-        )
-        shape = len(LENSES), len(domains) + 1, len(layers)
-        contrast, profile = np.full(shape, np.nan), np.empty(shape)
-        chosen = {rule: np.zeros(shape) for rule in RULES}
-        for row, lens in enumerate(LENSES):
-            for column, name in enumerate([*domains, self.rest]):
-                profile[row, column] = level(lens, scores[lens][:, items.labels == name])
-                if name == self.rest:
-                    continue
-                contrast[row, column] = looks[lens, name].contrast
-                chosen["null"][row, column] = looks[lens, name].chosen
-                chosen["paper"][row, column] = _by_paper(lens, profile[:, column])
+        return xr.Dataset(found, coords={"layer": layers, "lens": list(LENSES), "category": every})
+
+    def _laid(
+        self,
+        looks: Mapping[tuple[str, str], "Look"],
+        profile: np.ndarray,
+        domains: list[str],
+        rng: np.random.Generator,
+    ) -> dict[str, tuple[Any, np.ndarray]]:
+        """What lenses see, lens x category x layer, what they take, and how far they agree."""
+        contrast = np.full(profile.shape, np.nan)
+        chosen = {rule: np.zeros(profile.shape) for rule in RULES}
+        for (row, lens), (column, name) in product(enumerate(LENSES), enumerate(domains)):
+            contrast[row, column] = looks[lens, name].contrast
+            chosen["null"][row, column] = looks[lens, name].chosen
+            chosen["paper"][row, column] = _by_paper(lens, profile[:, column])
         dims = "lens", "category", "layer"
-        result = result.assign(lens_contrast=(dims, contrast), lens_profile=(dims, profile))
+        found = {"lens_contrast": (dims, contrast), "lens_profile": (dims, profile)}
         laid = [LENSES.index(lens) for lens in LAID]
         for rule in RULES:
-            agreed = chosen[rule][laid].sum(0)[: len(domains)]
-            result = result.assign({
-                f"chosen_{rule}": (dims, chosen[rule]),
-                f"agreed_{rule}": (("layer", "category"), _with_rest(agreed).T),
-            })  # fmt: skip
+            agreed = _with_rest(chosen[rule][laid].sum(0)[: len(domains)])
+            found[f"chosen_{rule}"] = dims, chosen[rule]
+            found[f"agreed_{rule}"] = ("layer", "category"), agreed.T
         told = [self._agreement(contrast[laid, one], chosen["null"][laid, one] > 0, rng)
                 for one in range(len(domains))]  # fmt: skip
         for name in Agreed._fields:
             values = [*(getattr(one, name) for one in told), np.nan]
-            result = result.assign({f"lens_{name}": ("category", np.array(values))})
-        return result.assign(self._centres(scores, items, [*domains, self.rest], rng)).assign(
-            lens_decided=("category", _decided(volume, items, [*domains, self.rest]))
-        )
+            found[f"lens_{name}"] = "category", np.array(values)
+        return found
 
     def _check(self, subject: Subject, items: "Items", names: np.ndarray) -> None:
         if self.rest not in names or len(names) < 2:
@@ -481,8 +491,7 @@ def _risen(values: np.ndarray) -> np.ndarray:
 
 def _by_item(values: np.ndarray, items: Items) -> np.ndarray:
     """... x stimulus to ... x item: the mean over the frames of an item."""
-    mean = (items.which == np.arange(len(items.first))[:, None]) / np.bincount(items.which)[:, None]
-    return values @ mean.T
+    return values @ averages(items.which).T
 
 
 def _by_paper(lens: str, profiles: np.ndarray) -> np.ndarray:

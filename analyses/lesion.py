@@ -28,6 +28,7 @@ from analyses.acting import Acting, kinds, own, values_of
 from analyses.base import AnalysisError, Quantity, labels, register
 from analyses.neutral import sentences
 from analyses.sides import DEALT, apart, sides
+from analyses.words import averages
 from scanner import Live, Subject, added, lesioned, without_heads
 from scanner.sites import PARTS, Part
 
@@ -170,7 +171,7 @@ class Lesion(Acting):
         if few.size:
             raise AnalysisError(f"'{names[few[0]]}' has one item; an average needs 2")
         # item x stimulus: the mean over the frames of an item.
-        mean = (which == np.arange(len(first))[:, None]) / np.bincount(which)[:, None]
+        mean = averages(which)
         of_items = {
             name: np.einsum("is,slp->ilp", mean, subject.volume[name].to_numpy().astype(float))
             for name in ("divergence", "surprisal")

@@ -23,6 +23,7 @@ from scipy.stats import spearmanr
 from analyses.acting import Acting, kinds, own, values_of
 from analyses.base import Quantity, labels, register
 from analyses.pairs import Place, check_apart, of_another, pairs_of, position
+from analyses.words import averages
 from scanner import (
     Edit,
     Live,
@@ -261,7 +262,7 @@ def _of_items(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Items, and the share of each: layer x item."""
     items, which = np.unique(names, return_inverse=True)
-    mean = (which == np.arange(len(items))[:, None]) / np.bincount(which)[:, None]
+    mean = averages(which)
     apart = mean @ whole
     apart = np.where(np.abs(apart) < DECIDED, np.nan, apart)
     return items, moved @ mean.T / apart

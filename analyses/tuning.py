@@ -29,6 +29,7 @@ from analyses.base import AnalysisError, Quantity, labels, one_value, register
 from analyses.neutral import sentences
 from analyses.pairs import token_after
 from analyses.splits import item_groups
+from analyses.words import averages
 from scanner import Live, Subject
 from scanner.tuning import Asked, predicted, surprisals, tuned
 
@@ -360,5 +361,4 @@ def _asked(live: Live) -> list[Asked]:
 def _over_items(values: np.ndarray, items: np.ndarray) -> np.ndarray:
     """The mean over the frames of an item and then over items: ... x stimulus to ...."""
     _, which = np.unique(items, return_inverse=True)
-    weights = 1 / np.bincount(which)[which] / (which.max() + 1)
-    return values @ weights
+    return values @ averages(which).mean(0)

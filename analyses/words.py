@@ -137,7 +137,7 @@ def word_means(
     """
     names, first, which = np.unique(items, return_index=True, return_inverse=True)
     frame = np.unique(frames, return_inverse=True)[1]
-    average, mean_of_frame = _averages(which), _averages(frame)[frame]
+    average, mean_of_frame = averages(which), averages(frame)[frame]
     # Both at once: one product with what can be large, and no copy of it.
     words = (average - average @ mean_of_frame) @ x
     # A unit that is the same for all stimuli leaves rounding.
@@ -146,7 +146,7 @@ def word_means(
     return words, codes[first], names
 
 
-def _averages(which: np.ndarray) -> np.ndarray:
+def averages(which: np.ndarray) -> np.ndarray:
     """The matrix that averages the rows of each group: group x row."""
     member = (np.arange(which.max() + 1)[:, None] == which).astype(float)
     return member / member.sum(1, keepdims=True)

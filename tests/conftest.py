@@ -256,3 +256,15 @@ def sentences_of(model, folder: Path, words: dict[str, list[str]] = WORDS):
     recording = Recording(model.source, loaded, ("resid_post",), "target", "float32")
     at = record(recording, folder, lambda: model, protocol_sha256="0" * 64)
     return Live(model, recording), Subject("toy", open_volume(at), {})
+
+
+def run(*arguments: object, code: int = 0) -> None:
+    """`scan` in this process, with the exit status that is expected."""
+    from protocols.cli import main
+
+    try:
+        main([str(argument) for argument in arguments])
+        status = 0
+    except SystemExit as stop:
+        status = stop.code or 0
+    assert status == code

@@ -17,9 +17,10 @@ import torch
 import xarray as xr
 from scipy.stats import spearmanr
 
-from protocols.cli import app, main
+from protocols.cli import app
 from protocols.verify import VerifyError, rerun
 from scanner import Model, find_source
+from tests.conftest import run
 
 WORDS = {
     "animals": ["cat", "beaver", "horse", "otter", "mole", "deer"],
@@ -52,16 +53,6 @@ hypotheses:
       surface_only: {{margin: 0.05}}
       split_half: {{margin: 0.0, splits: 3}}
 """
-
-
-def run(*arguments: object, code: int = 0) -> None:
-    """`scan` in this process, with the exit status that is expected."""
-    try:
-        main([str(argument) for argument in arguments])
-        status = 0
-    except SystemExit as stop:
-        status = stop.code or 0
-    assert status == code
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import pytest
 import xarray as xr
 import yaml
 
-from protocols.cli import main
 from protocols.schema import load_study
+from tests.conftest import run
 
 # Of letters that the toy tokenizer has no pairs of, so that all words have as many tokens.
 DOMAINS = {
@@ -28,16 +28,6 @@ analyses:
   where:
     knowledge_map: {{site: resid_post, rest: general, dealings: 19, permutations: 19, random: 0}}
 """
-
-
-def run(*arguments: object, code: int = 0) -> None:
-    """`scan` in this process, with the exit status that is expected."""
-    try:
-        main([str(argument) for argument in arguments])
-        status = 0
-    except SystemExit as stop:
-        status = stop.code or 0
-    assert status == code
 
 
 def said(capfd) -> str:
