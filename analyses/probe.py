@@ -8,7 +8,7 @@ Test items *and* test frames are kept out of training. Everything fitted (centri
 weights) is fitted on the training part.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -33,11 +33,13 @@ from analyses.splits import Fold, cross_grouped, permuted_within
 from scanner import Subject
 
 Model = Literal["ridge", "logistic", "one_vs_rest"]
-# Draws whose scores are held at once.
-AT_ONCE = 256
+# Draws whose scores are held at once: few enough for a processor's cache.
+AT_ONCE = 128
 # From so many patterns on a fit in single precision, corrected in double, is the faster one.
 MANY = 128
 CORRECTIONS = 3
+# By how much a score of shuffled labels may be off, labels being 0 and 1.
+EXACT = 1e-4
 
 
 @register
@@ -184,26 +186,30 @@ class Probe(Analysis):
             groups[fold.test] = number // self.frame_folds
         dealt = permuted_within(codes, items, groups, draws=draws, rng=shuffles)
         values = np.zeros((draws, len(x)))
+        worth = _shares(dealt, len(names))
+        some = np.array_split(np.arange(draws), -(-draws // AT_ONCE))
         for fold in folds:
             # An item's stimuli share its label, so their weights are summed before all else.
             _, first, which = np.unique(items[fold.train], return_index=True, return_inverse=True)
-            together = np.eye(len(first))[which]
-            some = np.array_split(np.arange(draws), -(-draws // AT_ONCE))
+            together = np.eye(len(first), dtype=np.float32)[which]
             known = [
                 _targets(dealt[now][:, fold.train[first]], together.mean(0), len(names))
                 for now in some
             ]
             truth = [dealt[now][:, fold.test].T for now in some]
-            shares = [_shares(dealt[now], fold.test, len(names)) for now in some]
+            places = [_places(right, len(names)) for right in truth]
+            shares = [worth[now][:, fold.test].T for now in some]
             for layer, one in enumerate(x):
                 hat = smoother(one, fold, penalty=self.penalty) @ together
-                hat = np.column_stack([hat, np.ones(len(hat))])
-                for now, targets, right, share in zip(some, known, truth, shares, strict=True):
-                    scores = (hat @ targets).reshape(len(hat), len(names), -1)
+                hat = np.column_stack([hat, np.ones(len(hat))]).astype(np.float32)
+                for part, now in enumerate(some):
+                    scores = (hat @ known[part]).reshape(len(hat), len(names), -1)
                     values[now, layer] += (
-                        np.sum(_hits(scores, right) * share, axis=0)
+                        np.einsum(
+                            "sd,sd->d", _hits(scores, truth[part], places[part]), shares[part]
+                        )
                         if variable == "balanced_accuracy"
-                        else mean_auc(scores.swapaxes(1, 2), right) / len(folds)
+                        else mean_auc(scores.swapaxes(1, 2), truth[part]) / len(folds)
                     )
         return xr.DataArray(
             values,
@@ -301,9 +307,16 @@ def smoother(x: np.ndarray, fold: Fold, *, penalty: float) -> np.ndarray:
     """The matrix that turns centred training targets into scores: test stimulus x training one.
 
     Of ridge regression in its dual form (Hastie, Tibshirani & Friedman 2009, 18.3); parameters as
-    for `decode_path`.
+    for `decode_path`. In single precision where the penalty is large enough that its error stays
+    below `EXACT`, in parts of the largest eigenvalue.
     """
     fitted, judged = standardised(x, fold)
+    if len(fitted) <= EXACT / np.finfo(np.float32).eps * penalty:
+        single = fitted.astype(np.float32)
+        size = penalty * np.vdot(fitted, fitted) / len(fitted) or 1.0
+        factorised = _factorised(single, size)
+        if factorised is not None:
+            return factorised(single @ judged.astype(np.float32).T).T
     factor = penalised(fitted @ fitted.T, penalty, patterns=len(fitted))
     return cho_solve(factor, fitted @ judged.T, check_finite=False).T
 
@@ -358,21 +371,14 @@ def _refined(fitted: np.ndarray, wanted: np.ndarray, penalty: float) -> np.ndarr
     """
     single = fitted.astype(np.float32)
     size = penalty * np.vdot(fitted, fitted) / len(fitted) or 1.0
-    (product,) = get_blas_funcs(("syrk",), (single,))
-    factorise, solve = get_lapack_funcs(("potrf", "potrs"), (single,))
-    inner = product(1.0, single.T, trans=1, lower=1)
-    inner.ravel(order="K")[:: len(inner) + 1] += size
-    factor, failed = factorise(inner, lower=1, overwrite_a=1, clean=0)
-    if failed:
+    solved = _factorised(single, size)
+    if solved is None:
         return None
-
-    def solved(right: np.ndarray) -> np.ndarray:
-        return solve(factor, right.astype(np.float32), lower=1)[0]
-
-    dual = solved(wanted).astype(float)
+    dual = solved(wanted.astype(np.float32)).astype(float)
     weights = dual.T @ fitted
     for _ in range(CORRECTIONS):
-        correction = solved(wanted - size * dual - fitted @ weights.T)
+        left = wanted - size * dual - fitted @ weights.T
+        correction = solved(left.astype(np.float32))
         dual += correction
         weights += correction.T @ single
         # A correction is as exact as single precision made the first answer: what is left of it
@@ -380,6 +386,22 @@ def _refined(fitted: np.ndarray, wanted: np.ndarray, penalty: float) -> np.ndarr
         if np.linalg.norm(correction) <= 1e-6 * np.linalg.norm(dual):
             return weights.T
     return None
+
+
+def _factorised(single: np.ndarray, size: float) -> Callable[[np.ndarray], np.ndarray] | None:
+    """What solves for the products of patterns with a ridge, all in single precision.
+
+    Returns
+    -------
+    callable or None
+        None where the matrix is too near to singular for this.
+    """
+    (product,) = get_blas_funcs(("syrk",), (single,))
+    factorise, solve = get_lapack_funcs(("potrf", "potrs"), (single,))
+    inner = product(1.0, single.T, trans=1, lower=1)
+    inner.ravel(order="K")[:: len(inner) + 1] += size
+    factor, failed = factorise(inner, lower=1, overwrite_a=1, clean=0)
+    return None if failed else lambda right: solve(factor, right, lower=1)[0]
 
 
 def penalised(inner: np.ndarray, penalty: float, *, patterns: int) -> tuple[np.ndarray, bool]:
@@ -412,12 +434,18 @@ def _targets(dealt: np.ndarray, weights: np.ndarray, categories: int) -> np.ndar
 
     Columns are categories, in each the draws; `weights` are the shares of items in the training.
     """
-    targets = (dealt.T[:, None] == np.arange(categories)[:, None]).astype(float)
-    offset = np.tensordot(weights, targets, 1)
+    targets = (dealt.T[:, None] == np.arange(categories)[:, None]).astype(np.float32)
+    offset = np.tensordot(weights.astype(np.float32), targets, 1)
     return np.concatenate([targets - offset, offset[None]]).reshape(len(targets) + 1, -1)
 
 
-def _hits(scores: np.ndarray, codes: np.ndarray) -> np.ndarray:
+def _places(codes: np.ndarray, categories: int) -> np.ndarray:
+    """Where the score of the right category stands among all of them: stimulus x draw."""
+    stimuli, draws = codes.shape
+    return (np.arange(stimuli)[:, None] * categories + codes) * draws + np.arange(draws)
+
+
+def _hits(scores: np.ndarray, codes: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Where the largest score, the first of equal ones, is of the right category.
 
     Parameters
@@ -426,19 +454,21 @@ def _hits(scores: np.ndarray, codes: np.ndarray) -> np.ndarray:
         stimulus x category x draw.
     codes : numpy.ndarray
         stimulus x draw.
+    places : numpy.ndarray
+        As `_places` has them.
     """
     largest = scores.max(1)
     if np.count_nonzero(scores == largest[:, None]) > largest.size:
         return scores.argmax(1) == codes
     # Without ties the place is not asked for, which takes several times as long.
-    return np.take_along_axis(scores, codes[:, None], 1)[:, 0] == largest
+    return scores.take(places) == largest
 
 
-def _shares(dealt: np.ndarray, test: np.ndarray, categories: int) -> np.ndarray:
-    """What each test stimulus is worth in the balanced accuracy of each draw: stimulus x draw."""
+def _shares(dealt: np.ndarray, categories: int) -> np.ndarray:
+    """What each stimulus is worth in the balanced accuracy of each draw: draw x stimulus."""
     # As many stimuli as a category has in this draw: where items have unequal numbers they differ.
-    sizes = (dealt[:, :, None] == np.arange(categories)).sum(1)
-    return (1 / (categories * np.take_along_axis(sizes, dealt[:, test], 1))).T
+    sizes = np.stack([np.count_nonzero(dealt == one, axis=1) for one in range(categories)], axis=1)
+    return 1 / (categories * np.take_along_axis(sizes, dealt, 1))
 
 
 def recalls(codes: np.ndarray, decoded: np.ndarray, categories: int) -> np.ndarray:
