@@ -35,6 +35,7 @@ from scanner.sites import KINDS, MEANINGS, OUTSIDE, PAIRED, Kind, SiteError
 from stimuli import StimulusError, StimulusSet, load
 from verification import CONTROLS, Hypothesis, required
 from verification.base import EVERY
+from verification.gate import no_finding
 from verification.population import FEWEST, FEWEST_TO_FOLLOW
 
 # The analyses whose name in a protocol is a site that others may read.
@@ -612,9 +613,7 @@ def _check_hypotheses(
         measures = analyses[name].measures
         why = analyses[name].identities.get(variable)
         if why is not None:
-            raise source.error(
-                (*place, "measure"), f"'{variable}' can be no finding, whatever it is: {why}"
-            )
+            raise source.error((*place, "measure"), no_finding(variable, why))
         if variable not in measures:
             raise source.error(
                 (*place, "measure"),

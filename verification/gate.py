@@ -260,9 +260,12 @@ def _judged(case: Case, seed: int) -> tuple[Subject, Measure, np.ndarray, np.nda
     Raises
     ------
     AnalysisError
-        If a category has too few items, the stimuli cannot be judged on (`check_design`), or the
-        analysis cannot be computed.
+        If the measure can be no finding, a category has too few items, the stimuli cannot be judged
+        on (`check_design`), or the analysis cannot be computed.
     """
+    variable = case.hypothesis.measure.partition(".")[2]
+    if variable in case.analysis.identities:
+        raise AnalysisError(no_finding(variable, case.analysis.identities[variable]))
     # What is measured hundreds of times is read from disk once.
     hypothesis, subject = case.hypothesis, case.subject.load()
     check_design(subject, label_of(case.analysis))
@@ -282,6 +285,11 @@ def _judged(case: Case, seed: int) -> tuple[Subject, Measure, np.ndarray, np.nda
     _enough_items(items, categories)
     halves = HalfSamples.draw(items, categories, rng=stream(seed, hypothesis.id, "half samples"))
     return subject, Measure(hypothesis, case.analysis, layer, seed, halves), rows, held
+
+
+def no_finding(variable: str, why: str) -> str:
+    """What is said of a claim about an identity."""
+    return f"'{variable}' can be no finding, whatever it is: {why}"
 
 
 def _divided(

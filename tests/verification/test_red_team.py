@@ -60,3 +60,9 @@ def test_what_is_not_there_slips_through_nothing() -> None:
     found = verdict_of(world(np.random.default_rng(0), layers=1))
     assert found.status != "supported"
     assert slips(found) == []
+
+
+def test_one_large_unit_that_two_models_share_would_be_taken_for_likeness(monkeypatch) -> None:
+    monkeypatch.setattr("analyses.universality.without_outliers", lambda patterns: patterns)
+    outcome = FAULTS["alike-in-one-unit"].study(0, True)
+    assert outcome.said == "supported", outcome.reason

@@ -6,6 +6,7 @@ import numpy as np
 
 from analyses.ablation import Ablation
 from analyses.acting import Acting
+from analyses.bus import Bus
 from analyses.steering import Steering
 from scanner import Subject
 from verification.effect_worlds import effect_world
@@ -13,6 +14,7 @@ from verification.red_team.fault import Outcome, fault, judged, randomness
 from verification.worlds import SITE
 
 STEERING = Steering(SITE, (0,))
+BUS = Bus(SITE, (0,))
 ABLATION = Ablation(SITE, (0,), later=(1,))
 DONE: dict[str, dict[str, Any]] = {
     "untrained_twin": {"margin": 0.05},
@@ -53,6 +55,15 @@ def ablation_that_breaks_everything(seed: int, broken: bool) -> Outcome:
     """What is taken away breaks the model, as anything as large would; no category by itself."""
     planted = {"generic": 0.8} if broken else {"size": 0.8}
     return _acted(seed, ABLATION, "ablate.drop_frozen", **planted)
+
+
+@fault("identities", "invalid", "'ratio' can be no finding, whatever it is")
+def ratio_that_any_direction_has(seed: int, broken: bool) -> Outcome:
+    """Blocks hand on what was added to the stream, and that they do is passed off as found."""
+    subject = effect_world(randomness(seed, "ratio"), BUS, size=0.5)
+    return judged(
+        subject, BUS, seed=seed, measure=f"bus.{'ratio' if broken else 'additivity'}", controls=DONE
+    )
 
 
 @fault("untrained twin", "rejected", "untrained_twin: ")

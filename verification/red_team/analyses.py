@@ -12,6 +12,7 @@ from analyses.base import labels, read
 from analyses.connectome import Connectome
 from analyses.coupling import Coupling, Pairs
 from analyses.probe import decode, recalls
+from analyses.retention import Retention
 from analyses.selectivity import Selectivity, d_prime
 from analyses.splits import Fold, cross_grouped, item_groups
 from analyses.words import read_words
@@ -255,6 +256,14 @@ def identity_as_a_finding(seed: int, broken: bool) -> Outcome:
     if broken:
         return judged(subject, OwnRank(), seed=seed, measure="broken.share")
     return judged(subject, seed=seed)
+
+
+@fault("identities", "invalid", "'retention' can be no finding, whatever it is")
+def retention_as_a_finding(seed: int, broken: bool) -> Outcome:
+    """That one probe keeps what each category's own has is claimed: by least squares it must."""
+    subject = planted(seed, "retention")
+    measure = "decode.retention" if broken else "decode.balanced_accuracy"
+    return judged(subject, Retention(SITE) if broken else PROBE, seed=seed, measure=measure)
 
 
 @fault(

@@ -1,6 +1,6 @@
 """Faults of claims about two models."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -87,6 +87,27 @@ def alike_by_few_items(seed: int, broken: bool) -> Outcome:
     return judged(
         subject, kind(SITE), seed=seed, measure="pair.cka", controls=LIKENESS, smallest_effect=0.2
     )
+
+
+@fault("outliers", ("null", "inconclusive"), "surely smaller|neither shown to be there")
+def alike_in_one_unit(seed: int, broken: bool) -> Outcome:
+    """All that two models have in common is one unit each, a hundred times as large as others."""
+    rng = randomness(seed, "outlier")
+    subject = pair(rng) if broken else pair(rng, code="shared", size=2.0)
+    items, which = np.unique(subject.volume["item"].to_numpy(), return_inverse=True)
+    size = 100 * np.abs(subject.volume[SITE]).mean().item() * rng.normal(size=len(items))[which]
+    one, other = (_with_unit(each, size) for each in subject.together)
+    return judged(
+        one.set_beside(other), PAIR, seed=seed, measure="pair.cka", controls=LIKENESS,
+        smallest_effect=0.2,
+    )  # fmt: skip
+
+
+def _with_unit(subject: Subject, values: np.ndarray) -> Subject:
+    """A model whose first unit, of every layer, has this value at each stimulus."""
+    site = subject.volume[SITE].transpose("stimulus", ..., "unit").copy()
+    site[{"unit": 0}] = values.reshape(-1, *[1] * (site.ndim - 2))
+    return replace(subject, volume=subject.volume.assign({SITE: site}))
 
 
 @dataclass(frozen=True)
