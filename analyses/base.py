@@ -5,12 +5,13 @@ its fields are the settings that a protocol may give, and `__call__` turns subje
 Dataset. It keeps no state and knows nothing of controls.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import combinations
-from typing import ClassVar, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, overload
 
 import numpy as np
 import xarray as xr
@@ -215,7 +216,42 @@ def register(analysis: Registered) -> Registered:
     return analysis
 
 
-def read(subject: Subject, site: str, label: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+class Layers(Sequence[np.ndarray]):
+    """Activations that are read layer by layer, from disk where the volume is not in memory.
+
+    As a sequence each layer is stimulus x unit, float64; as an array, which holds all of them, it
+    is layer x stimulus x unit. An analysis that goes from layer to layer needs memory for one.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Layers, stimuli, units.
+    """
+
+    def __init__(self, values: xr.Variable):
+        others = [dim for dim in values.dims if dim not in ("layer", "stimulus")]
+        self._values = values.transpose("layer", "stimulus", *others)
+        layers, stimuli, *units = self._values.shape
+        self.shape = (layers, stimuli, math.prod(units))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @overload
+    def __getitem__(self, layer: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, layer: slice) -> "Layers": ...
+    def __getitem__(self, layer: int | slice) -> "np.ndarray | Layers":
+        if isinstance(layer, slice):
+            return Layers(self._values[layer])
+        found = self._values[range(len(self))[layer]].to_numpy().astype(np.float64)
+        return found.reshape(self.shape[1:])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self._values.to_numpy().astype(np.float64).reshape(self.shape)
+
+
+def read(subject: Subject, site: str, label: str) -> tuple[Layers, np.ndarray, np.ndarray]:
     """Activations, label codes and label names of a subject.
 
     Parameters
@@ -228,8 +264,7 @@ def read(subject: Subject, site: str, label: str) -> tuple[np.ndarray, np.ndarra
 
     Returns
     -------
-    x : numpy.ndarray
-        layer x stimulus x unit, float64.
+    x : Layers
     codes : numpy.ndarray
         stimulus, the index of each label in `names`.
     names : numpy.ndarray
@@ -253,8 +288,8 @@ def one_value(label: str, value: str) -> str:
     return f"label '{label}' has one value ('{value}'); two are needed"
 
 
-def vectors(subject: Subject, site: str) -> np.ndarray:
-    """Activations of a subject, layer x stimulus x unit, float64; heads stand one after the other.
+def vectors(subject: Subject, site: str) -> Layers:
+    """Activations of a subject; heads stand one after the other.
 
     Raises
     ------
@@ -266,9 +301,7 @@ def vectors(subject: Subject, site: str) -> np.ndarray:
     why = misfit(site, [str(dim) for dim in values.dims])
     if why:
         raise AnalysisError(f"{subject.name}: {why}")
-    others = [dim for dim in values.dims if dim not in ("layer", "stimulus")]
-    ordered = values.transpose("layer", "stimulus", *others).to_numpy().astype(np.float64)
-    return ordered.reshape(*ordered.shape[:2], -1)
+    return Layers(values)
 
 
 def check_recorded(subject: Subject, site: str) -> None:

@@ -11,6 +11,7 @@ answers the same; units are scaled by their spread, since a few large ones would
 (Timkey & van Schijndel 2021).
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,13 +90,17 @@ class Dimensionality(Analysis):
         count = len(np.unique(frames))
         if count < 2:
             raise AnalysisError(f"dimensionality: {count} frame; 2 are needed")
-        scaled = in_spreads(without_frames(x, frames), x)
         variances: dict[int, np.ndarray] = {}
         # There are only so many ways to halve a few frames.
         for _ in range(min(self.splits, 2 ** (count - 1) - 1)):
             group = item_groups(frames, np.zeros(len(frames), int), groups=2, rng=rng)
             halves = [
-                word_means(scaled[:, rows], items[rows], frames[rows], codes[rows])
+                word_means(
+                    (layer[rows] for layer in scaled(x, frames)),
+                    items[rows],
+                    frames[rows],
+                    codes[rows],
+                )
                 for rows in (group == 0, group == 1)
             ]
             (one, of_one, known), (other, _, found) = halves
@@ -111,6 +116,11 @@ class Dimensionality(Analysis):
                 ]
                 variances[code] = variances.get(code, 0.0) + np.array(found_here)
         return np.array([participation(variances[code]) for code in range(len(names))]).T
+
+
+def scaled(x: Iterable[np.ndarray], frames: np.ndarray) -> Iterator[np.ndarray]:
+    """Each layer, stimulus x unit, without the mean of each frame and in spreads of each unit."""
+    return (in_spreads(without_frames(layer, frames), layer) for layer in x)
 
 
 def shared_variances(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -254,8 +254,8 @@ def values_of(subject: Subject, site: str, label: str, rng: np.random.Generator)
     if not sizes.all():
         missing = values[int(sizes.argmin()) % len(values)]
         raise AnalysisError(f"{missing:g} of '{label}' is in no frame of one half of the frames")
-    scaled = in_spreads(without_frames(x, frames), x)
-    means = (member / sizes) @ scaled
+    average = member / sizes
+    means = np.array([average @ in_spreads(without_frames(one, frames), one) for one in x])
     means *= np.ptp(means, axis=1, keepdims=True) > ROUNDING
     return Values(values, means.reshape(len(x), 2, len(values), -1))
 

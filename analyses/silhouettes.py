@@ -5,6 +5,8 @@ its own (Chari & Pachter 2023). What is expected of groups of nothing is below 0
 their number and sizes, so that groups are held against the same dealt out anew.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.spatial.distance import pdist, squareform
 
@@ -14,7 +16,7 @@ from scanner import Subject
 
 
 def silhouettes(
-    x: np.ndarray,
+    x: Sequence[np.ndarray],
     subject: Subject,
     label: str,
     group: str,
@@ -28,8 +30,8 @@ def silhouettes(
 
     Parameters
     ----------
-    x : numpy.ndarray
-        layer x stimulus x unit.
+    x : sequence of numpy.ndarray
+        Of each layer stimulus x unit.
     subject : Subject
     label, group : str
         Columns of the stimulus table.
@@ -49,17 +51,19 @@ def silhouettes(
     """
     items, frames, groups = (labels(subject, name) for name in ("item", "frame", group))
     domains = labels(subject, label)
-    found = np.empty((x.shape[1], len(x), 1 + dealings))
+    found = np.empty((len(items), len(x), 1 + dealings))
     for domain in np.unique(domains):
         inside = np.flatnonzero(domains == domain)
         names, codes = np.unique(groups[inside], return_inverse=True)
         if len(names) < 2:
             raise AnalysisError(f"'{domain}' of '{label}' has one value of '{group}'; needed are 2")
-        words, of_words, _ = word_means(x[:, inside], items[inside], frames[inside], codes)
-        patterns = in_spreads(words, x[:, inside])
+        first, which = np.unique(items[inside], return_index=True, return_inverse=True)[1:]
+        of_words = codes[first]
         dealt = np.array([of_words, *(rng.permutation(of_words) for _ in range(dealings))])
-        which = np.unique(items[inside], return_inverse=True)[1]
-        for layer, pattern in enumerate(patterns):
+        for layer, values in enumerate(x):
+            some = values[inside]
+            words, _, _ = word_means([some], items[inside], frames[inside], codes)
+            pattern = in_spreads(words[0], some)
             found[inside, layer] = silhouette(squareform(pdist(pattern)), dealt).T[which]
     return found
 

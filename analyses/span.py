@@ -71,22 +71,15 @@ class Span(Analysis):
         (subject,) = subjects
         probe = Probe(self.site, self.label, self.item_folds, self.frame_folds, self.penalty)
         x = vectors(subject, self.site)
-        dims = ("layer", "stimulus", "unit")
-        volume = subject.volume.drop_vars(self.site)
-        if "unit" in volume.coords:
-            volume = volume.drop_vars("unit")  # of heads there are more when they stand in a row
         found = {}
-        streams = [deepcopy(rng) for _ in range(2)]
-        for suffix, values, stream in zip(
-            ("", "_since_first"), (x, x - x[0]), streams, strict=True
-        ):
-            one = subject.replace_volume(volume.assign({self.site: (dims, values)}))
-            # Both are split, and labels dealt out, alike.
-            accuracy = probe(one, rng=deepcopy(stream))["balanced_accuracy"]
-            null = probe.permuted(
-                one, "balanced_accuracy",
-                draws=self.permutations, rng=deepcopy(stream), shuffles=stream.spawn(1)[0],
-            )  # fmt: skip
+        for suffix, first in (("", 0.0), ("_since_first", x[0])):
+            # Every layer is split, and labels are dealt out, alike.
+            decoded = [
+                self._decoded(probe, _of_layer(subject, self.site, place, values - first), rng)
+                for place, values in enumerate(x)
+            ]
+            accuracy = xr.concat([one for one, _ in decoded], "layer")
+            null = xr.concat([one for _, one in decoded], "layer")
             highest = np.quantile(null.max("layer"), 1 - self.alpha, method="higher")
             above = accuracy > highest
             found["accuracy" + suffix] = accuracy.drop_attrs()
@@ -94,6 +87,27 @@ class Span(Analysis):
             if not suffix:
                 found["onset"] = _onset(accuracy, bool(above.any()))
         return xr.Dataset(found)
+
+    def _decoded(
+        self, probe: Probe, subject: Subject, rng: np.random.Generator
+    ) -> tuple[xr.DataArray, xr.DataArray]:
+        """Balanced accuracy (layer), and with labels dealt out (draw, layer)."""
+        shuffles = deepcopy(rng).spawn(1)[0]
+        null = probe.permuted(
+            subject, "balanced_accuracy", draws=self.permutations, rng=deepcopy(rng),
+            shuffles=shuffles,
+        )  # fmt: skip
+        return probe(subject, rng=deepcopy(rng))["balanced_accuracy"], null
+
+
+def _of_layer(subject: Subject, site: str, place: int, values: np.ndarray) -> Subject:
+    """The subject with one layer, whose activations are these."""
+    volume = subject.volume.isel(layer=[place]).drop_vars(site)
+    if "unit" in volume.coords:
+        volume = volume.drop_vars("unit")  # of heads there are more when they stand in a row
+    return subject.replace_volume(
+        volume.assign({site: (("layer", "stimulus", "unit"), values[None])})
+    )
 
 
 def _onset(accuracy: xr.DataArray, any_above: bool) -> float:

@@ -102,7 +102,7 @@ class Stitching(Acting):
     ) -> xr.Dataset:
         (donor,) = subject.beside
         given = [at_depths(one, self.depths) for one in (donor, *map(donor.twin, donor.twins))]
-        sources = [vectors(one, self.site) for one in given]
+        sources = [np.asarray(vectors(one, self.site)) for one in given]
         items = labels(subject, "item")
         for one in given:
             if not np.array_equal(labels(one, "item"), items):

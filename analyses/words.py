@@ -4,7 +4,7 @@ The stimuli of an item are one observation. Analyses of items read it as the mea
 after the mean of each frame has been taken out, since a frame moves every item alike.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,14 +117,17 @@ def same_words(subjects: Sequence[Subject], site: str) -> tuple[list[np.ndarray]
 
 
 def word_means(
-    x: np.ndarray, items: np.ndarray, frames: np.ndarray, codes: np.ndarray
+    x: Iterable[np.ndarray],
+    items: np.ndarray,
+    frames: np.ndarray,
+    codes: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One pattern an item: the mean over its frames, each frame centred first.
 
     Parameters
     ----------
-    x : numpy.ndarray
-        layer x stimulus x unit.
+    x : iterable of numpy.ndarray
+        Of each layer stimulus x unit; one is held at a time.
     items, frames, codes : numpy.ndarray
         The item, frame and label code of each stimulus.
 
@@ -139,11 +142,16 @@ def word_means(
     frame = np.unique(frames, return_inverse=True)[1]
     average, mean_of_frame = averages(which), averages(frame)[frame]
     # Both at once: one product with what can be large, and no copy of it.
-    words = (average - average @ mean_of_frame) @ x
-    # A unit that is the same for all stimuli leaves rounding.
-    size = np.maximum(x.max(1), -x.min(1))
-    words *= (np.abs(words).max(1) > 1e-13 * size)[:, None]
+    centred = average - average @ mean_of_frame
+    words = np.array([_without_rounding(centred @ layer, layer) for layer in x])
     return words, codes[first], names
+
+
+def _without_rounding(words: np.ndarray, layer: np.ndarray) -> np.ndarray:
+    """Means of items, 0 in a unit that is the same for all stimuli, where rounding is left."""
+    size = np.maximum(layer.max(0), -layer.min(0))
+    words *= np.abs(words).max(0) > 1e-13 * size
+    return words
 
 
 def averages(which: np.ndarray) -> np.ndarray:

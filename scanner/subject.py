@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import xarray as xr
 
+# What is held in memory of one recording.
+HELD_BYTES = 2_000_000_000
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -41,8 +44,11 @@ class Subject:
         return self._all(lambda volume: _only(volume, site))
 
     def load(self) -> "Subject":
-        """The same subject with its recordings in memory: volumes are opened lazily."""
-        return self._all(lambda volume: volume.load())
+        """The same subject with its recordings in memory: volumes are opened lazily.
+
+        One that has more than `HELD_BYTES` stays on disk, and is read part by part.
+        """
+        return self._all(lambda volume: volume.load() if volume.nbytes <= HELD_BYTES else volume)
 
     def at(self, layer: int) -> "Subject":
         """The same subject with one layer of its recordings; those beside it keep theirs.

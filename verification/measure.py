@@ -95,7 +95,7 @@ class Measure:
         if self.half_samples is None:
             raise TypeError("a measure without half-samples has no interval")
         # Of twins and other layers nobody asks, and they would be taken along.
-        subject = self.at_its_layer(alone(subject.without_twins()))
+        subject = self.at_its_layer(alone(subject.without_twins())).load()
         profiles = self.analysis.measured_in(
             *subject.together,
             variable=self.variable,

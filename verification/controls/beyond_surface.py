@@ -102,7 +102,7 @@ def _without(subject: Subject, site: str) -> Subject:
     # What does not vary over items tells nothing of them.
     known = [in_spreads(family - family.mean(0), family) for family in known]
     known = [family for family in known if family.any()]
-    left = x.copy()
+    left = np.array(x)
     for layer, patterns in enumerate(words):
         spread = patterns.std(0)
         wanted = in_spreads(patterns - patterns.mean(0), patterns)

@@ -52,7 +52,7 @@ class PlantedModules(PlantedControl):
             raise AnalysisError("planted_modules needs an analysis that reads a site")
         x = vectors(subject, site)
         _, which = np.unique(labels(subject, "item"), return_inverse=True)
-        made = np.empty_like(x)
+        made = np.empty(x.shape)
         for layer, values in enumerate(x):
             module = rng.permutation(values.shape[1]) % self.modules
             shared = rng.normal(size=(which.max() + 1, self.modules))[which][:, module]

@@ -58,7 +58,7 @@ class PlantedUnits(PlantedControl):
         )
         within = words - np.stack([words[:, word_codes == c].mean(1) for c in word_codes], 1)
         spread = within.std(1)  # layer x unit
-        planted = x.copy()
+        planted = np.array(x)
         for layer in range(len(x)):
             chosen = rng.permutation(x.shape[2])[: self.units * len(names)]
             for code, units in enumerate(chosen.reshape(len(names), self.units)):

@@ -136,7 +136,7 @@ class Reader:
             return self._of_number(rows)
         rows = np.arange(len(self._codes))[rows]
         rows = rows[self._codes[rows] >= 0]
-        codes, items, x = self._codes[rows], self._items[rows], self._x[:, rows]
+        codes, items, x = self._codes[rows], self._items[rows], [layer[rows] for layer in self._x]
         if self._measure.analysis.reads == "nonlinear":
             x, codes, items = word_means(x, items, self._frames[rows], codes)
             group = self._groups(items, codes, TUNED_FOLDS)
