@@ -76,7 +76,7 @@ def _osf(registered: Registered) -> dict[str, str]:
         "Measured variables": f"Activations at {listed(list(study.protocol.scan.sites))} in all "
         "layers.",
         "Indices": _analyses(study),
-        "Statistical models": _inference(),
+        "Statistical models": f"{_inference()}{_alternatives(study)}",
         "Transformations": "None beyond those of the analyses.",
         "Inference criteria": _criteria(study),
         "Data exclusion": "No stimulus is excluded. An activation that is not finite ends the "
@@ -100,7 +100,7 @@ def _aspredicted(registered: Registered) -> dict[str, str]:
         ),
         "4) How many and which conditions will participants be assigned to?": _stimuli(study),
         "5) Specify exactly which analyses you will conduct to examine the main "
-        "question/hypothesis.": f"{_inference()}\n\n{_criteria(study)}",
+        "question/hypothesis.": f"{_inference()}{_alternatives(study)}\n\n{_criteria(study)}",
         "6) Describe exactly how outliers will be defined and handled, and your precise rule(s) "
         "for excluding observations.": "No stimulus is excluded, and no activation is clipped. One "
         "that is not finite ends the recording with an error.",
@@ -199,6 +199,26 @@ def _inference() -> str:
         "category, that repeats the whole analysis; one-sided p-values by Student's t, adjusted "
         "after Holm over the hypotheses below. The rule is verification/README.md of the code "
         "version that the ledger names."
+    )
+
+
+def _alternatives(study: Study) -> str:
+    """What the analyses might as well have been, by hypothesis; empty where none says so."""
+    named = [
+        f"- {one.id}: "
+        + "; ".join(
+            f"{setting} of {', '.join(map(str, values))}"
+            for setting, values in one.alternatives.items()
+        )
+        for one in study.protocol.hypotheses
+        if one.alternatives
+    ]
+    if not named:
+        return ""
+    return (
+        "\n\nBeside the verdict, and without changing it, the measure is shown under every "
+        "combination of settings that might as well have been chosen (specification curve):\n\n"
+        + "\n".join(named)
     )
 
 

@@ -179,6 +179,7 @@ def test_what_is_registered_is_told_in_the_words_of_a_registry(
         assert "The category can be read." in told[folder]
         assert "at least 0.2 (one-sided alpha 0.05)" in told[folder]
         assert "18 items, 6 to 6 a category" in told[folder]
+        assert "- decodable: penalty of 3.0" in told[folder]
     assert "Yes: 3 recordings of this study" in told["results"]
     assert "No. None of the recordings" in told["empty"]
 
