@@ -42,6 +42,8 @@ class Acting(Analysis):
     asks: ClassVar[Asks] = "acts"
     # Dimensions of the site that it makes, which others read by the name that it has in a protocol.
     makes: ClassVar[tuple[str, ...]] = ()
+    # Whether it changes weights, or asks for their gradients: rounded ones have none.
+    moves_weights: ClassVar[bool] = False
 
     @property
     def stands_at(self) -> tuple[int, ...] | None:

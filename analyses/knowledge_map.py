@@ -97,6 +97,7 @@ class KnowledgeMap(Acting):
     alpha: float = 0.05
     random: int = 12
 
+    moves_weights: ClassVar[bool] = True
     measures: ClassVar[Mapping[str, Quantity]] = {
         "separation_early": Quantity(EARLY.format("silhouettes"), -float("inf"), float("inf")),
         "saliency_early": Quantity(

@@ -184,6 +184,7 @@ class Run:
             top=scan.top_logits,
             chat=None if scan.chat is None else Chat(scan.chat.system),
             truncate=scan.truncate,
+            bits=spec.weights,
         )
 
     @contextmanager
@@ -698,6 +699,9 @@ def _load(planned: Planned, loaded: dict[str, Model]) -> Model:
     model = planned.spec.model
     if model not in loaded:
         loaded.clear()
-        loaded[model] = Model.load(planned.recording.source, dtype=planned.spec.dtype)
+        spec = planned.spec
+        loaded[model] = Model.load(
+            planned.recording.source, dtype=spec.dtype, placement=spec.placement, bits=spec.weights
+        )
     seed = planned.recording.seed
     return loaded[model] if seed is None else loaded[model].twin(seed)

@@ -8,6 +8,7 @@ import numpy as np
 
 from scanner.batches import unique_tokens
 from scanner.provenance import digest, environment
+from scanner.quantised import Bits
 from scanner.reading import Chat, Tokens
 from scanner.sites import OUTSIDE, PAIRED, Kind
 from scanner.sources import Source, anatomy
@@ -43,6 +44,8 @@ class Recording:
         The conversation that texts are set in.
     truncate : bool
         Whether texts longer than the context are cut.
+    bits : str or None
+        What the weights of blocks are rounded to (`scanner.quantised`).
     """
 
     source: Source
@@ -56,6 +59,7 @@ class Recording:
     top: int | None = None
     chat: Chat | None = None
     truncate: bool = False
+    bits: Bits | None = None
 
     @property
     def subject(self) -> str:
@@ -87,6 +91,8 @@ class Recording:
             "top": self.top,
             "chat": None if self.chat is None else {"system": self.chat.system},
             "truncate": self.truncate,
+            # Left out where there is none, so that older recordings keep their names.
+            **({} if self.bits is None else {"bits": self.bits}),
         }
 
     @property
