@@ -55,6 +55,13 @@ class Acting(Analysis):
         """Why it cannot act on a model of so many layers; empty if it can."""
         return ""
 
+    def passes(self, layers: int) -> float:
+        """About how many whole forward passes it costs of each text, in a model of so many layers.
+
+        A pass back counts as two. NaN where nobody has counted.
+        """
+        return float("nan")
+
     @abstractmethod
     def runs(self, live: Live, subject: Subject) -> Sequence[Any]:
         """What `act` is to be asked for. A run takes seconds: one that is interrupted is lost."""
@@ -82,6 +89,11 @@ class Acting(Analysis):
             Its variables have the dimension ``stimulus``, and an index for each dimension that runs
             differ by.
         """
+
+
+def behind(layers: int) -> float:
+    """Whole passes of which one begins behind each layer."""
+    return (layers - 1) / 2
 
 
 def aimed(subject: Subject, target: int) -> Subject:

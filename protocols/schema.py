@@ -65,6 +65,8 @@ class SubjectSpec(_Part):
 
     Attributes
     ----------
+    name : str or None
+        What the study calls it, where one model is scanned in several ways; else as `model`.
     scores : mapping of str to float
         What is known of it, such as a benchmark's, that hypotheses may say a measure follows.
     weights : str or None
@@ -79,6 +81,7 @@ class SubjectSpec(_Part):
     """
 
     model: Annotated[str, StringConstraints(min_length=1)]
+    name: Annotated[Name | None, Field(exclude_if=lambda name: name is None)] = None
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     # Left out where there are none, so that older registrations stand.
@@ -100,6 +103,11 @@ class SubjectSpec(_Part):
                 "one device for a quantised model; leave out device_map, or weights"
             )
         return self
+
+    @property
+    def called(self) -> str:
+        """What hypotheses call it."""
+        return self.name or self.model
 
     @property
     def placement(self) -> Placement | None:
@@ -276,7 +284,7 @@ class Study:
 
     def subjects_of(self, hypothesis: Hypothesis) -> list[str]:
         """The models that a hypothesis speaks of, one after the other."""
-        every = [spec.model for spec in self.protocol.subjects]
+        every = [spec.called for spec in self.protocol.subjects]
         if hypothesis.subject == EVERY:
             return every
         return [hypothesis.subject or every[0]]
@@ -527,7 +535,7 @@ def _check_subjects(source: MarkedYaml, protocol: Protocol, analyses: dict[str, 
 
 def _check_donors(source: MarkedYaml, protocol: Protocol, analyses: dict[str, Analysis]) -> None:
     """That what is set into subjects comes from one of the protocol, and claims are of others."""
-    models = [spec.model for spec in protocol.subjects]
+    models = [spec.called for spec in protocol.subjects]
     for name, analysis in analyses.items():
         donor = getattr(analysis, "donor", None)
         if donor is None:
@@ -642,7 +650,7 @@ def _kind(expected: Any) -> str:
 def _check_hypotheses(
     source: MarkedYaml, protocol: Protocol, analyses: dict[str, Analysis]
 ) -> None:
-    models = [subject.model for subject in protocol.subjects]
+    models = [subject.called for subject in protocol.subjects]
     seen: set[str] = set()
     for number, hypothesis in enumerate(protocol.hypotheses):
         place: Place = ("hypotheses", number)
@@ -754,7 +762,7 @@ def _check_follows(
         if follows not in (MEASURED, *spec.scores):
             raise source.error(
                 (*place, "follows"),
-                f"'{spec.model}' has no score '{follows}'"
+                f"'{spec.called}' has no score '{follows}'"
                 f"{_nearest(follows, (MEASURED, *spec.scores))}",
             )
 

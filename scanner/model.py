@@ -22,7 +22,7 @@ from scanner.hooks import Visitor, visiting
 from scanner.identities import TOLERANCE, Proof, off_when_shared, prove
 from scanner.interventions import Applied, Edit, applying, check_edit
 from scanner.placement import Placement, away, divide_alike, load_divided, parts, weight
-from scanner.quantised import Bits, plain, quantise
+from scanner.quantised import Bits, plain, quantise, unrounded
 from scanner.sites import PAIRED, Kind, Site, SiteError, sites_of
 from scanner.sources import Source
 from scanner.structure import Structure, explore, find_blocks
@@ -124,6 +124,7 @@ class Model:
                 trust_remote_code=False,
                 local_files_only=True,
                 attn_implementation=attention_implementation(device),
+                **unrounded(source.folder),
                 **where,
             )
 
@@ -344,10 +345,12 @@ class Model:
     def weights_sha256(self) -> str:
         """sha256 over names, shapes and bytes of the parameters, as they lie on the device."""
         hasher = hashlib.sha256()
-        for name, held in sorted(self.network.state_dict().items()):
+        # Rounded weights cannot be taken out of the graph in inference mode.
+        for name, held in sorted(self.network.state_dict(keep_vars=True).items()):
             for inside, parameter in plain(weight(self.network, name) if held.is_meta else held):
                 hasher.update(f"{name}{inside} {parameter.dtype} {tuple(parameter.shape)}".encode())
-                hasher.update(parameter.cpu().contiguous().view(torch.uint8).numpy().data)
+                read = parameter.detach().cpu().contiguous()
+                hasher.update(read.view(torch.uint8).numpy().data)
         return hasher.hexdigest()
 
     @cached_property

@@ -11,9 +11,11 @@ int4    whole numbers from -8 to 7, and a scale and a zero for each 32 weights o
 ======  ==========================================================================================
 """
 
+import json
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -92,6 +94,20 @@ def quantise(blocks: nn.ModuleList, bits: Bits, who: str) -> None:
         "int4": IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(GROUP)),
     }
     quantize_(blocks, of_bits[bits], filter_fn=lambda module, _: type(module) is nn.Linear)
+
+
+def unrounded(folder: Path) -> dict[str, Any]:
+    """How to load weights that are published in MXFP4 (GPT-OSS) in the dtype of the model.
+
+    Left to itself transformers does so only where it has no kernels for them: what is recorded
+    would depend on what else is installed, and there would be no gradients.
+    """
+    config = json.loads((folder / "config.json").read_text())
+    if (config.get("quantization_config") or {}).get("quant_method") != "mxfp4":
+        return {}
+    from transformers import Mxfp4Config
+
+    return {"quantization_config": Mxfp4Config(dequantize=True)}
 
 
 def plain(tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
