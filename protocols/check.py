@@ -134,7 +134,8 @@ def told(cost: Cost, *, teraflops: float) -> Iterator[str]:
         Floating-point operations that the machine does, 10^12 a second.
     """
     size, spec = cost.size, cost.spec
-    active = "" if size.active == size.blocks else f", {(size.active + size.head) / 1e9:.1f} of them for a token"
+    through = (size.active + size.head) / 1e9
+    active = "" if size.active == size.blocks else f", {through:.1f} of them for a token"
     rounded = "" if spec.weights is None else f", blocks rounded to {spec.weights}"
     yield (
         f"{size.parameters / 1e9:.3g} billion parameters{active}: {cost.weights / 1e9:.3g} GB of "

@@ -163,8 +163,7 @@ class Run:
             if any(source.name == other.recording.source.name for other in planned):
                 raise self.study.source.error(
                     ("subjects",),
-                    f"two are called '{source.name}', and so would their files; give "
-                    "one a `name`",
+                    f"two are called '{source.name}', and so would their files; give one a `name`",
                 )
             planned += [
                 Planned(spec, self._recording(source, spec, seed))

@@ -88,9 +88,7 @@ class SubjectSpec(_Part):
     scores: Annotated[dict[Name, Finite], Field(exclude_if=lambda scores: not scores)] = {}
     weights: Annotated[Bits | None, Field(exclude_if=lambda weights: weights is None)] = None
     # Of the machine and not of the study, so that one goes on on another machine.
-    device_map: Annotated[
-        Literal["auto"] | dict[str, Where] | None, Field(exclude=True)
-    ] = None
+    device_map: Annotated[Literal["auto"] | dict[str, Where] | None, Field(exclude=True)] = None
     max_memory: Annotated[dict[Where, Where] | None, Field(exclude=True)] = None
     offload_folder: Annotated[str | None, Field(exclude=True)] = None
 
@@ -99,9 +97,7 @@ class SubjectSpec(_Part):
         if self.device_map is None and (self.max_memory or self.offload_folder):
             raise ValueError("`device_map: auto` beside max_memory or offload_folder")
         if self.device_map is not None and self.weights is not None:
-            raise ValueError(
-                "one device for a quantised model; leave out device_map, or weights"
-            )
+            raise ValueError("one device for a quantised model; leave out device_map, or weights")
         return self
 
     @property

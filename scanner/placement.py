@@ -76,8 +76,8 @@ class Placement:
         for module, where in self.device_map.items():
             if str(where) not in there:
                 raise SiteError(
-                    f"subject '{name}': device_map puts '{module}' on '{where}', which this machine "
-                    f"does not have; it has {', '.join(there)}. Take one of these, or `auto`."
+                    f"subject '{name}': device_map puts '{module}' on '{where}', which this "
+                    f"machine does not have; it has {', '.join(there)}. Take one, or `auto`."
                 )
 
 
@@ -106,8 +106,8 @@ def load_divided(load: Callable[..., Any], placement: Placement, name: str) -> A
         If a device is not there, or the model has no such modules.
     """
     placement.check(name)
-    auto = isinstance(placement.device_map, str)
-    where = placement.device_map if auto else dict(placement.device_map)
+    where = placement.device_map
+    where = where if isinstance(where, str) else dict(where)
     most = None if placement.max_memory is None else dict(placement.max_memory)
 
     def laid_out(folder: str) -> Any:
@@ -128,9 +128,8 @@ def divide_alike(network: nn.Module, like: nn.Module, placement: Placement) -> n
 
     def laid_out(folder: str) -> nn.Module:
         skipped = getattr(network, "_skip_keys_device_placement", None)
-        return dispatch_model(
-            network, device_map=parts(like), offload_dir=folder, skip_keys=skipped
-        )
+        where: dict[str, Any] = {**parts(like)}
+        return dispatch_model(network, device_map=where, offload_dir=folder, skip_keys=skipped)
 
     return _beside_a_folder(laid_out, placement)
 

@@ -89,9 +89,10 @@ def quantise(blocks: nn.ModuleList, bits: Bits, who: str) -> None:
     )
     from torchao.quantization.granularity import PerGroup  # pyright: ignore[reportMissingImports]
 
+    four: Any = getattr(torch, "int4")  # noqa: B009  # not in the stubs
     of_bits = {
         "int8": Int8WeightOnlyConfig(),
-        "int4": IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(GROUP)),
+        "int4": IntxWeightOnlyConfig(weight_dtype=four, granularity=PerGroup(GROUP)),
     }
     quantize_(blocks, of_bits[bits], filter_fn=lambda module, _: type(module) is nn.Linear)
 
@@ -105,7 +106,7 @@ def unrounded(folder: Path) -> dict[str, Any]:
     config = json.loads((folder / "config.json").read_text())
     if (config.get("quantization_config") or {}).get("quant_method") != "mxfp4":
         return {}
-    from transformers import Mxfp4Config
+    from transformers.utils.quantization_config import Mxfp4Config
 
     return {"quantization_config": Mxfp4Config(dequantize=True)}
 

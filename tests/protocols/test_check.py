@@ -93,7 +93,9 @@ def test_there_is_one_for_each_model_of_the_published_map() -> None:
 
 def test_the_command_says_it(tmp_path, capfd, tiny_source) -> None:
     folder = tiny_source("llama").folder
-    acts = "gone: {lesion: {category: tools}}\n  pushed: {steering: {site: resid_post, layers: [1]}}"
+    acts = (
+        "gone: {lesion: {category: tools}}\n  pushed: {steering: {site: resid_post, layers: [1]}}"
+    )
     path = written(tmp_path, str(folder), "{sites: [resid_post], twins: 2}", acts)
     run("check", path, "--teraflops", "2")
     said = capfd.readouterr().out

@@ -673,14 +673,18 @@ def test_a_mistake_in_where_a_model_lies_is_named(tmp_path: Path, said: str, mes
 
 def test_what_needs_gradients_of_weights_is_refused_of_rounded_ones(tmp_path: Path) -> None:
     text = Path("protocols/medical_map.yaml").read_text()
-    text = text.replace("[smollm2-135m-instruct,", "[{model: smollm2-135m-instruct, weights: int8},")
+    text = text.replace(
+        "[smollm2-135m-instruct,", "[{model: smollm2-135m-instruct, weights: int8},"
+    )
     with pytest.raises(ProtocolError, match="subjects.0.weights: 'map' needs weights that can"):
         load_study(written(tmp_path, text))
 
 
 def test_one_model_under_two_names_is_two_subjects(tmp_path: Path) -> None:
     two = "[{model: smollm2-135m-instruct, name: one}, {model: smollm2-135m-instruct, name: two}]"
-    text = GOOD.replace("[smollm2-135m-instruct]", two).replace("  - id", "  - subject: two\n    id")
+    text = GOOD.replace("[smollm2-135m-instruct]", two).replace(
+        "  - id", "  - subject: two\n    id"
+    )
     study = load_study(written(tmp_path, text))
     assert study.subjects_of(study.protocol.hypotheses[0]) == ["two"]
 

@@ -65,10 +65,13 @@ def test_every_site_is_the_same_to_the_last_bit(family, tiny_model, tmp_path):
 def test_a_recording_is_the_same_to_the_last_bit(whole, divided, toy_stimuli, tmp_path):
     sites = ("resid_post", "q", "attn_probs", "mlp_act", "logits")
     recording = Recording(whole.source, toy_stimuli, sites, "all", "float32")
-    volumes = [
-        open_volume(record(recording, tmp_path / name, lambda: model, protocol_sha256="0" * 64))
-        for name, model in (("whole", whole), ("parts", divided))
-    ]
+
+    def recorded(name: str, model: Model):
+        return open_volume(
+            record(recording, tmp_path / name, lambda: model, protocol_sha256="0" * 64)
+        )
+
+    volumes = [recorded("whole", whole), recorded("parts", divided)]
     for kind in sites:
         assert np.array_equal(*(one[kind].to_numpy() for one in volumes)), kind
     assert "parts" not in volumes[0].attrs
