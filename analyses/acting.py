@@ -42,6 +42,8 @@ class Acting(Analysis):
     asks: ClassVar[Asks] = "acts"
     # Dimensions of the site that it makes, which others read by the name that it has in a protocol.
     makes: ClassVar[tuple[str, ...]] = ()
+    # Whether it changes weights, or asks for their gradients: rounded ones have none.
+    moves_weights: ClassVar[bool] = False
 
     @property
     def stands_at(self) -> tuple[int, ...] | None:
@@ -52,6 +54,13 @@ class Acting(Analysis):
     def beyond(self, layers: int) -> str:
         """Why it cannot act on a model of so many layers; empty if it can."""
         return ""
+
+    def passes(self, layers: int) -> float:
+        """About how many whole forward passes it costs of each text, in a model of so many layers.
+
+        A pass back counts as two. NaN where nobody has counted.
+        """
+        return float("nan")
 
     @abstractmethod
     def runs(self, live: Live, subject: Subject) -> Sequence[Any]:
@@ -80,6 +89,11 @@ class Acting(Analysis):
             Its variables have the dimension ``stimulus``, and an index for each dimension that runs
             differ by.
         """
+
+
+def behind(layers: int) -> float:
+    """Whole passes of which one begins behind each layer."""
+    return (layers - 1) / 2
 
 
 def aimed(subject: Subject, target: int) -> Subject:

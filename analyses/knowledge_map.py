@@ -29,7 +29,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import xarray as xr
 
-from analyses.acting import Acting, own, values_of
+from analyses.acting import Acting, behind, own, values_of
 from analyses.base import AnalysisError, Quantity, labels, register, vectors
 from analyses.layer_choice import (
     Rule,
@@ -97,6 +97,7 @@ class KnowledgeMap(Acting):
     alpha: float = 0.05
     random: int = 12
 
+    moves_weights: ClassVar[bool] = True
     measures: ClassVar[Mapping[str, Quantity]] = {
         "separation_early": Quantity(EARLY.format("silhouettes"), -float("inf"), float("inf")),
         "saliency_early": Quantity(
@@ -115,6 +116,11 @@ class KnowledgeMap(Acting):
 
     def identity_at(self, measure: str, layer: int, layers: int) -> str:
         return "of one layer nothing is earlier or later; say `at: {layer: mean}`"
+
+    def passes(self, layers: int) -> float:
+        # Gradients: a pass and one back. Lesions and patches: the text as it is, that it is given,
+        # and for each layer the blocks behind it.
+        return 3 + (1 + behind(layers)) + (2 + behind(layers))
 
     def runs(self, live: Live, subject: Subject) -> list[tuple[str, range]]:
         """All stimuli for what is told of groups, and some for what is done."""

@@ -24,7 +24,7 @@ import numpy as np
 import xarray as xr
 from scipy.stats import t as student
 
-from analyses.acting import Acting, kinds, own, values_of
+from analyses.acting import Acting, behind, kinds, own, values_of
 from analyses.base import AnalysisError, Quantity, labels, register
 from analyses.neutral import sentences
 from analyses.sides import DEALT, apart, sides
@@ -104,6 +104,14 @@ class Lesion(Acting):
         if self.span < layers:
             return ""
         return f"a span of {self.span} leaves nothing of the model's {layers} layers"
+
+    def passes(self, layers: int) -> float:
+        if self.heads or self.left == "mean":
+            return float("nan")
+        # The text as it is, and for each layer and part the blocks behind; a part that is left out
+        # has its own block computed, too.
+        inner = sum(part != "block" for part in self.parts)
+        return 1 + len(self.parts) * behind(layers) + inner
 
     def runs(self, live: Live, subject: Subject) -> list[range]:
         if self.category not in labels(subject, self.label):

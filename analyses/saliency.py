@@ -62,6 +62,7 @@ class Saliency(Acting):
     steps: int = 64
     random: int = 12
 
+    moves_weights: ClassVar[bool] = True
     measures: ClassVar[Mapping[str, Quantity]] = {
         "contrast": Quantity(
             "by how much larger, in logarithms, gradients of weights are for a category than for "

@@ -69,6 +69,7 @@ class Tuning(Acting):
     frame_folds: int = 2
     random: int = 5
 
+    moves_weights: ClassVar[bool] = True
     measures: ClassVar[Mapping[str, Quantity]] = {
         "advantage": Quantity(
             AHEAD.format("answers of the domain gain in frames that were not taught"),

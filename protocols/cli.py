@@ -17,6 +17,7 @@ from rich.table import Table
 
 from analyses import REGISTRY, AnalysisError
 from protocols.calibrate import Calibration
+from protocols.check import TERAFLOPS, costs, told
 from protocols.compare import comparison
 from protocols.marked_yaml import ProtocolError
 from protocols.preregistration import Form, export
@@ -101,6 +102,30 @@ def scan(
             run.judge()
             run.report()
     _show_verdicts(run)
+
+
+@app.command
+def check(
+    protocol: Protocol,
+    /,
+    *,
+    teraflops: Annotated[
+        float, Parameter(help="What the machine computes, 10^12 operations a second.")
+    ] = TERAFLOPS,
+) -> None:
+    """Hold a protocol to its form, and say what it costs: memory, disk, passes, time.
+
+    Nothing is recorded, and no model of the hub is fetched: sizes follow from configurations.
+    """
+    study = load_study(protocol)
+    print(f"{study.protocol.study}: nothing is wrong with it")
+    found = costs(study)
+    for cost in found:
+        print(f"{cost.spec.called}:")
+        for line in told(cost, teraflops=teraflops):
+            print(f"  {line}")
+    disk = sum(cost.volume * cost.recordings for cost in found)
+    print(f"in all {disk / 1e6:.4g} MB of activations on disk")
 
 
 @app.command

@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -158,11 +158,12 @@ class Run:
         for spec in protocol.subjects:
             with noted(f"finding {spec.model}"):
                 source = find_source(spec.model, revision=spec.revision)
-                self.study.check_layers(spec.model, anatomy(source).layers)
+                source = replace(source, name=spec.name or source.name)
+                self.study.check_layers(spec.called, anatomy(source).layers)
             if any(source.name == other.recording.source.name for other in planned):
                 raise self.study.source.error(
                     ("subjects",),
-                    f"two are called '{source.name}', and so would their files; rename a folder",
+                    f"two are called '{source.name}', and so would their files; give one a `name`",
                 )
             planned += [
                 Planned(spec, self._recording(source, spec, seed))
@@ -184,6 +185,7 @@ class Run:
             top=scan.top_logits,
             chat=None if scan.chat is None else Chat(scan.chat.system),
             truncate=scan.truncate,
+            bits=spec.weights,
         )
 
     @contextmanager
@@ -234,7 +236,7 @@ class Run:
     def registrations(self) -> Iterator[Registration]:
         """The hypotheses as they are frozen."""
         protocol = self.study.protocol
-        specs = {spec.model: spec for spec in protocol.subjects}
+        specs = {spec.called: spec for spec in protocol.subjects}
         for hypothesis in protocol.hypotheses:
             name = hypothesis.measure.partition(".")[0]
             (kind,) = protocol.analyses[name]
@@ -271,7 +273,7 @@ class Run:
     def _donor(self, name: str) -> dict[str, Any]:
         """The subject whose activations an analysis sets into others; else nothing."""
         donor = getattr(self.study.analyses[name], "donor", None)
-        specs = {spec.model: spec for spec in self.study.protocol.subjects}
+        specs = {spec.called: spec for spec in self.study.protocol.subjects}
         return {} if donor is None else {"donor": specs[donor].model_dump(mode="json")}
 
     def record(self) -> None:
@@ -310,7 +312,7 @@ class Run:
         # What others read, or are told to act on, is made first.
         for name in sorted(analyses, key=lambda name: getattr(analyses[name], "makes", ()) == ()):
             donor = getattr(analyses[name], "donor", None)
-            if isinstance(analyses[name], Acting) and donor != planned.spec.model:
+            if isinstance(analyses[name], Acting) and donor != planned.spec.called:
                 yield name, self._acts(planned, name)
 
     def _acts(self, planned: Planned, name: str) -> Acts:
@@ -332,7 +334,7 @@ class Run:
         return tuple(
             one.recording
             for one in self.plan
-            if one.spec.model == model and (seed is None or one.recording.seed == seed)
+            if one.spec.called == model and (seed is None or one.recording.seed == seed)
         )
 
     def _act(self, name: str, acts: Acts, load: Callable[[], Model], ledger: Ledger) -> None:
@@ -380,7 +382,7 @@ class Run:
                 )
             found.append(
                 Recorded(
-                    planned.spec.model,
+                    planned.spec.called,
                     planned.recording.subject,
                     planned.recording.seed,
                     path.relative_to(self.folders.root).as_posix(),
@@ -695,9 +697,12 @@ def save_dataset(dataset: xr.Dataset, path: Path) -> None:
 
 def _load(planned: Planned, loaded: dict[str, Model]) -> Model:
     """The model of a recording; the trained one stays loaded while its twins are made."""
-    model = planned.spec.model
+    model = planned.spec.called
     if model not in loaded:
         loaded.clear()
-        loaded[model] = Model.load(planned.recording.source, dtype=planned.spec.dtype)
+        spec = planned.spec
+        loaded[model] = Model.load(
+            planned.recording.source, dtype=spec.dtype, placement=spec.placement, bits=spec.weights
+        )
     seed = planned.recording.seed
     return loaded[model] if seed is None else loaded[model].twin(seed)

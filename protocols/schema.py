@@ -20,6 +20,7 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from analyses import REGISTRY, Analysis
@@ -29,7 +30,9 @@ from analyses.contrast import weights
 from analyses.features import Features
 from protocols.marked_yaml import MarkedYaml, Place, ProtocolError, read
 from scanner.aliases import resolve
+from scanner.placement import Placement, Where
 from scanner.provenance import digest
+from scanner.quantised import Bits
 from scanner.reading import TOKEN_LABELS, Tokens, TokensName
 from scanner.sites import KINDS, MEANINGS, OUTSIDE, PAIRED, Kind, SiteError
 from stimuli import StimulusError, StimulusSet, load
@@ -63,15 +66,53 @@ class SubjectSpec(_Part):
 
     Attributes
     ----------
+    name : str or None
+        What the study calls it, where one model is scanned in several ways; else as `model`.
     scores : mapping of str to float
         What is known of it, such as a benchmark's, that hypotheses may say a measure follows.
+    weights : str or None
+        What the weights of its blocks are rounded to, after they are read as `dtype`.
+    device_map : str or mapping of str to int or str
+        For a model that is larger than one device: ``auto``, or modules by their path, each on an
+        accelerator by its number, ``cpu`` or ``disk``. Where a model lies changes no registration.
+    max_memory : mapping of int or str to int or str
+        With ``auto``, how much each device may hold, ``{0: 70GB, cpu: 100GB}``.
+    offload_folder : str
+        Where weights are written that have to be written, for as long as they are needed.
     """
 
     model: Annotated[str, StringConstraints(min_length=1)]
+    name: Annotated[Name | None, Field(exclude_if=lambda name: name is None)] = None
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     # Left out where there are none, so that older registrations stand.
     scores: Annotated[dict[Name, Finite], Field(exclude_if=lambda scores: not scores)] = {}
+    weights: Annotated[Bits | None, Field(exclude_if=lambda weights: weights is None)] = None
+    # Of the machine and not of the study, so that one goes on on another machine.
+    device_map: Annotated[Literal["auto"] | dict[str, Where] | None, Field(exclude=True)] = None
+    max_memory: Annotated[dict[Where, Where] | None, Field(exclude=True)] = None
+    offload_folder: Annotated[str | None, Field(exclude=True)] = None
+
+    @model_validator(mode="after")
+    def _placed(self) -> "SubjectSpec":
+        if self.device_map is None and (self.max_memory or self.offload_folder):
+            raise ValueError("`device_map: auto` beside max_memory or offload_folder")
+        if self.device_map is not None and self.weights is not None:
+            raise ValueError("one device for a quantised model; leave out device_map, or weights")
+        return self
+
+    @property
+    def called(self) -> str:
+        """What hypotheses call it."""
+        return self.name or self.model
+
+    @property
+    def placement(self) -> Placement | None:
+        """Where its parts lie, as the scanner takes it."""
+        if self.device_map is None:
+            return None
+        folder = None if self.offload_folder is None else Path(self.offload_folder)
+        return Placement(self.device_map, self.max_memory, folder)
 
     @field_validator("scores")
     @classmethod
@@ -240,7 +281,7 @@ class Study:
 
     def subjects_of(self, hypothesis: Hypothesis) -> list[str]:
         """The models that a hypothesis speaks of, one after the other."""
-        every = [spec.model for spec in self.protocol.subjects]
+        every = [spec.called for spec in self.protocol.subjects]
         if hypothesis.subject == EVERY:
             return every
         return [hypothesis.subject or every[0]]
@@ -468,7 +509,7 @@ def _check_read(source: MarkedYaml, protocol: Protocol, analyses: dict[str, Anal
 
 
 def _check_subjects(source: MarkedYaml, protocol: Protocol, analyses: dict[str, Analysis]) -> None:
-    """That there are as many subjects as an analysis takes at once."""
+    """That there are as many subjects as an analysis takes at once, with the weights it needs."""
     for name, analysis in analyses.items():
         if len(protocol.subjects) < (analysis.takes or 1):
             kind = next(iter(protocol.analyses[name]))
@@ -478,11 +519,20 @@ def _check_subjects(source: MarkedYaml, protocol: Protocol, analyses: dict[str, 
                 f"{len(protocol.subjects)}; name another"
                 + (", or leave `across` out" if hasattr(analysis, "across") else ""),
             )
+        if not (isinstance(analysis, Acting) and analysis.moves_weights):
+            continue
+        for number, spec in enumerate(protocol.subjects):
+            if spec.weights is not None:
+                raise source.error(
+                    ("subjects", number, "weights"),
+                    f"'{name}' needs weights that can change by little, which {spec.weights} has "
+                    "not; leave one of them out",
+                )
 
 
 def _check_donors(source: MarkedYaml, protocol: Protocol, analyses: dict[str, Analysis]) -> None:
     """That what is set into subjects comes from one of the protocol, and claims are of others."""
-    models = [spec.model for spec in protocol.subjects]
+    models = [spec.called for spec in protocol.subjects]
     for name, analysis in analyses.items():
         donor = getattr(analysis, "donor", None)
         if donor is None:
@@ -597,7 +647,7 @@ def _kind(expected: Any) -> str:
 def _check_hypotheses(
     source: MarkedYaml, protocol: Protocol, analyses: dict[str, Analysis]
 ) -> None:
-    models = [subject.model for subject in protocol.subjects]
+    models = [subject.called for subject in protocol.subjects]
     seen: set[str] = set()
     for number, hypothesis in enumerate(protocol.hypotheses):
         place: Place = ("hypotheses", number)
@@ -707,7 +757,7 @@ def _check_follows(
         if follows not in (MEASURED, *spec.scores):
             raise source.error(
                 (*place, "follows"),
-                f"'{spec.model}' has no score '{follows}'"
+                f"'{spec.called}' has no score '{follows}'"
                 f"{_nearest(follows, (MEASURED, *spec.scores))}",
             )
 

@@ -238,7 +238,7 @@ def _test(folders: Folders, found: Suggestion, name: str) -> dict[str, Any]:
         if asked.set in shipped()
         else {"set": str(folders.stimuli.resolve())}
     )
-    (spec,) = (one for one in protocol.subjects if one.model == found.subject)
+    (spec,) = (one for one in protocol.subjects if one.called == found.subject)
     # A folder is named from here, not from where the protocol lies.
     model = str(Path(spec.model).resolve()) if Path(spec.model).is_dir() else spec.model
     scan = protocol.scan

@@ -15,6 +15,7 @@ from scanner.batches import unique_tokens
 from scanner.model import Model
 from scanner.plan import Recording
 from scanner.provenance import now
+from scanner.quantised import library
 from scanner.reading import Reading
 from scanner.shards import create
 from scanner.sites import MEANINGS, OUTSIDE, PAIRED, Kind, sites_of
@@ -88,7 +89,7 @@ def lay_down(
     attributes = {
         "subject": recording.subject,
         "revision": recording.source.revision,
-        "weights": recording.source.weights if recording.seed is None else "fresh",
+        "weights": _weights(recording),
         "weights_sha256": model.weights_sha256,
         "tokenizer_sha256": recording.source.tokenizer_sha256,
         "config_sha256": recording.source.config_sha256,
@@ -103,6 +104,7 @@ def lay_down(
         "bits_per_byte": model.bits_per_byte,
         "vocabulary": model.vocabulary,
         **making,
+        **({"parts": json.dumps(model.parts)} if model.parts else {}),
         "content": json.dumps(recording.content),
         "identities": json.dumps(model.proof.deviations),
         "refused": json.dumps(dict(model.structure.refused)),
@@ -131,6 +133,14 @@ def lay_down(
     if partial.exists():  # what another device or version had begun
         shutil.rmtree(partial)
     os.replace(staging, partial)
+
+
+def _weights(recording: Recording) -> str:
+    """What the weights are."""
+    weights = recording.source.weights if recording.seed is None else "fresh"
+    if recording.bits is None:
+        return weights
+    return f"{weights}; in blocks rounded to {recording.bits} by {library(recording.subject)}"
 
 
 def _coordinates(recording: Recording, reading: Reading, found: dict[str, Variable]) -> xr.Dataset:

@@ -128,8 +128,9 @@ def weight_slopes(
     Raises
     ------
     SiteError
-        If the model does not have a part.
+        If the model does not have a part, or its weights are not there as they are.
     """
+    model.check_weights("gradients of weights need")
     sums = {name: np.zeros((model.layers, len(parts))) for name in SALIENCY}
     counts = np.zeros((model.layers, len(parts)))
     handles, wanted = [], dict[nn.Parameter, tuple[int, int]]()
@@ -228,7 +229,8 @@ def integrated_gradients(
 @contextmanager
 def gradients_of(network: nn.Module, wanted: Collection[nn.Parameter]) -> Iterator[None]:
     """Gradients of these weights and of no others, which are half of a pass back."""
-    before = {one: one.requires_grad for one in network.parameters()}
+    # What stands for a weight that lies elsewhere is another tensor after each pass.
+    before = {one: one.requires_grad for one in network.parameters() if not one.is_meta}
     try:
         for one in before:
             one.requires_grad_(one in wanted)

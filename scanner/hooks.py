@@ -22,7 +22,12 @@ Visitor = Callable[[Site, torch.Tensor], torch.Tensor | None]
 
 @contextmanager
 def visiting(
-    network: nn.Module, structure: Structure, sites: Collection[Site], visitor: Visitor
+    network: nn.Module,
+    structure: Structure,
+    sites: Collection[Site],
+    visitor: Visitor,
+    *,
+    gather: bool = True,
 ) -> Iterator[None]:
     """Show each site's activation to `visitor` in every forward pass of the body.
 
@@ -36,6 +41,9 @@ def visiting(
     structure : Structure
     sites : collection of Site
     visitor : callable
+    gather : bool
+        Where a model lies on several devices, whether activations are shown on the one that the
+        texts are given on; if not, on that which they are computed on.
 
     Raises
     ------
@@ -44,7 +52,7 @@ def visiting(
         once in each forward pass.
     """
     ports = {site: structure.port(site) for site in sites}
-    hearing = _Hearing(network, structure, visitor)
+    hearing = _Hearing(network, structure, visitor, gather)
     with ExitStack() as stack:
         hearing.count_passes(stack)
         hearing.place_modules(stack, ports)
@@ -94,28 +102,35 @@ def starting(
 class _Hearing:
     """The hooks of one `visiting` and what they count."""
 
-    def __init__(self, network: nn.Module, structure: Structure, visitor: Visitor):
+    def __init__(self, network: nn.Module, structure: Structure, visitor: Visitor, gather: bool):
         self.network, self.structure, self.visitor = network, structure, visitor
+        self.gather = gather
         self.fired: Counter[Site] = Counter()
         self.passes = 0
         self.batch = 0
+        self.home = torch.device("cpu")
 
     def show(self, site: Site, activation: torch.Tensor) -> torch.Tensor | None:
         self.fired[site] += 1
-        return self.visitor(site, activation)
+        there = activation.device
+        changed = self.visitor(site, activation.to(self.home) if self.gather else activation)
+        return None if changed is None else changed.to(there)
 
     def count_passes(self, stack: ExitStack) -> None:
         """Note how often the list of blocks is gone through, and with how many rows."""
 
-        def begin(_module: nn.Module, _args: Any) -> None:
+        def begin(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self.passes += 1
+            given = (*args, *kwargs.values())
+            tensors = (one for one in given if isinstance(one, torch.Tensor))
+            self.home = next((one.device for one in tensors), self.home)
 
         def enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self.batch = len(_given(args, kwargs))
 
         # Not counted at the first block: it may itself run twice, or late, or not at all.
         owner = self.network.get_submodule(self.structure.blocks.rpartition(".")[0])
-        stack.callback(owner.register_forward_pre_hook(begin).remove)
+        stack.callback(owner.register_forward_pre_hook(begin, with_kwargs=True).remove)
         for block in self.network.get_submodule(self.structure.blocks).children():
             stack.callback(block.register_forward_pre_hook(enter, with_kwargs=True).remove)
 
@@ -166,7 +181,7 @@ class _Hearing:
             part = first_tensor(output)
             assert part is not None
             (stream,) = entered
-            middle = added_to(stream, part, multiplier)
+            middle = added_to(stream.to(part.device), part, multiplier)
             changed = self.show(site, middle)
             if changed is None:
                 return None

@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
@@ -21,9 +21,11 @@ from scanner.device import DeviceName, attention_implementation, best_device
 from scanner.hooks import Visitor, visiting
 from scanner.identities import TOLERANCE, Proof, off_when_shared, prove
 from scanner.interventions import Applied, Edit, applying, check_edit
+from scanner.placement import Placement, away, divide_alike, load_divided, parts, weight
+from scanner.quantised import Bits, plain, quantise, unrounded
 from scanner.sites import PAIRED, Kind, Site, SiteError, sites_of
 from scanner.sources import Source
-from scanner.structure import Structure, explore
+from scanner.structure import Structure, explore, find_blocks
 
 DtypeName = Literal["float32", "bfloat16", "float16"]
 # What surprisal is measured on: plain words, so that no model that was trained is at chance, and
@@ -61,6 +63,10 @@ class Model:
     device, dtype : str
     seed : int or None
         None for the trained model; the seed of its fresh weights for an untrained twin.
+    placement : Placement or None
+        Where its parts lie; None if the device holds it whole.
+    bits : str or None
+        What the weights of its blocks are rounded to; None if they are in `dtype`.
     """
 
     source: Source
@@ -69,24 +75,61 @@ class Model:
     device: DeviceName
     dtype: DtypeName
     seed: int | None = None
+    placement: Placement | None = None
+    bits: Bits | None = None
 
     @classmethod
     def load(
-        cls, source: Source, *, dtype: DtypeName = "float32", device: DeviceName | None = None
+        cls,
+        source: Source,
+        *,
+        dtype: DtypeName = "float32",
+        device: DeviceName | None = None,
+        placement: Placement | None = None,
+        bits: Bits | None = None,
     ) -> "Model":
-        """Load a model and its tokenizer from a local folder, without remote code or pickles."""
+        """Load a model and its tokenizer from a local folder, without remote code or pickles.
+
+        Parameters
+        ----------
+        source : Source
+        dtype : str
+            Of computing.
+        device : str, optional
+            The best there is by default; with a placement, that tells it.
+        placement : Placement, optional
+            Of a model that is larger than one device.
+        bits : str, optional
+            What the weights of blocks are rounded to.
+
+        Raises
+        ------
+        SiteError
+            If it cannot be laid out or rounded like that, or its tokenizer gives no offsets.
+        """
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        device = device or best_device()
-        with _quietly():
-            network: Any = AutoModelForCausalLM.from_pretrained(
+        if placement is not None and bits is not None:
+            raise SiteError(
+                f"subject '{source.name}': a quantised model lies on one device; leave out "
+                "`device_map`, or `weights`"
+            )
+        device = device or (best_device() if placement is None else placement.device)
+
+        def load(**where: Any) -> Any:
+            return AutoModelForCausalLM.from_pretrained(
                 source.folder,
                 dtype=getattr(torch, dtype),
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
                 attn_implementation=attention_implementation(device),
+                **unrounded(source.folder),
+                **where,
             )
+
+        with _quietly():
+            network = load() if placement is None else load_divided(load, placement, source.name)
             tokenizer = AutoTokenizer.from_pretrained(
                 source.folder, trust_remote_code=False, local_files_only=True
             )
@@ -95,10 +138,13 @@ class Model:
                 f"subject '{source.name}': its tokenizer gives no character offsets, "
                 "so targets cannot be found"
             )
-        return cls(source, network.eval().to(device), tokenizer, device, dtype)
+        model = cls(source, network.eval(), tokenizer, device, dtype, None, placement, bits)
+        return model._on_device()
 
     def twin(self, seed: int) -> "Model":
         """The same architecture with fresh weights, initialised as transformers initialises it.
+
+        Where the model lies in parts or has rounded weights, its twin does, too.
 
         Parameters
         ----------
@@ -115,14 +161,48 @@ class Model:
                 dtype=getattr(torch, self.dtype),
                 attn_implementation=attention_implementation(self.device),
             )
-        return Model(
-            self.source,
-            network.eval().to(self.device),
-            self.tokenizer,
-            self.device,
-            self.dtype,
-            seed,
-        )
+            if self.placement is not None and self.parts:
+                network = divide_alike(network, self.network, self.placement)
+        return replace(self, network=network.eval(), seed=seed)._on_device()
+
+    def _on_device(self) -> "Model":
+        """The same, rounded if it is to be, and on its device if it is not in parts."""
+        if self.bits is not None:
+            blocks = find_blocks(self.base, self.layers)
+            quantise(blocks, self.bits, f"subject '{self.name}'")
+        if not self.parts:
+            self.network.to(self.device)
+        return self
+
+    @property
+    def parts(self) -> dict[str, int | str]:
+        """Where each part lies, if it lies in parts."""
+        return parts(self.network)
+
+    def check_weights(self, doing: str) -> None:
+        """Refuse what needs the weights themselves, if they are not there as they are.
+
+        Parameters
+        ----------
+        doing : str
+            Begins a sentence, ``gradients of weights need``.
+
+        Raises
+        ------
+        SiteError
+        """
+        elsewhere = away(self.network)
+        if elsewhere:
+            raise SiteError(
+                f"{self.name}: {doing} all weights at once, and {len(elsewhere)} of them lie on "
+                f"the disk or in the CPU's memory but while they are used ({elsewhere[0]} the "
+                "first); give it devices that hold it whole"
+            )
+        if self.bits is not None:
+            raise SiteError(
+                f"{self.name}: {doing} weights that can change by little, and those of its blocks "
+                f"are rounded to {self.bits}; leave out `weights: {self.bits}`"
+            )
 
     def cascade(self, firsts: Sequence[int], *, seed: int) -> Iterator["Model"]:
         """The same model with fresh weights in its last blocks, which end the way of each token.
@@ -140,7 +220,13 @@ class Model:
         ------
         Model
             Good until the next is asked for, which is made of it.
+
+        Raises
+        ------
+        SiteError
+            If weights are not there as they are (`check_weights`).
         """
+        self.check_weights("fresh weights block by block need")
         mixed = self.twin(seed)
         path = self.structure.blocks
         fresh, taught = (one.network.get_submodule(path) for one in (mixed, self))
@@ -259,9 +345,12 @@ class Model:
     def weights_sha256(self) -> str:
         """sha256 over names, shapes and bytes of the parameters, as they lie on the device."""
         hasher = hashlib.sha256()
-        for name, parameter in sorted(self.network.state_dict().items()):
-            hasher.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
-            hasher.update(parameter.cpu().contiguous().view(torch.uint8).numpy().data)
+        # Rounded weights cannot be taken out of the graph in inference mode.
+        for name, held in sorted(self.network.state_dict(keep_vars=True).items()):
+            for inside, parameter in plain(weight(self.network, name) if held.is_meta else held):
+                hasher.update(f"{name}{inside} {parameter.dtype} {tuple(parameter.shape)}".encode())
+                read = parameter.detach().cpu().contiguous()
+                hasher.update(read.view(torch.uint8).numpy().data)
         return hasher.hexdigest()
 
     @cached_property
@@ -423,10 +512,10 @@ class Model:
             self.structure.port(site)
         return place
 
-    def visiting(self, kinds: Sequence[Kind], visitor: Visitor):
+    def visiting(self, kinds: Sequence[Kind], visitor: Visitor, *, gather: bool = True):
         """Show all layers of some kinds to a visitor: a context manager (`hooks.visiting`)."""
         sites = [site for kind in kinds for site in sites_of(kind, self.layers)]
-        return visiting(self.network, self.found, sites, visitor)
+        return visiting(self.network, self.found, sites, visitor, gather=gather)
 
     @contextmanager
     def intervene(self, edits: Sequence[Edit]) -> Iterator[Applied]:
@@ -464,13 +553,16 @@ def _quietly():
     """Keep transformers' own bars and advice off a terminal that has ours."""
     from transformers.utils import logging as transformers_logging
 
-    logger = logging.getLogger("transformers")
-    level, bars = logger.level, transformers_logging.is_progress_bar_enabled()
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("transformers", "accelerate")]
+    levels = [logger.level for logger in loggers]
+    bars = transformers_logging.is_progress_bar_enabled()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
         if bars and sys.stderr.isatty():
             transformers_logging.enable_progress_bar()

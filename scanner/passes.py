@@ -95,7 +95,8 @@ class Passes:
                 stream.put("logits_token", None, rows, tokens.int())
             stream.put(site.kind, site.layer, rows, values, pick=pick)
 
-        with model.visiting(recording.sites, keep):
+        # Where a model lies on several devices, what is kept is picked out where it was computed.
+        with model.visiting(recording.sites, keep, gather=False):
             model.forward(batch, head="logits" in recording.sites, columns=columns)
 
 
@@ -195,15 +196,16 @@ class _Kept:
 
         A copy, so that later in-place work of the model cannot reach it.
         """
+        there = activation.device
         if kind in PAIRED:
-            row, query, key = self._pairs[1]
+            row, query, key = (place.to(there) for place in self._pairs[1])
             return activation[row, :, query, key], None
         if self._repeats and kind != "logits":
             return activation.flatten(0, 1).clone(), self._pick
         place = self._place_among_chosen if kind == "logits" and chosen else self._place
-        values = activation.flatten(0, 1).index_select(0, place)
+        values = activation.flatten(0, 1).index_select(0, place.to(there))
         if self._weights is not None:
-            mean = _pooled(self._weights, values.float().flatten(1))
+            mean = _pooled(self._weights.to(there), values.float().flatten(1))
             return mean.unflatten(1, values.shape[1:]), None
         if self._positions is not None:
             return values.unflatten(0, (-1, self._positions)), None

@@ -1,5 +1,6 @@
 """What is to be recorded, before any of it is: the name of the volume and what it will cost."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -8,9 +9,10 @@ import numpy as np
 
 from scanner.batches import unique_tokens
 from scanner.provenance import digest, environment
+from scanner.quantised import Bits
 from scanner.reading import Chat, Tokens
 from scanner.sites import OUTSIDE, PAIRED, Kind
-from scanner.sources import Source, anatomy
+from scanner.sources import Anatomy, Source, anatomy
 from stimuli import StimulusSet
 
 # Raised when the same inputs would be recorded as other numbers, so that no old volume is reused.
@@ -43,6 +45,8 @@ class Recording:
         The conversation that texts are set in.
     truncate : bool
         Whether texts longer than the context are cut.
+    bits : str or None
+        What the weights of blocks are rounded to (`scanner.quantised`).
     """
 
     source: Source
@@ -56,6 +60,7 @@ class Recording:
     top: int | None = None
     chat: Chat | None = None
     truncate: bool = False
+    bits: Bits | None = None
 
     @property
     def subject(self) -> str:
@@ -87,6 +92,8 @@ class Recording:
             "top": self.top,
             "chat": None if self.chat is None else {"system": self.chat.system},
             "truncate": self.truncate,
+            # Left out where there is none, so that older recordings keep their names.
+            **({} if self.bits is None else {"bits": self.bits}),
         }
 
     @property
@@ -122,16 +129,48 @@ def estimate(recording: Recording) -> Estimate:
     tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
     ids = tokenizer(table["text"].tolist(), verbose=False)["input_ids"]
     lengths = np.array([len(text) for text in ids])
-    if recording.tokens == "all":
+    stored = stored_bytes(
+        lengths, recording.sites, recording.tokens, anatomy(source),
+        store=recording.store, top=recording.top,
+    )  # fmt: skip
+    return Estimate(stored, unique_tokens(ids) if recording.share else int(lengths.sum()))
+
+
+def stored_bytes(
+    lengths: np.ndarray,
+    sites: Sequence[Kind],
+    tokens: Tokens,
+    size: Anatomy,
+    *,
+    store: str,
+    top: int | None = None,
+) -> int:
+    """What activations take on disk.
+
+    Parameters
+    ----------
+    lengths : numpy.ndarray
+        Tokens of each text.
+    sites : sequence of str
+    tokens : str or tuple of int
+        Which are kept.
+    size : Anatomy
+        Of the model.
+    store : str
+        Dtype of the volume.
+    top : int, optional
+        How many of the highest logits are kept; all by default.
+    """
+    if tokens == "all":
         rows, pairs = lengths.sum(), (lengths * (lengths + 1) // 2).sum()
     else:
-        several = 1 if isinstance(recording.tokens, str) else len(recording.tokens)
+        several = 1 if isinstance(tokens, str) else len(tokens)
         rows, pairs = len(lengths) * several, lengths.sum() * several
-    size = anatomy(source)
-    numbers = 0
-    for kind in recording.sites:
+    width, found = np.dtype(store).itemsize, 0
+    for kind in sites:
+        if kind == "logits" and top is not None:
+            found += int(rows) * top * (width + np.dtype("int32").itemsize)  # and their tokens
+            continue
         layers = 1 if kind in OUTSIDE else size.layers
-        numbers += int(pairs if kind in PAIRED else rows) * layers * size.sizes[kind]
-    width = np.dtype(recording.store).itemsize
-    tokens = unique_tokens(ids) if recording.share else int(lengths.sum())
-    return Estimate(numbers * width, tokens)
+        found += int(pairs if kind in PAIRED else rows) * layers * size.sizes[kind] * width
+    return found

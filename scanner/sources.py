@@ -142,12 +142,33 @@ def anatomy(source: Source) -> Anatomy:
     SourceError
         If transformers does not know the architecture, or it needs remote code.
     """
+    return anatomy_of(configuration_of(source.folder, source.name))
+
+
+def configuration_of(folder: Path, name: str) -> Any:
+    """The configuration in a folder, as transformers reads it.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+    name : str
+        The subject, for the message.
+
+    Raises
+    ------
+    SourceError
+        If transformers does not know the architecture, or it needs remote code.
+    """
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, KeyError, OSError) as error:
-        raise SourceError(f"subject '{source.name}': {str(error).splitlines()[0]}") from None
+        raise SourceError(f"subject '{name}': {str(error).splitlines()[0]}") from None
+
+
+def anatomy_of(config: Any) -> Anatomy:
+    """The same of a configuration."""
     text = config.get_text_config()
     return Anatomy(text.num_hidden_layers, text.hidden_size, _sizes(text))
 

@@ -319,5 +319,5 @@ def _off_device(
     host = torch.empty(values.shape, dtype=dtype, pin_memory=True)
     host.copy_(values, non_blocking=True)
     copied = torch.cuda.Event()
-    copied.record()
+    copied.record(torch.cuda.current_stream(values.device))  # of several devices, that one's
     return host, copied.synchronize

@@ -259,10 +259,14 @@ def _watch(
     inputs: dict[str, list[torch.Tensor]] = {}
     child = re.compile(re.escape(prefix) + r"\.\d+\.[^.]+")
 
+    def kept(tensor: torch.Tensor) -> torch.Tensor:
+        # Where a model lies on several devices, tensors of two of them are compared.
+        return tensor.to(ids.device, copy=True)
+
     def before(path: str) -> Callable[..., None]:
         def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             tensors = [one for one in (*args, *kwargs.values()) if isinstance(one, torch.Tensor)]
-            inputs[path] = [one.clone() for one in tensors[:1]]
+            inputs[path] = [kept(one) for one in tensors[:1]]
 
         return hook
 
@@ -270,14 +274,14 @@ def _watch(
         def hook(module: nn.Module, _args: Any, output: Any) -> None:
             fired[path] += 1
             parts = output if isinstance(output, tuple) else (output,)
-            tensors = tuple(one.clone() for one in parts if isinstance(one, torch.Tensor))
+            tensors = tuple(kept(one) for one in parts if isinstance(one, torch.Tensor))
             first = first_tensor(output)
             watched.events[path] = _Event(
                 len(watched.events),
                 path,
                 module,
                 next(iter(inputs.pop(path, [])), None),
-                None if first is None else first.clone(),
+                None if first is None else kept(first),
                 tensors,
                 isinstance(output, tuple),
             )
@@ -292,7 +296,7 @@ def _watch(
             stack.callback(module.register_forward_hook(after(path)).remove)
             if child.fullmatch(path):
                 heard = watched.attention.setdefault(path, [])
-                stack.enter_context(listening_inside(module, _hearing_attention(heard)))
+                stack.enter_context(listening_inside(module, _hearing_attention(heard, kept)))
         stack.enter_context(torch.inference_mode())
         base(input_ids=ids, use_cache=False)
     for path, times in fired.items():
@@ -301,9 +305,11 @@ def _watch(
     return watched
 
 
-def _hearing_attention(heard: list[tuple[Role, torch.Tensor]]) -> Callable[[], AttentionOperations]:
+def _hearing_attention(
+    heard: list[tuple[Role, torch.Tensor]], kept: Callable[[torch.Tensor], torch.Tensor]
+) -> Callable[[], AttentionOperations]:
     def through(role: Role, tensor: torch.Tensor) -> torch.Tensor:
-        heard.append((role, tensor.clone()))
+        heard.append((role, kept(tensor)))
         return tensor
 
     return lambda: AttentionOperations(through)

@@ -67,8 +67,9 @@ def tuned(
     ------
     SiteError
         If weights are not in float32, in which small steps are not rounded away; or if a block
-        shares weights with what is outside of these blocks.
+        shares weights with what is outside of these blocks, or weights are not there as they are.
     """
+    model.check_weights("teaching needs")
     if model.dtype != "float32":
         raise SiteError(
             f"{model.name} is in {model.dtype}, in which small changes of weights are rounded "

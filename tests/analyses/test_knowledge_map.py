@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 from scipy.stats import friedmanchisquare, spearmanr, ttest_ind
 from sklearn.metrics import silhouette_samples
+from torch.utils.flop_counter import FlopCounterMode
 
 from analyses import AnalysisError
 from analyses.base import labels
@@ -24,6 +25,7 @@ from analyses.patching import Patching
 from analyses.silhouettes import silhouette, silhouettes
 from scanner import Live, Recording, Subject, lesioned, open_volume, record
 from scanner.gradients import weight_slopes
+from scanner.sizes import size_of
 from stimuli import load
 from tests.conftest import sentences_of
 from verification.worlds import world
@@ -337,6 +339,21 @@ def effects(live: Live, subject: Subject, analysis: Any) -> xr.Dataset:
     parts = [analysis.act(live, subject, one, rng=generator())
              for one in analysis.runs(live, subject)]  # fmt: skip
     return xr.combine_by_coords(parts, combine_attrs="override", data_vars="minimal")
+
+
+def test_the_passes_that_are_told_are_about_those_that_are_made(pairs) -> None:
+    live, subject = pairs
+    analysis = KnowledgeMap("resid_post", "tools", dealings=19, permutations=19, random=3)
+    assert live.model.sharing(max(live.ids, key=len)) == ""  # tried before it is counted
+    with FlopCounterMode(display=False) as counted:
+        for run in analysis.runs(live, subject):
+            analysis.act(live, subject, run, rng=generator())
+    size = size_of(str(live.model.source.folder))
+    passes = analysis.passes(live.model.layers)
+    tokens, texts = sum(map(len, live.ids)), len(live.ids)
+    told = passes * size.operations(tokens, predicted=texts)
+    # The vocabulary is asked for after every trial, which is much of a model as small as this.
+    assert 0.7 < told / counted.get_total_flops() <= 1
 
 
 def test_what_is_done_is_what_single_analyses_do(pairs) -> None:

@@ -634,6 +634,61 @@ def test_a_claim_about_one_subject_stands_beside_none(tmp_path: Path) -> None:
         load_study(written(tmp_path, two.replace("  - id: decodable", both)))
 
 
+def test_where_a_model_lies_changes_no_digest_and_what_it_is_rounded_to_does(
+    tmp_path: Path,
+) -> None:
+    def subject(said: str):
+        text = GOOD.replace("[smollm2-135m-instruct]", f"[{{model: smollm2-135m-instruct{said}}}]")
+        return load_study(written(tmp_path, text))
+
+    plain = load_study(written(tmp_path, GOOD))
+    placed = subject(", device_map: auto, max_memory: {0: 70GB, cpu: 100GB}, offload_folder: away")
+    assert placed.sha256 == plain.sha256 == subject("").sha256
+    placement = placed.protocol.subjects[0].placement
+    assert placement is not None and placement.device_map == "auto"
+    assert placement.max_memory == {0: "70GB", "cpu": "100GB"}
+    assert placement.offload_folder == Path("away")
+    mapped = subject(", device_map: {model: 0, lm_head: cpu}").protocol.subjects[0].placement
+    assert mapped is not None and mapped.device_map == {"model": 0, "lm_head": "cpu"}
+    assert plain.protocol.subjects[0].placement is None
+    rounded = subject(", weights: int8")
+    assert len({one.sha256 for one in (plain, rounded, subject(", name: other"))}) == 3
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("device_map: balanced", "line 2: subjects.0.device_map: expected 'auto'"),
+        ("max_memory: {cpu: 1GB}", "expected `device_map: auto` beside max_memory"),
+        ("device_map: auto, weights: int8", "expected one device for a quantised model"),
+        ("weights: int3", "line 2: subjects.0.weights: expected 'int8' or 'int4'"),
+        ("name: Two Words", "line 2: subjects.0.name: expected"),
+    ],
+)
+def test_a_mistake_in_where_a_model_lies_is_named(tmp_path: Path, said: str, message: str) -> None:
+    text = GOOD.replace("[smollm2-135m-instruct]", f"[{{model: smollm2-135m-instruct, {said}}}]")
+    with pytest.raises(ProtocolError, match=message):
+        load_study(written(tmp_path, text))
+
+
+def test_what_needs_gradients_of_weights_is_refused_of_rounded_ones(tmp_path: Path) -> None:
+    text = Path("protocols/medical_map.yaml").read_text()
+    text = text.replace(
+        "[smollm2-135m-instruct,", "[{model: smollm2-135m-instruct, weights: int8},"
+    )
+    with pytest.raises(ProtocolError, match="subjects.0.weights: 'map' needs weights that can"):
+        load_study(written(tmp_path, text))
+
+
+def test_one_model_under_two_names_is_two_subjects(tmp_path: Path) -> None:
+    two = "[{model: smollm2-135m-instruct, name: one}, {model: smollm2-135m-instruct, name: two}]"
+    text = GOOD.replace("[smollm2-135m-instruct]", two).replace(
+        "  - id", "  - subject: two\n    id"
+    )
+    study = load_study(written(tmp_path, text))
+    assert study.subjects_of(study.protocol.hypotheses[0]) == ["two"]
+
+
 def test_the_same_id_twice_is_an_error(tmp_path: Path) -> None:
     hypothesis = GOOD[GOOD.index("  - id") :]
     with pytest.raises(ProtocolError, match="line 25: hypotheses.1.id: 'decodable' stands twice"):
