@@ -128,56 +128,105 @@ def cosine_after(squares: float, changed: float, along: float) -> float:
     return float(_over(squares + along, np.sqrt(squares * after)))
 
 
-def moved(matrix: np.ndarray, change: np.ndarray, *, tolerance: float = TOLERANCE) -> Moved:
-    """Tell how a matrix was changed.
+class Subspace:
+    """That of the largest singular values of a matrix, on both of its sides.
 
     Parameters
     ----------
-    matrix, change : numpy.ndarray
+    matrix : numpy.ndarray
         output x input.
     tolerance : float
-        Of the subspace: what it leaves has at most this share, squared, of the squares.
+        What the subspace leaves has at most this share, squared, of the squares.
 
-    Returns
-    -------
-    Moved
+    Attributes
+    ----------
+    kept : int
+        Its dimensions, k.
+    squares : float
+        Sum of the squares of the matrix.
     """
-    tall = matrix.shape[0] >= matrix.shape[1]
-    a, b = (matrix, change) if tall else (matrix.T, change.T)
-    grams = _grams(a, b)
-    values, vectors = np.linalg.eigh(grams.own)
-    values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
-    kept = dimensions(values, tolerance)
-    basis, sizes = vectors[:, :kept], np.sqrt(values[:kept])
-    # The larger side: its singular vectors are matrix @ basis / sizes, which are never kept.
-    along = basis.T @ grams.across / sizes[:, None]
-    long_inside = along.T @ along
-    short = basis.T @ grams.change @ basis
-    rest = vectors[:, kept:]
-    spectrum = np.maximum(np.linalg.eigvalsh(grams.change), 0)
-    changed = float(spectrum.sum())
-    long_noise, short_noise, rounding = _rounding(a, basis, sizes)
-    long = _inside(
-        np.trace(long_inside), changed, long_inside, grams.change - long_inside,
-        kept, a.shape[0], spectrum, long_noise,
-    )  # fmt: skip
-    short = _inside(
-        np.trace(short), changed, short, rest.T @ grams.change @ rest, kept, a.shape[1], spectrum,
-        short_noise,
-    )  # fmt: skip
-    share = spectrum[spectrum > 0] / changed if changed > 0 else np.empty(0)
-    return Moved(
-        (matrix.shape[0], matrix.shape[1]),
-        kept,
-        float(np.trace(grams.own)),
-        changed,
-        float(np.trace(grams.across)),
-        float(np.sqrt(_over(rounding, np.trace(grams.own)))),
-        float(np.mean(change == 0)),
-        float(_over(1, np.square(share).sum())),
-        float(np.exp(-(share * np.log(share)).sum())) if len(share) else np.nan,
-        *((long, short) if tall else (short, long)),
-    )
+
+    def __init__(self, matrix: np.ndarray, *, tolerance: float = TOLERANCE) -> None:
+        self.tall = matrix.shape[0] >= matrix.shape[1]
+        self._long = matrix if self.tall else matrix.T
+        values, vectors = np.linalg.eigh(_product(self._long, self._long))
+        values, self._vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
+        self.kept, self.squares = dimensions(values, tolerance), float(values.sum())
+        # Singular vectors of the larger side are matrix @ basis / sizes, and are never kept.
+        self._basis, self._sizes = self._vectors[:, : self.kept], np.sqrt(values[: self.kept])
+
+    def moved(self, change: np.ndarray) -> Moved:
+        """Tell how the matrix was changed: `change` is output x input."""
+        b = change if self.tall else change.T
+        across, own = _product(self._long, b), _product(b, b)
+        along = self._basis.T @ across / self._sizes[:, None]
+        inside, rest = self._basis.T @ own @ self._basis, self._vectors[:, self.kept :]
+        of_long = along.T @ along
+        parts = (of_long, own - of_long), (inside, rest.T @ own @ rest)
+        spectrum = np.maximum(np.linalg.eigvalsh(own), 0)
+        *noises, rounding = self._rounding()
+        sides = [
+            _inside(both, self.kept, side, spectrum, noise)
+            for both, side, noise in zip(parts, self._long.shape, noises, strict=True)
+        ]
+        changed = float(spectrum.sum())
+        share = spectrum[spectrum > 0] / changed if changed > 0 else np.empty(0)
+        left, right = sides if self.tall else reversed(sides)
+        return Moved(
+            (change.shape[0], change.shape[1]),
+            self.kept,
+            self.squares,
+            changed,
+            float(np.trace(across)),
+            float(np.sqrt(_over(rounding, self.squares))),
+            float(np.mean(change == 0)),
+            float(_over(1, np.square(share).sum())),
+            float(np.exp(-(share * np.log(share)).sum())) if len(share) else np.nan,
+            left,
+            right,
+        )
+
+    def shares(self, change: np.ndarray) -> tuple[float, float]:
+        """How much of the squares of a change lies inside, on the left and on the right."""
+        b = change if self.tall else change.T
+        across, own = _product(self._long, b), _product(b, b)
+        long = np.square(self._basis.T @ across / self._sizes[:, None]).sum()
+        short = np.sum(self._basis * (own @ self._basis))
+        found = (float(_over(one, np.trace(own))) for one in (long, short))
+        left, right = found if self.tall else reversed(list(found))
+        return left, right
+
+    def _rounding(self) -> tuple[float, float, float]:
+        """Of rounding to bfloat16: shares inside, of the larger and smaller side, and its squares.
+
+        Rounding is as good as independent from number to number, and even over a step.
+        """
+        a, columns, large = self._long, np.zeros(self._long.shape[1]), 0.0
+        turned = (self._basis / self._sizes).astype(np.float32)
+        for first in range(0, len(a), ROWS):
+            some = a[first : first + ROWS].astype(np.float32)
+            variance = step_of(some, BFLOAT16_BITS).astype(np.float64) ** 2 / 12
+            columns += variance.sum(0)
+            lever = np.square(some @ turned).sum(1, dtype=np.float64)
+            large += float(variance.sum(1) @ lever)
+        whole = float(columns.sum())
+        small = float(columns @ np.square(self._basis).sum(1))
+        return float(_over(large, whole)), float(_over(small, whole)), whole
+
+
+def moved(matrix: np.ndarray, change: np.ndarray, *, tolerance: float = TOLERANCE) -> Moved:
+    """Tell how a matrix was changed; both are output x input."""
+    return Subspace(matrix, tolerance=tolerance).moved(change)
+
+
+def dealt_out(change: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A change with its rows and columns under each other's names, with signs at random.
+
+    It keeps all of its singular values, and which numbers it has but for their signs.
+    """
+    rows, columns = (rng.permutation(side) for side in change.shape)
+    signs = [rng.choice(np.array([-1, 1], dtype=np.float32), size=side) for side in change.shape]
+    return change[rows][:, columns] * signs[0][:, None] * signs[1]
 
 
 def dimensions(values: np.ndarray, tolerance: float) -> int:
@@ -194,36 +243,26 @@ def dimensions(values: np.ndarray, tolerance: float) -> int:
     return 1 + int(np.argmax(left <= tolerance**2 * values.sum() + 1e-12 * values.sum()))
 
 
-class _Grams(NamedTuple):
-    """Products over the larger side: of a matrix, of it with a change, and of the change."""
-
-    own: np.ndarray
-    across: np.ndarray
-    change: np.ndarray
-
-
-def _grams(a: np.ndarray, b: np.ndarray) -> _Grams:
-    width = a.shape[1]
-    own, across, change = (np.zeros((width, width)) for _ in range(3))
+def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Over the rows of two tall matrices, in float64."""
+    made = np.zeros((a.shape[1], b.shape[1]))
     for first in range(0, len(a), ROWS):
-        some, other = (one[first : first + ROWS].astype(np.float64) for one in (a, b))
-        own += some.T @ some
-        across += some.T @ other
-        change += other.T @ other
-    return _Grams(own, across, change)
+        some = a[first : first + ROWS].astype(np.float64)
+        # Of one matrix with itself, half of the work is left out by numpy.
+        other = some if b is a else b[first : first + ROWS].astype(np.float64)
+        made += some.T @ other
+    return made
 
 
 def _inside(
-    inside: float,
-    whole: float,
-    gram: np.ndarray,
-    rest: np.ndarray,
+    parts: tuple[np.ndarray, np.ndarray],
     kept: int,
     side: int,
     spectrum: np.ndarray,
     noise: float,
 ) -> Inside:
     """One side, from the products of the two parts of a change with themselves."""
+    whole, inside = spectrum.sum(), float(np.trace(parts[0]))
     weight = spectrum / whole if whole > 0 else np.full(len(spectrum), np.nan)
     # The variance over all rotations of one of two symmetric matrices against the other: the
     # squares of what they have beside their traces, over the dimension of such matrices.
@@ -231,11 +270,11 @@ def _inside(
     variance = 2 * np.prod(around) / max((side - 1) * (side + 2), 1)
     return Inside(
         float(_over(inside, whole)),
-        float(inside),
-        max(float(whole - inside), 0.0),
+        inside,
+        max(float(whole) - inside, 0.0),
         float(np.sqrt(spectrum[-1])),
-        _largest(gram),
-        _largest(rest),
+        _largest(parts[0]),
+        _largest(parts[1]),
         kept / side,
         float(np.sqrt(max(variance, 0.0))),
         noise,
@@ -251,23 +290,6 @@ def _largest(gram: np.ndarray) -> float:
     start = gram @ np.ones(len(gram))
     found = eigsh(gram, k=1, v0=start, return_eigenvectors=False)
     return float(np.sqrt(max(found[0], 0.0)))
-
-
-def _rounding(a: np.ndarray, basis: np.ndarray, sizes: np.ndarray) -> tuple[float, float, float]:
-    """Shares inside of rounding to bfloat16, of the larger and the smaller side, and its squares.
-
-    Rounding is as good as independent from number to number, and even over a step.
-    """
-    columns, large, turned = np.zeros(a.shape[1]), 0.0, (basis / sizes).astype(np.float32)
-    for first in range(0, len(a), ROWS):
-        some = a[first : first + ROWS]
-        variance = step_of(some, BFLOAT16_BITS).astype(np.float64) ** 2 / 12
-        columns += variance.sum(0)
-        lever = np.square(some.astype(np.float32) @ turned).sum(1, dtype=np.float64)
-        large += float(variance.sum(1) @ lever)
-    whole = float(columns.sum())
-    small = float(columns @ np.square(basis).sum(1))
-    return float(_over(large, whole)), float(_over(small, whole)), whole
 
 
 def step_of(values: np.ndarray, bits: int) -> np.ndarray:

@@ -229,13 +229,14 @@ class LowRank(Weights):
         return second @ first
 
 
-def changes(base: Path, tuned: Path) -> Weights:
+def changes(base: Folder, tuned: Path) -> Weights:
     """What a tuned model, or an adapter, has and its base has not.
 
     Parameters
     ----------
-    base, tuned : pathlib.Path
-        Folders, as of `scanner.Source.folder`; the second may be that of a LoRA adapter.
+    base : Folder
+    tuned : pathlib.Path
+        A folder, as of `scanner.Source.folder`; or that of a LoRA adapter.
 
     Returns
     -------
@@ -248,15 +249,14 @@ def changes(base: Path, tuned: Path) -> Weights:
     WeightsError
         If they share no matrix.
     """
-    before = Folder.open(base)
     found: Weights
     if (tuned / ADAPTER).is_file():
-        found = LowRank.open(before, tuned)
+        found = LowRank.open(base, tuned)
     else:
-        found = Change.between(before, Folder.open(tuned))
+        found = Change.between(base, Folder.open(tuned))
     if not found.pieces:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(found.left_out.items())[:3])
-        raise WeightsError(f"{tuned} and {base} share no tensor ({reasons})")
+        raise WeightsError(f"{tuned} and {base.path} share no tensor ({reasons})")
     return found
 
 

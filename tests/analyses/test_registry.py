@@ -44,11 +44,12 @@ SETTINGS = {
     "groupings": {"rival": "group"},
     "discontinuity": {"of": "category0", "at": 9},
     "tuning": {"category": "category0", "layers": (0, 1)},
+    "weights": {"base": "one", "other": "another"},
 }
 # Analyses that act and have measures.
 ACTING = (
     "ablation", "bus", "knowledge_map", "lesion", "neurons", "patching", "paths", "saliency",
-    "scaling", "steering", "stitching", "tuning",
+    "scaling", "steering", "stitching", "tuning", "weights",
 )  # fmt: skip
 # Of these, what knows labels when it acts, and not when it averages.
 ALONG = (

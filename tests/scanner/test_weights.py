@@ -110,7 +110,7 @@ def test_a_change_is_what_was_added(tiny_source, tmp_path, dtype) -> None:
         return one + added[name]
 
     folder = tuned(source, tmp_path / "tuned", change, dtype=dtype)
-    found = changes(source.folder, folder)
+    found = changes(Folder.open(source.folder), folder)
     assert isinstance(found, Change) and not found.left_out
     assert len(found.pieces) == len(found.base.pieces)
     for piece in found.pieces:
@@ -137,7 +137,7 @@ def test_what_two_models_do_not_share_is_left_out_and_said(tiny_source, tmp_path
     weights["extra.weight"] = torch.ones(2, 2)
     weights["model.layers.0.mlp.up_proj.weight"] = torch.ones(64, 32, dtype=torch.uint8)
     save_file(weights, path, {"format": "pt"})
-    found = changes(source.folder, folder)
+    found = changes(Folder.open(source.folder), folder)
     assert found.left_out == {
         "lm_head.weight of the tuned": "it is model.embed_tokens.weight once more",
         "extra.weight of the tuned": "it is no tensor of this architecture",
@@ -149,7 +149,7 @@ def test_what_two_models_do_not_share_is_left_out_and_said(tiny_source, tmp_path
     assert {one.component for one in found.pieces} == {*MATRICES, "norm"}
     other = tiny_source("llama", hidden_size=64)
     with pytest.raises(WeightsError, match="share no tensor .*it was resized, from"):
-        changes(source.folder, other.folder)
+        changes(Folder.open(source.folder), other.folder)
 
 
 def test_names_with_and_without_the_prefix_of_the_network_are_the_same(
@@ -160,7 +160,7 @@ def test_names_with_and_without_the_prefix_of_the_network_are_the_same(
     path = folder / "model.safetensors"
     weights = {name.removeprefix("transformer."): one for name, one in load_file(path).items()}
     save_file(weights, path, {"format": "pt"})
-    found = changes(source.folder, folder)
+    found = changes(Folder.open(source.folder), folder)
     assert not found.left_out
     assert all(np.allclose(found.matrix(piece), 1) for piece in found.pieces)
 
@@ -190,7 +190,7 @@ def test_an_adapter_is_read_as_the_product_of_its_factors(
         {f"{name}.lora_A.weight": a, f"{name}.lora_B.weight": b, "score.weight": a.clone()},
         **config,
     )
-    found = changes(source.folder, folder)
+    found = changes(Folder.open(source.folder), folder)
     assert isinstance(found, LowRank)
     (piece,) = found.pieces
     assert (piece.component, piece.layer) == ("q", 1)
@@ -207,7 +207,9 @@ def test_an_adapter_of_a_fused_tensor_changes_rows_of_each_of_its_parts(
     a, b = torch.randn(4, 32, generator=generator), torch.randn(96, 4, generator=generator)
     name = "transformer.h.0.attn.c_attn"
     factors = {f"{name}.lora_A.weight": a, f"{name}.lora_B.weight": b}
-    found = changes(source.folder, adapter(tmp_path / "lora", factors, fan_in_fan_out=True))
+    found = changes(
+        Folder.open(source.folder), adapter(tmp_path / "lora", factors, fan_in_fan_out=True)
+    )
     product = 2 * (b @ a).numpy()
     assert [one.component for one in found.pieces] == ["q", "k", "v"]
     for place, piece in enumerate(found.pieces):
@@ -219,7 +221,7 @@ def test_an_adapter_of_a_fused_tensor_changes_rows_of_each_of_its_parts(
 def test_adapters_of_other_kinds_are_refused(tiny_source, tmp_path, config) -> None:
     folder = adapter(tmp_path / "other", {}, **config)
     with pytest.raises(WeightsError, match="not the product of two matrices; merge it"):
-        changes(tiny_source("llama").folder, folder)
+        changes(Folder.open(tiny_source("llama").folder), folder)
 
 
 def test_a_folder_without_weights_is_refused(tmp_path) -> None:
