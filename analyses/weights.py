@@ -13,9 +13,9 @@ leaves is a subject of its own (another seed, labels that are dealt out), named 
 `shuffled`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -95,7 +95,7 @@ class TuningVectors(Acting):
 
     def runs(self, live: Live, subject: Subject) -> list[int]:
         """Layers in which something has changed."""
-        _, change = self._opened(live, None)
+        change = changes(self._base(live), live.recording.source.folder)
         changed = [one for one in self._asked(change) if change.matrix(one).any()]
         if not changed:
             raise AnalysisError(
@@ -108,12 +108,15 @@ class TuningVectors(Acting):
         self, live: Live, subject: Subject, run: int, *, rng: np.random.Generator
     ) -> xr.Dataset:
         """Of each matrix of a layer, what has changed, and what a change at random would be."""
-        base, change = self._opened(live, None)
-        others = {
-            kind: self._opened(live, name)[1]
-            for kind, name in (("other", self.other), ("shuffled", self.shuffled))
-            if name is not None
-        }
+        base = self._base(live)
+        change = changes(base, live.recording.source.folder)
+        read = _Read(
+            base if live.trained else InMemory.of(live.model, base),
+            base,
+            change,
+            None if self.other is None else changes(base, live.given[self.other].folder),
+            None if self.shuffled is None else changes(base, live.given[self.shuffled].folder),
+        )
         asked = self._asked(change)
         rng = np.random.default_rng([run, *rng.integers(2**32, size=2)])
         found = {}
@@ -122,134 +125,77 @@ class TuningVectors(Acting):
                 continue
             matrix = change.matrix(piece)
             if matrix.any():
-                found[place] = self._told(live, base, change, others, piece, matrix, rng)
+                found[place] = self._told(read, piece, matrix, rng)
         together = xr.concat(
             found.values(), "stimulus", data_vars="all", coords="different", compat="equals",
             join="exact",
         )  # fmt: skip
         return together.assign_coords(stimulus=list(found))
 
-    def _opened(self, live: Live, tuned: str | None) -> tuple[Weights, Weights]:
-        """The base, or a twin of it, and what tuning has changed."""
-        base = Folder.open(live.given[self.base].folder)
-        at = live.recording.source if tuned is None else live.given[tuned]
-        change = changes(base, at.folder)
-        return (base if live.trained else InMemory.of(live.model, base)), change
+    def _base(self, live: Live) -> Folder:
+        return Folder.open(live.given[self.base].folder)
 
     def _asked(self, change: Weights) -> list[Piece]:
         return [one for one in change.pieces if one.component in self.components]
 
     def _told(
-        self,
-        live: Live,
-        base: Weights,
-        change: Weights,
-        others: Mapping[str, Weights],
-        piece: Piece,
-        matrix: np.ndarray,
-        rng: np.random.Generator,
+        self, read: "_Read", piece: Piece, matrix: np.ndarray, rng: np.random.Generator
     ) -> xr.Dataset:
         """One matrix, as a single stimulus."""
-        subspace = Subspace(base.matrix(piece), tolerance=self.tolerance)
+        subspace = Subspace(read.held.matrix(piece), tolerance=self.tolerance)
         told = subspace.moved(matrix)
-        kinds, left, right = ["own"], [told.left.share], [told.right.share]
-        if live.trained:
-            drawn = self._at_random(subspace, told, matrix, others.get("shuffled"), piece, rng)
-            for kind, shares in drawn:
+        kinds, shares = ["own"], [(told.left.share, told.right.share)]
+        if read.trained:
+            for kind, both in self._at_random(subspace, read, piece, matrix, rng):
                 kinds.append(kind)
-                left.append(shares[0])
-                right.append(shares[1])
-        targets = ("stimulus", "layer", "target")
-        one = xr.Dataset(
-            {
-                "inside": (targets, [[left]]),
-                "inside_right": (targets, [[right]]),
-                **{
-                    name: (targets, [[values]])
-                    for name, values in self._agreed(
-                        live, base, change, others, piece, matrix, kinds, rng
-                    ).items()
-                },
-            },
+                shares.append(both)
+        left, right = zip(*shares, strict=True)
+        values = {"inside": left, "inside_right": right}
+        if read.other is not None:
+            values |= _agreed(read, read.other.matrix(piece), piece, matrix, kinds, rng)
+        of_rows = "" if piece.rows is None else f" ({piece.component})"
+        rows = {
+            "item": piece.name,
+            "text": f"{piece.tensor}{of_rows}",
+            "frame": "weights",
+            "category": piece.component,
+            "depth": piece.layer,
+            **_beside(told),
+        }
+        return xr.Dataset(
+            {name: (("stimulus", "layer", "target"), [[one]]) for name, one in values.items()},
             coords={
                 "layer": [0],
                 "target": np.arange(len(kinds)),
                 "target_kind": ("target", kinds),
-                "item": ("stimulus", [piece.name]),
-                "text": ("stimulus", [piece.tensor + ("" if piece.rows is None
-                                                      else f" ({piece.component})")]),
-                "frame": ("stimulus", ["weights"]),
-                "category": ("stimulus", [piece.component]),
-                "depth": ("stimulus", [piece.layer]),
-                **{
-                    name: ("stimulus", [value])
-                    for name, value in _beside(told).items()
-                },
+                **{name: ("stimulus", [one]) for name, one in rows.items()},
             },
-        )  # fmt: skip
-        return one
+        )
 
     def _at_random(
         self,
         subspace: Subspace,
-        told: Moved,
-        matrix: np.ndarray,
-        shuffled: Weights | None,
+        read: "_Read",
         piece: Piece,
+        matrix: np.ndarray,
         rng: np.random.Generator,
-    ) -> list[tuple[str, tuple[float, float]]]:
+    ) -> Iterator[tuple[str, tuple[float, float]]]:
         """Shares on both sides of what surely lies inside, and of changes at random."""
         rows, columns = matrix.shape
-        found = [("known", (1.0, 1.0))]
-        # Of independent normal numbers the share is known to be so distributed.
-        found += [
-            ("equal", (_beta(subspace.kept, rows, columns, rng),
-                       _beta(subspace.kept, columns, rows, rng)))
-            for _ in range(self.random)
-        ]  # fmt: skip
-        found += [("matched", subspace.shares(dealt_out(matrix, rng))) for _ in range(self.random)]
-        if shuffled is not None:
-            found.append(("shuffled", subspace.shares(shuffled.matrix(piece))))
-        return found
-
-    def _agreed(
-        self,
-        live: Live,
-        base: Weights,
-        change: Weights,
-        others: Mapping[str, Weights],
-        piece: Piece,
-        matrix: np.ndarray,
-        kinds: list[str],
-        rng: np.random.Generator,
-    ) -> dict[str, list[float]]:
-        """Cosines with another tuning vector, and what they are by chance, of each target."""
-        if self.other is None:
-            return {}
-        theirs = others["other"].matrix(piece)
-        if not live.trained:
-            # What leads from the base to an untrained network; it may share the way to smaller
-            # weights with any training.
-            folder = Folder.open(live.given[self.base].folder)
-            told = agreement(base.matrix(piece) - folder.matrix(piece), theirs)
-            return {"agreed": [told.cosine], "agreed_dealt": [told.chance]}
-        told, cosines, dealt = agreement(matrix, theirs), [], []
-        for kind in kinds:
-            chance = told.chance
-            if kind == "own":
-                cosine = told.cosine
-            elif kind == "known":
-                cosine = 1.0
-            elif kind == "equal":
-                cosine = float(rng.normal() / np.sqrt(matrix.size))
-            elif kind == "matched":
-                cosine = agreement(matrix[rng.permutation(len(matrix))], theirs).cosine
-            else:
-                beside = agreement(matrix, others["shuffled"].matrix(piece))
-                cosine, chance = beside.cosine, beside.chance
-            cosines.append(cosine)
-            dealt.append(chance)
-        return {"agreed": cosines, "agreed_dealt": dealt}
+        yield "known", (1.0, 1.0)
+        for _ in range(self.random):
+            # Of independent normal numbers the share is known to be so distributed.
+            yield (
+                "equal",
+                (
+                    _beta(subspace.kept, rows, columns, rng),
+                    _beta(subspace.kept, columns, rows, rng),
+                ),
+            )
+        for _ in range(self.random):
+            yield "matched", subspace.shares(dealt_out(matrix, rng))
+        if read.shuffled is not None:
+            yield "shuffled", subspace.shares(read.shuffled.matrix(piece))
 
     def measured(self, *subjects: Subject, variable: str, rng: np.random.Generator) -> xr.DataArray:
         (subject,) = subjects
@@ -355,6 +301,58 @@ class TuningVectors(Acting):
                     table[:, row, column] = _mean(one[:, some])
             found[name] = xr.DataArray(table, {**at, "depth": depths})
         return found
+
+
+class _Read(NamedTuple):
+    """What is read of one layer after the other.
+
+    Attributes
+    ----------
+    held : Weights
+        What the change is held against: the base, or an untrained twin of it.
+    base : Folder
+    change, other, shuffled : Weights
+    """
+
+    held: Weights
+    base: Folder
+    change: Weights
+    other: Weights | None
+    shuffled: Weights | None
+
+    @property
+    def trained(self) -> bool:
+        return self.held is self.base
+
+
+def _agreed(
+    read: _Read,
+    theirs: np.ndarray,
+    piece: Piece,
+    matrix: np.ndarray,
+    kinds: Sequence[str],
+    rng: np.random.Generator,
+) -> dict[str, list[float]]:
+    """Cosines with another tuning vector, and what they are by chance, of each target."""
+    if not read.trained:
+        # What leads from the base to an untrained network may share with any training that
+        # weights become smaller.
+        matrix = read.held.matrix(piece) - read.base.matrix(piece)
+    told, found = agreement(matrix, theirs), []
+    for kind in kinds:
+        one = told.cosine, told.chance
+        if kind == "known":
+            one = 1.0, told.chance
+        elif kind == "equal":
+            one = float(rng.normal() / np.sqrt(matrix.size)), 0.0
+        elif kind == "matched":
+            one = agreement(matrix[rng.permutation(len(matrix))], theirs).cosine, told.chance
+        elif kind == "shuffled" and read.shuffled is not None:
+            beside = agreement(matrix, read.shuffled.matrix(piece))
+            one = beside.cosine, beside.chance
+        found.append(one)
+    return {name: [one[place] for one in found]
+            for place, name in enumerate(("agreed", "agreed_dealt"))}  # fmt: skip
 
 
 def _beside(told: Moved) -> dict[str, float]:

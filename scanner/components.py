@@ -10,6 +10,7 @@ cannot be told by this is called ``other``, and is compared, but never as a comp
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -129,6 +130,12 @@ def components(folder: Path) -> Components:
     SiteError
         If transformers does not know the architecture, or it has no blocks.
     """
+    return _found(folder, (folder / "config.json").read_text(encoding="utf-8"))
+
+
+# Asked for again with each layer of a study, of its base and of what was tuned from it.
+@lru_cache(maxsize=16)
+def _found(folder: Path, _config: str) -> Components:
     network = _small(folder)
     layers = network.config.get_text_config().num_hidden_layers
     ids = torch.randint(1, _VOCABULARY, (1, _PROMPT), generator=torch.Generator().manual_seed(0))

@@ -86,13 +86,15 @@ class Folder(Weights):
         Raises
         ------
         WeightsError
-            If there are no safetensors.
+            If there are no safetensors, or no configuration.
         SiteError
             If the architecture is not known.
         """
         files = sorted(path.glob("*.safetensors"))
-        if not files:
-            raise WeightsError(f"{path}: no *.safetensors; save the model with save_pretrained")
+        if not files or not (path / "config.json").is_file():
+            raise WeightsError(
+                f"{path}: no *.safetensors with a config.json; save the model with save_pretrained"
+            )
         known = components(path)
         stored, left_out = {}, {}
         for one in stored_in(files):
