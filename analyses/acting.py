@@ -51,6 +51,12 @@ class Acting(Analysis):
         found = getattr(self, "layers", None)
         return found if isinstance(found, tuple) else None
 
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Subjects of the protocol that it is given; it acts on the others."""
+        donor = getattr(self, "donor", None)
+        return () if donor is None else (donor,)
+
     def beyond(self, layers: int) -> str:
         """Why it cannot act on a model of so many layers; empty if it can."""
         return ""

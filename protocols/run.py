@@ -271,10 +271,14 @@ class Run:
         return {} if read in (None, name) else {read: asdict(self.study.analyses[read])}
 
     def _donor(self, name: str) -> dict[str, Any]:
-        """The subject whose activations an analysis sets into others; else nothing."""
-        donor = getattr(self.study.analyses[name], "donor", None)
+        """The subjects that an analysis is given when it acts on others; else nothing."""
         specs = {spec.called: spec for spec in self.study.protocol.subjects}
-        return {} if donor is None else {"donor": specs[donor].model_dump(mode="json")}
+        given = [specs[one].model_dump(mode="json") for one in self._given(name)]
+        return {} if not given else {"donor": given[0], **({"given": given} if given[1:] else {})}
+
+    def _given(self, name: str) -> tuple[str, ...]:
+        analysis = self.study.analyses[name]
+        return analysis.given if isinstance(analysis, Acting) else ()
 
     def record(self) -> None:
         """Record what is missing, and note in the ledger what was recorded."""
@@ -311,14 +315,14 @@ class Run:
         analyses = self.study.analyses
         # What others read, or are told to act on, is made first.
         for name in sorted(analyses, key=lambda name: getattr(analyses[name], "makes", ()) == ()):
-            donor = getattr(analyses[name], "donor", None)
-            if isinstance(analyses[name], Acting) and donor != planned.spec.called:
+            analysis = analyses[name]
+            if isinstance(analysis, Acting) and planned.spec.called not in analysis.given:
                 yield name, self._acts(planned, name)
 
     def _acts(self, planned: Planned, name: str) -> Acts:
         (kind,) = self.study.protocol.analyses[name]
         analysis = self.study.analyses[name]
-        donors = self._donors(getattr(analysis, "donor", None), planned.recording.seed)
+        donors = self._donors(self._given(name), planned.recording.seed)
         dictionary = getattr(analysis, "dictionary", None)
         return Acts(
             planned.recording,
@@ -329,10 +333,11 @@ class Run:
             None if dictionary is None else self._acts(planned, dictionary),
         )
 
-    def _donors(self, model: str | None, seed: int | None) -> tuple[Recording, ...]:
-        """Of a subject that others are given, and its twins; for a twin, of one of its kind."""
+    def _donors(self, models: tuple[str, ...], seed: int | None) -> tuple[Recording, ...]:
+        """Of subjects that others are given, and their twins; for a twin, of one of its kind."""
         return tuple(
             one.recording
+            for model in models
             for one in self.plan
             if one.spec.called == model and (seed is None or one.recording.seed == seed)
         )
@@ -344,7 +349,9 @@ class Run:
         path, recording = acts.path(volumes), acts.recording
         there = path.exists()
         with noted(f"preparing {name} of {recording.subject}"):
-            live = None if there else Live(load(), recording)
+            sources = {one.spec.model: one.recording.source for one in self.plan}
+            given = {one: sources[one] for one in analysis.given}
+            live = None if there else Live(load(), recording, given)
             subject = Subject(recording.subject, open_volume(recording.path(volumes)), {})
             subject = subject.set_beside(*_given(acts, volumes))
             runs = [] if live is None else analysis.runs(live, subject)
@@ -647,11 +654,14 @@ def _given(acts: Acts, volumes: Path) -> Iterator[Subject]:
     donors = acts.donors
     if acts.dictionary is not None:
         yield Subject(acts.recording.subject, open_volume(acts.dictionary.path(volumes)), {})
-    if donors:
-        first, *twins = (open_volume(one.path(volumes)) for one in donors)
-        of_seed = {one.seed: twin for one, twin in zip(donors[1:], twins, strict=True)}
+    of_source: dict[str, list[Recording]] = {}
+    for one in donors:
+        of_source.setdefault(one.source.name, []).append(one)
+    for recordings in of_source.values():
+        first, *twins = (open_volume(one.path(volumes)) for one in recordings)
+        of_seed = {one.seed: twin for one, twin in zip(recordings[1:], twins, strict=True)}
         seeds = {seed: twin for seed, twin in of_seed.items() if seed is not None}
-        yield Subject(donors[0].subject, first, seeds)
+        yield Subject(recordings[0].subject, first, seeds)
 
 
 def _plainly(one: Recorded) -> dict[str, Any]:

@@ -306,8 +306,9 @@ class Study:
         ProtocolError
         """
         for name, analysis in self.analyses.items():
-            given = getattr(analysis, "donor", None) == model  # the others are acted on
-            why = analysis.beyond(layers) if isinstance(analysis, Acting) and not given else ""
+            if not isinstance(analysis, Acting) or model in analysis.given:
+                continue
+            why = analysis.beyond(layers)
             if why:
                 (kind,) = self.protocol.analyses[name]
                 raise self.source.error(("analyses", name, kind, "layers"), why)
@@ -534,20 +535,25 @@ def _check_donors(source: MarkedYaml, protocol: Protocol, analyses: dict[str, An
     """That what is set into subjects comes from one of the protocol, and claims are of others."""
     models = [spec.called for spec in protocol.subjects]
     for name, analysis in analyses.items():
-        donor = getattr(analysis, "donor", None)
-        if donor is None:
-            continue
-        place = ("analyses", name, next(iter(protocol.analyses[name])), "donor")
-        if donor not in models:
-            raise source.error(place, f"'{donor}' is not scanned{_nearest(donor, models)}")
-        if len(models) == 1:
-            raise source.error(place, f"'{donor}' is the only subject; name another to set it into")
+        given = analysis.given if isinstance(analysis, Acting) else ()
+        kind = next(iter(protocol.analyses[name]))
+        settings = {str(value): key for key, value in protocol.analyses[name][kind].items()}
+        for one in given:
+            place = ("analyses", name, kind, settings.get(one, "donor"))
+            if one not in models:
+                raise source.error(place, f"'{one}' is not scanned{_nearest(one, models)}")
+            if len(models) == len(given):
+                raise source.error(
+                    place, f"'{one}' is the only subject; name another to set it into"
+                    if len(given) == 1
+                    else f"no subject is left beside {', '.join(given)}; name another",
+                )  # fmt: skip
         for number, hypothesis in enumerate(protocol.hypotheses):
-            if hypothesis.measure.partition(".")[0] == name and hypothesis.subject == donor:
+            if hypothesis.measure.partition(".")[0] == name and hypothesis.subject in given:
                 raise source.error(
                     ("hypotheses", number, "subject"),
-                    f"'{donor}' is the donor of '{name}', which is set into others; name one of "
-                    "these",
+                    f"'{hypothesis.subject}' is given to '{name}', which acts on others; name one "
+                    "of these",
                 )
 
 
@@ -724,7 +730,7 @@ def _check_every(
 ) -> None:
     """That a claim about every subject can be one, and that there are enough of them."""
     name, count = hypothesis.measure.partition(".")[0], len(protocol.subjects)
-    if analysis.takes != 1 or getattr(analysis, "donor", None) is not None:
+    if analysis.takes != 1 or isinstance(analysis, Acting) and analysis.given:
         raise source.error(
             (*place, "subject"),
             f"'{name}' is about more than one subject at once; '{EVERY}' is of measures of one",

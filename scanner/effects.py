@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +22,7 @@ from scanner.plan import Recording
 from scanner.provenance import code_version, digest, environment, now
 from scanner.reading import Reading, read
 from scanner.sites import SiteError
+from scanner.sources import Source
 from scanner.volume import (
     EFFECTS,
     check_content,
@@ -92,10 +93,13 @@ class Live:
     ----------
     model : Model
     recording : Recording
+    given : mapping of str to Source
+        Other subjects that what is done is given, by the protocol's names for them.
     """
 
     model: Model
     recording: Recording
+    given: Mapping[str, Source] = field(default_factory=dict)
 
     @property
     def trained(self) -> bool:
@@ -207,10 +211,12 @@ def _joined(acts: Acts, volumes: Path, begun: Path, runs: int) -> xr.Dataset:
         parts, combine_attrs="override", data_vars="minimal", compat="no_conflicts"
     )
     assert isinstance(whole, xr.Dataset)
+    # What was done may have rows of its own, as matrices are: then it tells what they are.
     labels = {
         str(name): ("stimulus", values.to_numpy())
         for name, values in volume.coords.items()
         if values.dims == ("stimulus",) and name not in {*EFFECTS, *whole.variables}
+        if "item" not in whole.coords
     }
     whole = whole.drop_vars("stimulus").assign_coords(labels)
     return whole.assign_attrs({

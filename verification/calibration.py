@@ -48,6 +48,7 @@ from analyses.stitching import Stitching
 from analyses.transfer import Transfer
 from analyses.tuning import Tuning
 from analyses.universality import Universality
+from analyses.weights import TuningVectors
 from scanner import Subject
 from verification.base import Hypothesis, Verdict
 from verification.cases import Case
@@ -343,6 +344,7 @@ LIKENESS: dict[str, dict[str, Any]] = {
     "beyond_surface": {"margin": 0.05},
     "split_half": {"margin": 0.05, "splits": 5},
 }
+VECTORS = TuningVectors("base", other="another")
 MAP = KnowledgeMap(SITE, "category0", dealings=19, permutations=19)
 MAPPED: dict[str, dict[str, Any]] = {
     "untrained_twin": {"margin": 0.3},
@@ -406,6 +408,10 @@ KINDS = {
         ActingKind("stitching.kept", Stitching(SITE, "donor", (0,)), 0.1, ACTING),
         ActingKind("tuning.advantage", Tuning("category0", (0,)), 0.2, ACTING),
         ActingKind("tuning.spared", Tuning("category0", (0,)), 0.2, ACTING),
+        *(
+            ActingKind(f"weights.{measure}", VECTORS, 0.1, ACTING)
+            for measure in ("excess", "excess_right", "aligned")
+        ),
         ActingKind("scaling.slope", Scaling(SITE, (0,)), 0.1, ACTING),
         ActingKind("scaling.whole", Scaling(SITE, (0,)), 0.1, ACTING),
         ActingKind("bus.additivity", Bus(SITE, (0,)), 0.1, ACTING),

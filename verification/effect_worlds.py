@@ -23,6 +23,7 @@ from analyses.scaling import Scaling
 from analyses.steering import Steering
 from analyses.stitching import Stitching
 from analyses.tuning import Tuning
+from analyses.weights import TuningVectors
 from scanner import Subject
 from verification.worlds import SITE, world
 
@@ -306,6 +307,36 @@ def _stitched(
     )  # fmt: skip
 
 
+def _moved(
+    labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
+) -> xr.Dataset:
+    """An effect of 1 is a change that lies inside, and goes where the other one does."""
+    assert isinstance(analysis, TuningVectors)
+    _, which = np.unique(labels["item"].to_numpy(), return_inverse=True)
+    count = len(which)
+    # Components differ in what chance gives; a claim is about what is beyond it.
+    chance = {name: rng.uniform(0.2, 0.8, size=which.max() + 1)[which]
+              for name in ("chance", "chance_right")}  # fmt: skip
+    dims = ("stimulus", "layer", "target")
+    inside = {
+        "inside" + name.removeprefix("chance"): (
+            dims, one[:, None, None] + (1 - one[:, None, None]) * effects
+        )
+        for name, one in chance.items()
+    }  # fmt: skip
+    beside = {"kept": np.full(count, 50.0), "size": rng.uniform(0.01, 0.02, size=count),
+              "cosine": np.full(count, 0.9998), "floor": np.full(count, 0.0017),
+              "directions": rng.uniform(10, 20, size=count), "zeros": np.full(count, 0.1),
+              "effective_rank": rng.uniform(10, 20, size=count),
+              "spectral_inside": np.ones(count), "spectral_outside": np.ones(count),
+              "noise": chance["chance"], "changed": rng.uniform(1, 2, size=count)}  # fmt: skip
+    return labels.assign(
+        {**inside, "agreed": (dims, effects), "agreed_dealt": (dims, np.zeros(effects.shape))}
+    ).assign_coords(
+        {name: ("stimulus", one) for name, one in {"depth": which % 12, **beside, **chance}.items()}
+    )
+
+
 def _silenced(
     labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
 ) -> xr.Dataset:
@@ -378,4 +409,5 @@ PLANTING: dict[type[Acting], Planting] = {
     Lesion: _cut, Bus: _added, Neurons: _silenced, Patching: _patched,
     Paths: _sent, Saliency: _sloped,
     Scaling: _scaled, Steering: _steered, Stitching: _stitched, Tuning: _taught,
+    TuningVectors: _moved,
 }  # fmt: skip

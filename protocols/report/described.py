@@ -16,7 +16,7 @@ import xarray as xr
 from analyses import Analysis
 from analyses.base import groups
 from analyses.knowledge_map import LAID
-from protocols.report import words
+from protocols.report import published, words
 from protocols.report.figures import (
     apart,
     bars,
@@ -343,10 +343,38 @@ READING = {
     "lost_by": "What the other domains lose then.",
     "change_by_category": "By how much likelier the answers of each domain become where the own "
     "layers were tuned, in nats.",
+    "excess_of": "How much more of what tuning changed lies inside than of a change at random: of "
+    "the change itself (own), of independent normal numbers (equal), of the same change with its "
+    "rows and columns under each other's names (matched), and of what training on labels dealt out "
+    "anew has changed (shuffled). Known is what lies inside wholly.",
+    "aligned_of": "The cosine of the two tuning vectors (own), of one with normal numbers (equal), "
+    "with the rows of the other dealt out (matched), and with what training on labels dealt out "
+    "anew has changed (shuffled).",
+    "profile": "How much more of the change of each matrix lies among what the base's matrix gives "
+    "than of a change at random: 0 by chance, 1 if all of it does, below 0 if less than by chance.",
+    "profile_right": "The same among what the base's matrix takes.",
+    "profile_cosine": "The cosine of the weights before and after. It says how small a change is "
+    "beside the weights (one of 2 % has 0.9998), and not how little it does.",
+    "profile_aligned": "The cosine of the two tuning vectors, matrix by matrix.",
+    "share": "The subspace of a matrix has all but a four-hundredth of its squares. Shares inside "
+    "may be compared between components only by what is beyond chance: noise has a large share "
+    "inside of a matrix with few rows and a small one inside of one with many. A relative size "
+    "near the floor is that of rounding to bfloat16.",
+    "share_published": "Published of other models, as shares of squares (Tanwar et al. 2025, table "
+    "4). How many dimensions their subspaces had is not published. Of a gate or of what goes up, "
+    "noise has {room} at most. Published cosines of weights, times 100: {cosines}.",
     "erased": "What a probe still reads in other items after least-squares erasure of the label: "
     "0.5 if nothing.",
 }
 TITLES = {
+    "excess_of": "share inside beyond chance",
+    "aligned_of": "cosine with the other tuning vector",
+    "profile": "share inside beyond chance, of what matrices give",
+    "profile_right": "share inside beyond chance, of what matrices take",
+    "profile_cosine": "cosine of weights before and after",
+    "profile_aligned": "cosine of two tuning vectors",
+    "share": "what has changed, by component",
+    "share_published": "shares inside that were published",
     "nearer": "own network nearer than another",
     "identified": "categories told by their network",
     "networks_apart": "networks of categories",
@@ -491,9 +519,28 @@ WITHOUT = "_without_outliers"
 # Analyses that lay others over each other: a study that has one opens with it.
 LEADING = ("knowledge_map",)
 # Variables that are drawn into the figure of another.
+# What changed in a component, in the words of a table.
+CHANGED = {
+    "share_chance": "of it by chance, left",
+    "share_noise": "of it in rounding to bfloat16, left",
+    "share_excess": "beyond chance, left",
+    "share_pooled": "share of all layers' squares, left",
+    "share_right": "share inside, right",
+    "share_right_chance": "of it by chance, right",
+    "share_right_excess": "beyond chance, right",
+    "size": "relative size of the change",
+    "floor": "of rounding to bfloat16",
+    "cosine": "cosine before and after",
+    "zeros": "share of numbers that did not change",
+    "effective_rank": "effective rank of the change",
+    "directions": "directions of the change",
+    "kept": "dimensions of the subspace",
+    "spectral_inside": "largest singular value inside, left",
+    "spectral_outside": "largest singular value outside, left",
+}
 WITHIN = {
     "critical", "p", "shuffled", "highest", "low", "high", "reachable", "chosen_null",
-    "chosen_paper", "lens_agreement_p", "lens_concordance",
+    "chosen_paper", "lens_agreement_p", "lens_concordance", *CHANGED,
 }  # fmt: skip
 BOUNDS = ("_low", "_high")
 # Rows of a map that are numbers, in words.
@@ -683,6 +730,9 @@ def panels(found: Found, analysis: Analysis) -> list[Panel]:
         dims = frozenset(map(str, found.measures[variable].dims))
         drawn = variable.endswith(WITHOUT) and dims == {"layer"}
         if drawn or variable in {*analysis.measures, *WITHIN} or variable.endswith(BOUNDS):
+            continue
+        if variable in TABLES:
+            made += [table(found, variable) for table in TABLES[variable]]
             continue
         panel = PANELS.get(dims)
         if panel is not None:
@@ -924,6 +974,34 @@ def _texts(found: Found, variable: str) -> Panel:
     )  # fmt: skip
 
 
+def _depths(found: Found, variable: str) -> Panel:
+    """Components by layer, of what is told of all layers together."""
+    values = found.measures[variable].isel(layer=0, drop=True).rename(depth="layer")
+    return Panel(_title(variable), READING[variable], by_category(values, name=_title(variable)))
+
+
+def _changed(found: Found, variable: str) -> Panel:
+    """What has changed in each component: a table."""
+    at = found.measures.isel(layer=0)
+    names = [str(name) for name in at["category"].to_numpy()]
+    rows = [
+        (told, [words.number(float(one)) for one in at[name].to_numpy()])
+        for name, told in {variable: "share inside, left", **CHANGED}.items()
+    ]
+    return Panel(_title(variable), READING[variable], None, names, rows)
+
+
+def _published(found: Found, variable: str) -> Panel:
+    """The published shares of other models."""
+    name = f"{variable}_published"
+    reading = READING[name].format(
+        room=words.listed([f"{one:.3f} ({model})" for model, one in published.ROOM.items()]),
+        cosines=words.listed([f"{value} ({pair})" for pair, value in published.COSINES.items()]),
+    )
+    rows = [(model, [f"{one:.3f}" for one in shares]) for model, shares in published.SHARES.items()]
+    return Panel(_title(name), reading, None, [*published.COMPONENTS], rows)
+
+
 # Of what happens between neighbouring values: what chooses the layer, a limit and its name.
 PLACES = {
     "jump": ("read", "highest", "reached by luck"),
@@ -933,6 +1011,7 @@ PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"layer"}): _curve,
     frozenset({"layer", "category"}): _by_category,
     frozenset({"layer", "category", "lens"}): _lenses,
+    frozenset({"layer", "category", "depth"}): _depths,
     frozenset({"category", "lens"}): _centres,
     frozenset({"category"}): _of_categories,
     frozenset({"layer", "mask"}): _by_row,
@@ -971,5 +1050,7 @@ PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"layer", "other_layer"}): _layers,
     frozenset({"layer", "category", "other_category"}): _categories,
 }
+# What is told in a way of its own, and what beside it.
+TABLES: dict[str, tuple[Callable[[Found, str], Panel], ...]] = {"share": (_changed, _published)}
 # What is drawn of the same numbers once more.
 BESIDE = {frozenset({"node", "other_node"}): _circle}

@@ -714,6 +714,36 @@ def _tuning(name: str, settings: Mapping[str, Any]) -> str:
     )
 
 
+def _weights(name: str, settings: Mapping[str, Any]) -> str:
+    text = (
+        f"The weights of {settings['base']} were taken away from those of what was tuned from it, "
+        f"matrix by matrix, in float32 (tuning vectors, analysis '{name}'; Ilharco et al. 2023; "
+        f"Tanwar et al. 2025), for {listed(list(settings['components']))}. The subspace of a "
+        "base's matrix is that of its largest singular values, which leave at most a share of "
+        f"{settings['tolerance']:g} squared of its squares; SSA is the share of the squares of a "
+        "change that lies inside, among what the matrix gives (left) or takes (right). Chance is "
+        "the dimensions of the subspace over all, which a change of any singular values has on "
+        "average when it is turned at random; what is beyond chance is told as a share of what "
+        "there is beyond it, both summed over matrices. Matrices are the sample: the layers of "
+        "each component, of this one training. Beside the change stand "
+        f"{settings['random']} of independent normal numbers, as many that are the same change "
+        "with rows and columns under each other's names and signs at random"
+    )
+    if settings["shuffled"] is not None:
+        text += f", and that of {settings['shuffled']}, tuned on labels dealt out anew"
+    text += (
+        "; untrained twins are fresh weights in the place of the base's, with the same change. "
+        "Effective rank after Roy & Vetterli (2007)."
+    )
+    if settings["other"] is not None:
+        text += (
+            f" The cosine of each change with that of {settings['other']} is held against what it "
+            "is on average when rows are dealt out, which is known without drawing; there, twins "
+            "are the way from the base to fresh weights."
+        )
+    return text
+
+
 def _saliency(name: str, settings: Mapping[str, Any]) -> str:
     summary = {
         "magnitude": "the mean absolute gradient",
@@ -756,6 +786,7 @@ _PROSE = {
     "bus": _bus,
     "knowledge_map": _knowledge_map,
     "tuning": _tuning,
+    "weights": _weights,
     "saliency": _saliency,
     "scaling": _scaling,
     "lesion": _lesion,

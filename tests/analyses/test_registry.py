@@ -44,11 +44,12 @@ SETTINGS = {
     "groupings": {"rival": "group"},
     "discontinuity": {"of": "category0", "at": 9},
     "tuning": {"category": "category0", "layers": (0, 1)},
+    "weights": {"base": "one", "other": "another"},
 }
 # Analyses that act and have measures.
 ACTING = (
     "ablation", "bus", "knowledge_map", "lesion", "neurons", "patching", "paths", "saliency",
-    "scaling", "steering", "stitching", "tuning",
+    "scaling", "steering", "stitching", "tuning", "weights",
 )  # fmt: skip
 # Of these, what knows labels when it acts, and not when it averages.
 ALONG = (
@@ -290,7 +291,7 @@ def test_a_report_draws_what_it_gives(name: str) -> None:
     drawn = panels(Found(found, [twin], ["one"], next(iter(analysis.measures), None)), analysis)
     assert len({panel.name for panel in drawn}) == len(drawn)
     for panel in drawn:
-        assert panel.figure.to_plotly_json()["data"]
+        assert panel.rows if panel.figure is None else panel.figure.to_plotly_json()["data"]
         assert not set("{}") & set(panel.reading)
 
 

@@ -612,7 +612,7 @@ def test_layers_of_a_donor_are_not_those_that_are_written_to(tmp_path: Path) -> 
         (
             "subject: smollm2-135m-instruct",
             "subject: other/model",
-            "'other/model' is the donor of 'sewn', which is set into others",
+            "'other/model' is given to 'sewn', which acts on others",
         ),
         (", other/model]", "]", "is not scanned"),
         (
