@@ -353,7 +353,7 @@ def _asked(live: Live) -> list[Asked]:
     if "answer" not in table:
         raise AnalysisError("the stimuli have no column 'answer', so there is nothing to be taught")
     return [
-        Asked(ids, token_after(live, text, answer))
+        Asked(ids, (token_after(live, text, answer),))
         for ids, text, answer in zip(live.ids, table["text"], table["answer"], strict=True)
     ]
 
