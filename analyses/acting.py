@@ -49,6 +49,11 @@ class Acting(Analysis):
         found = getattr(self, "layers", None)
         return found if isinstance(found, tuple) else None
 
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        """The subjects whose weights it is given; it acts on the first of them alone."""
+        return ()
+
     def beyond(self, layers: int) -> str:
         """Why it cannot act on a model of so many layers; empty if it can."""
         return ""

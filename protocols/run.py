@@ -334,7 +334,9 @@ class Run:
 
     def _made(self, hypothesis: Hypothesis) -> dict[str, Any]:
         """How the subjects of a claim, and what they are made of, are made; else nothing."""
-        named = {one for group in self.study.groups_of(hypothesis) for one in group}
+        analysis = self.study.analyses[hypothesis.measure.partition(".")[0]]
+        given = analysis.vectors if isinstance(analysis, Acting) else ()
+        named = {*given, *(one for group in self.study.groups_of(hypothesis) for one in group)}
         found = self.study.makings(named)
         made = {name: found[name].model_dump(mode="json") for name in sorted(found)}
         return {"made": made} if made else {}
@@ -369,13 +371,16 @@ class Run:
     def acts(self, planned: Planned) -> Iterator[tuple[str, Acts]]:
         """What analyses are going to do to a subject, by their names in the protocol.
 
-        What is set in from another subject is not done to that one itself.
+        What is set in from another subject is not done to that one itself; weights are moved of
+        the subject that the others are made of.
         """
         analyses = self.study.analyses
         # What others read, or are told to act on, is made first.
         for name in sorted(analyses, key=lambda name: getattr(analyses[name], "makes", ()) == ()):
-            donor = getattr(analyses[name], "donor", None)
-            if isinstance(analyses[name], Acting) and donor != planned.spec.model:
+            analysis, model = analyses[name], planned.spec.model
+            if not isinstance(analysis, Acting) or getattr(analysis, "donor", None) == model:
+                continue
+            if not analysis.vectors or analysis.vectors[0] == model:
                 yield name, self._acts(planned, name)
 
     def _acts(self, planned: Planned, name: str) -> Acts:
@@ -383,6 +388,7 @@ class Run:
         analysis = self.study.analyses[name]
         donors = self._donors(getattr(analysis, "donor", None), planned.recording.seed)
         dictionary = getattr(analysis, "dictionary", None)
+        given = analysis.vectors if isinstance(analysis, Acting) else ()
         return Acts(
             planned.recording,
             kind,
@@ -390,6 +396,7 @@ class Run:
             self.study.protocol.seed,
             donors,
             None if dictionary is None else self._acts(planned, dictionary),
+            {model: self._source(model) for model in given},
         )
 
     def _donors(self, model: str | None, seed: int | None) -> tuple[Recording, ...]:
@@ -407,7 +414,7 @@ class Run:
         path, recording = acts.path(volumes), acts.recording
         there = path.exists()
         with noted(f"preparing {name} of {recording.subject}"):
-            live = None if there else Live(load(), recording)
+            live = None if there else Live(load(), recording, acts.vectors)
             subject = Subject(recording.subject, open_volume(recording.path(volumes)), {})
             subject = subject.set_beside(*_given(acts, volumes))
             runs = [] if live is None else analysis.runs(live, subject)

@@ -420,6 +420,7 @@ def load_study(path: Path, *, stimuli: StimulusSet | None = None) -> Study:
     analyses = {name: _analysis(source, name, given) for name, given in protocol.analyses.items()}
     _check_subjects(source, protocol, analyses)
     _check_donors(source, protocol, analyses)
+    _check_vectors(source, protocol, analyses)
     _check_dictionaries(source, protocol, analyses)
     _check_read(source, protocol, analyses)
     _check_hypotheses(source, protocol, analyses)
@@ -703,6 +704,30 @@ def _check_donors(source: MarkedYaml, protocol: Protocol, analyses: dict[str, An
                     ("hypotheses", number, "subject"),
                     f"'{donor}' is the donor of '{name}', which is set into others; name one of "
                     "these",
+                )
+
+
+def _check_vectors(source: MarkedYaml, protocol: Protocol, analyses: dict[str, Analysis]) -> None:
+    """That weights are moved between subjects of the protocol, and claims are of the one moved."""
+    models = [spec.model for spec in protocol.subjects]
+    for name, analysis in analyses.items():
+        given = analysis.vectors if isinstance(analysis, Acting) else ()
+        place = ("analyses", name, next(iter(protocol.analyses[name])))
+        for one in given:
+            if one not in models:
+                raise source.error(
+                    place, f"'{one}' is no subject of this protocol{_nearest(one, models)}"
+                )
+        for number, hypothesis in enumerate(protocol.hypotheses):
+            of = hypothesis.subject
+            if (
+                given
+                and hypothesis.measure.partition(".")[0] == name
+                and of not in (None, given[0])
+            ):
+                raise source.error(
+                    ("hypotheses", number, "subject"),
+                    f"'{name}' moves the weights of '{given[0]}' and of no other; name that",
                 )
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +22,7 @@ from scanner.plan import Recording
 from scanner.provenance import code_version, digest, environment, now
 from scanner.reading import Reading, read
 from scanner.sites import SiteError
+from scanner.sources import Source
 from scanner.volume import (
     EFFECTS,
     check_content,
@@ -56,6 +57,8 @@ class Acts:
         Of another subject, where what it has is set into this one: its own, then its twins'.
     dictionary : Acts or None
         What made the features by which it is told what to act on.
+    vectors : mapping of str to Source
+        Subjects whose weights it is given, the first of them the one that the others are made of.
     """
 
     recording: Recording
@@ -64,6 +67,7 @@ class Acts:
     seed: int
     donors: tuple[Recording, ...] = ()
     dictionary: "Acts | None" = None
+    vectors: Mapping[str, Source] = field(default_factory=dict)
 
     @property
     def content(self) -> dict[str, object]:
@@ -76,6 +80,11 @@ class Acts:
             "seed": self.seed,
             **({"donors": [one.key for one in self.donors]} if self.donors else {}),
             **({"dictionary": digest(self.dictionary.content)} if self.dictionary else {}),
+            **(
+                {"vectors": {name: one.weights_sha256 for name, one in self.vectors.items()}}
+                if self.vectors
+                else {}
+            ),
         }
 
     def path(self, volumes: Path) -> Path:
@@ -92,10 +101,18 @@ class Live:
     ----------
     model : Model
     recording : Recording
+    vectors : mapping of str to Source
+        Subjects whose weights it is given (`Acts`).
     """
 
     model: Model
     recording: Recording
+    vectors: Mapping[str, Source] = field(default_factory=dict)
+
+    @cached_property
+    def memory(self) -> dict[str, np.ndarray]:
+        """What a run has found of the model as it is, for the runs after it."""
+        return {}
 
     @property
     def trained(self) -> bool:

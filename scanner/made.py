@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -375,7 +376,7 @@ class Tensors:
 
     source: Source
 
-    @property
+    @cached_property
     def files(self) -> dict[str, Path]:
         """The file of each weight."""
         found = {}
@@ -392,13 +393,12 @@ class Tensors:
         SourceError
             If it is not there, or shaped otherwise.
         """
-        files = self.files
-        if name not in files:
+        if name not in self.files:
             raise SourceError(
                 f"subject '{self.source.name}' has no weight '{name}', so it is no change of the "
                 "same model; name one of the same architecture, saved with save_pretrained"
             )
-        with safe_open(files[name], "pt") as opened:
+        with safe_open(self.files[name], "pt") as opened:
             found = opened.get_tensor(name)
         if found.shape != like.shape:
             raise SourceError(

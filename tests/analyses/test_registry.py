@@ -44,11 +44,17 @@ SETTINGS = {
     "groupings": {"rival": "group"},
     "discontinuity": {"of": "category0", "at": 9},
     "tuning": {"category": "category0", "layers": (0, 1)},
+    "tuning_vector": {
+        "of": "base",
+        "vector": "tuned",
+        "category": "category0",
+        "label": "category",
+    },
 }
 # Analyses that act and have measures.
 ACTING = (
     "ablation", "bus", "knowledge_map", "lesion", "neurons", "patching", "paths", "saliency",
-    "scaling", "steering", "stitching", "tuning",
+    "scaling", "steering", "stitching", "tuning", "tuning_vector",
 )  # fmt: skip
 # Of these, what knows labels when it acts, and not when it averages.
 ALONG = (
