@@ -221,6 +221,10 @@ class TuningVector(Acting):
     def measured(self, *subjects: Subject, variable: str, rng: np.random.Generator) -> xr.DataArray:
         (subject,) = subjects
         some = self._some(subject)[variable]
+        if not some.any():
+            raise AnalysisError(
+                f"{subject.name}: nothing is left of '{self.category}' to tell '{variable}' by"
+            )
         volume, mine = subject.volume, own(subject)
         gained = _moved(volume)[mine][:, some]
         return xr.DataArray(
@@ -244,24 +248,13 @@ class TuningVector(Acting):
         return values
 
     def _some(self, subject: Subject) -> dict[str, np.ndarray]:
-        """The stimuli of each measure, and those of other domains.
-
-        Raises
-        ------
-        AnalysisError
-            If one has none.
-        """
+        """The stimuli of each measure, and those of other domains."""
         inside, known = self._domains(subject) == self.category, labels(subject, "known")
-        found = {
+        return {
             "recalled": inside & (known == TAUGHT),
             "transferred": inside & (known == KEPT),
+            "elsewhere": ~inside,
         }
-        for name, some in found.items():
-            if not some.any():
-                raise AnalysisError(
-                    f"{subject.name}: nothing is left of '{self.category}' to tell '{name}' by"
-                )
-        return {**found, "elsewhere": ~inside}
 
     def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:
         """Average over the frames of an item and then over items.

@@ -21,7 +21,9 @@ SEED = 0
 # Of these, one is kept back.
 OF = 5
 WRONG = ("wrong_1", "wrong_2", "wrong_3")
-COLUMNS = ["item", "category", "asks", "domain", "known", "answer", *WRONG, "zipf"]
+COLUMNS = ["item", "category", "asks", "domain", "known", "fifth", "answer", *WRONG, "zipf"]
+# The fifth that is kept back, and those that what is taught is dealt to by turns.
+KEPT, OTHERS = 3, np.array([1, 2, 4, 5])
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh")
 NUMBERS = {5: "five", 6: "six", 7: "seven"}
 # How many problems of each kind.
@@ -124,6 +126,11 @@ def chosen() -> pd.DataFrame:
     """The whole table."""
     rng = np.random.default_rng(SEED)
     table = pd.concat([drugs(rng), stages(), problems(rng)], ignore_index=True)
+    # The same for all that is asked of an item.
+    items = table.drop_duplicates(["item", "category"])[["item", "category", "known"]]
+    place = items.groupby(["category", "known"]).cumcount().to_numpy()
+    items["fifth"] = np.where(items["known"] == "taught", OTHERS[place % len(OTHERS)], KEPT)
+    table = table.merge(items.drop(columns="known"), on=["item", "category"], how="left")
     table["zipf"] = [zipf_frequency(item, "en") for item in table["item"]]
     return table[COLUMNS]
 

@@ -47,6 +47,11 @@ def test_an_item_is_taught_or_kept_back_whatever_is_asked(table: pd.DataFrame) -
     assert set(table.groupby("item")["known"].nunique()) == {1}
 
 
+def test_a_fifth_is_kept_back_and_the_others_are_as_large(facts: pd.DataFrame) -> None:
+    assert (facts["known"].eq("kept back") == facts["fifth"].eq(3)).all()
+    assert facts.groupby(["domain", "fifth"]).size().between(70, 106).all()
+
+
 def test_medical_answers_that_were_kept_back_were_taught_of_others(facts: pd.DataFrame) -> None:
     for _, some in facts[facts["domain"] == "medical"].groupby("asks"):
         taught = set(some.loc[some["known"] == "taught", "answer"])
