@@ -57,6 +57,15 @@ class Acting(Analysis):
         donor = getattr(self, "donor", None)
         return () if donor is None else (donor,)
 
+    @property
+    def only(self) -> tuple[str, ...]:
+        """The subjects of the protocol that it acts on, if these are not all that are left."""
+        return ()
+
+    def acts_upon(self, model: str) -> bool:
+        """Whether it acts on a subject of the protocol."""
+        return model in self.only if self.only else model not in self.given
+
     def beyond(self, layers: int) -> str:
         """Why it cannot act on a model of so many layers; empty if it can."""
         return ""

@@ -29,7 +29,7 @@ from analyses.base import AnalysisError, Quantity, labels, one_value, register
 from analyses.neutral import sentences
 from analyses.pairs import token_after
 from analyses.splits import item_groups
-from analyses.words import averages
+from analyses.words import over_items
 from scanner import Live, Subject
 from scanner.tuning import Asked, predicted, surprisals, tuned
 
@@ -238,7 +238,7 @@ class Tuning(Acting):
         others = volume["draw"].to_numpy() != volume["target"].to_numpy()[mine]
         ahead = gain - beside[others].mean(0)
         return xr.DataArray(
-            _over_items(ahead[..., some], labels(subject, "item")[some]), dims="layer",
+            over_items(ahead[..., some], labels(subject, "item")[some]), dims="layer",
             coords={"layer": volume["layer"].to_numpy()}, attrs={"chance": 0.0},
         )  # fmt: skip
 
@@ -302,10 +302,10 @@ class Tuning(Acting):
         volume, inside = subject.volume, self._inside(subject)
         items, values = labels(subject, "item"), labels(subject, self.label)
         gain = values_of(volume, "gain", "target", "layer", "stimulus").astype(float)
-        gained = _over_items(gain[..., inside], items[inside])
-        lost = -_over_items(gain[..., ~inside], items[~inside])
+        gained = over_items(gain[..., inside], items[inside])
+        lost = -over_items(gain[..., ~inside], items[~inside])
         arms, gained_of = by_kind(volume, gained)
-        cost = _over_items(volume["intact"].to_numpy()[inside], items[inside])
+        cost = over_items(volume["intact"].to_numpy()[inside], items[inside])
         lost_of = by_kind(volume, lost)[1]
         learnt, apart, harder = (
             by_kind(volume, values_of(volume, name, "target", "layer"))[1]
@@ -313,7 +313,7 @@ class Tuning(Acting):
         )
         names = np.unique(values)
         mine = gain[own(subject)]
-        changed = np.stack([_over_items(mine[..., values == one], items[values == one])
+        changed = np.stack([over_items(mine[..., values == one], items[values == one])
                             for one in names], axis=1)  # fmt: skip
         told, by_set = ("layer", "arm"), ("layer", "chosen")
         nothing = np.full_like(lost_of, np.nan)
@@ -354,12 +354,6 @@ def _asked(live: Live) -> list[Asked]:
     if "answer" not in table:
         raise AnalysisError("the stimuli have no column 'answer', so there is nothing to be taught")
     return [
-        Asked(ids, token_after(live, text, answer))
+        Asked(ids, (token_after(live, text, answer),))
         for ids, text, answer in zip(live.ids, table["text"], table["answer"], strict=True)
     ]
-
-
-def _over_items(values: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """The mean over the frames of an item and then over items: ... x stimulus to ...."""
-    _, which = np.unique(items, return_inverse=True)
-    return values @ averages(which).mean(0)

@@ -160,6 +160,12 @@ def averages(which: np.ndarray) -> np.ndarray:
     return member / member.sum(1, keepdims=True)
 
 
+def over_items(values: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """The mean over the frames of an item and then over items: ... x stimulus to ...."""
+    _, which = np.unique(items, return_inverse=True)
+    return values @ averages(which).mean(0)
+
+
 def in_spreads(centred: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Patterns in units of each unit's spread over rows; 0 for a unit that does not vary.
 

@@ -107,7 +107,7 @@ def _acts(study: Study, spec: SubjectSpec, layers: int) -> tuple[float, tuple[st
     """Passes that analyses act with, and those of which nobody has counted them."""
     counted, uncounted = 0.0, []
     for name, analysis in study.analyses.items():
-        if not isinstance(analysis, Acting) or getattr(analysis, "donor", None) == spec.called:
+        if not isinstance(analysis, Acting) or not analysis.acts_upon(spec.called):
             continue
         passes = analysis.passes(layers)
         if math.isnan(passes):

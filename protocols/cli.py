@@ -400,6 +400,12 @@ def _first_line(cls: type) -> str:
 
 def _show_plan(run: Run) -> None:
     """What would be recorded, how many bytes, about how long."""
+    unmade = run.to_be_made()
+    for name, steps in unmade:
+        print(f"{name} would be made first: {steps} step{'s' if steps > 1 else ''}")
+    if unmade:
+        print("what is recorded of them is told when they are; `scan record` makes them")
+        return
     table = Table(title=f"{run.study.protocol.study}: would be recorded", title_justify="left")
     for column in ("subject", "stimuli", "sites", "MB", "about"):
         left = column in ("subject", "sites")

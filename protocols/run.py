@@ -36,11 +36,13 @@ from scanner import (
     Chat,
     Live,
     Model,
+    Recipe,
     Recording,
     Source,
     Subject,
     anatomy,
     find_source,
+    make,
     open_volume,
     record_effects,
     verify_volume,
@@ -156,10 +158,8 @@ class Run:
         protocol = self.study.protocol
         planned = []
         for spec in protocol.subjects:
-            with noted(f"finding {spec.model}"):
-                source = find_source(spec.model, revision=spec.revision)
-                source = replace(source, name=spec.name or source.name)
-                self.study.check_layers(spec.called, anatomy(source).layers)
+            source = self._source(spec.called)
+            self.study.check_layers(spec.called, anatomy(source).layers)
             if any(source.name == other.recording.source.name for other in planned):
                 raise self.study.source.error(
                     ("subjects",),
@@ -170,6 +170,63 @@ class Run:
                 for seed in (None, *range(protocol.scan.twins))
             ]
         return planned
+
+    def _source(self, model: str) -> Source:
+        """A subject of the protocol: found, or made of others if it has not been made."""
+        if model not in self._sources:
+            spec = self._specs[model]
+            if not spec.made_of:
+                with noted(f"finding {model}"):
+                    source = find_source(spec.model, revision=spec.revision)
+                    self._sources[model] = replace(source, name=spec.name or source.name)
+            else:
+                recipe = self._recipe(spec)
+                what = "putting together" if recipe.lesson is None else "teaching"
+                with step(f"{what} {model}", recipe.steps, "steps") as done:
+                    self._sources[model] = make(recipe, advance=done)
+        return self._sources[model]
+
+    def _recipe(self, spec: SubjectSpec) -> Recipe:
+        """How a subject is made; makes those that it is made of."""
+        base = self._source(spec.made_of[0])
+        added = {} if spec.sum is None else spec.sum.add
+        return Recipe(
+            spec.called,
+            base,
+            self.study.lesson(spec.called),
+            tuple((self._source(other), strength) for other, strength in added.items()),
+            spec.dtype,
+        )
+
+    def to_be_made(self) -> list[tuple[str, int]]:
+        """Subjects that have not been made yet, and in how many steps each is."""
+        left: dict[str, int] = {}
+        for model, spec in self._specs.items():
+            if not spec.made_of:
+                continue
+            makings = self.study.makings([model])
+            if any(one != model and one in left for one in makings):
+                lesson = self.study.lesson(model)
+                left[model] = 1 if lesson is None else lesson.steps
+                continue
+            recipe = self._recipe(spec)
+            if not recipe.made:
+                left[model] = recipe.steps
+        return list(left.items())
+
+    @cached_property
+    def _sources(self) -> dict[str, Source]:
+        return {}
+
+    @cached_property
+    def _specs(self) -> dict[str, SubjectSpec]:
+        """Subjects by name, those first that others are made of."""
+        specs = {spec.called: spec for spec in self.study.protocol.subjects}
+        names = list(specs)
+        return {
+            name: specs[name]
+            for name in sorted(names, key=lambda name: len(self.study.makings([name])))
+        }
 
     def _recording(self, source: Source, spec: SubjectSpec, seed: int | None) -> Recording:
         scan = self.study.protocol.scan
@@ -260,6 +317,7 @@ class Run:
                     ),
                     **self._features(name),
                     **self._donor(name),
+                    **self._made(hypothesis),
                 },
                 seed=protocol.seed,
             )
@@ -279,6 +337,14 @@ class Run:
     def _given(self, name: str) -> tuple[str, ...]:
         analysis = self.study.analyses[name]
         return analysis.given if isinstance(analysis, Acting) else ()
+
+    def _made(self, hypothesis: Hypothesis) -> dict[str, Any]:
+        """How the subjects of a claim, and what they are made of, are made; else nothing."""
+        given = self._given(hypothesis.measure.partition(".")[0])
+        named = {*given, *(one for group in self.study.groups_of(hypothesis) for one in group)}
+        found = self.study.makings(named)
+        made = {name: found[name].model_dump(mode="json") for name in sorted(found)}
+        return {"made": made} if made else {}
 
     def record(self) -> None:
         """Record what is missing, and note in the ledger what was recorded."""
@@ -310,13 +376,14 @@ class Run:
     def acts(self, planned: Planned) -> Iterator[tuple[str, Acts]]:
         """What analyses are going to do to a subject, by their names in the protocol.
 
-        What is set in from another subject is not done to that one itself.
+        What is set in from another subject is not done to that one itself; weights are moved of
+        the subject that the others are made of.
         """
         analyses = self.study.analyses
         # What others read, or are told to act on, is made first.
         for name in sorted(analyses, key=lambda name: getattr(analyses[name], "makes", ()) == ()):
             analysis = analyses[name]
-            if isinstance(analysis, Acting) and planned.spec.called not in analysis.given:
+            if isinstance(analysis, Acting) and analysis.acts_upon(planned.spec.called):
                 yield name, self._acts(planned, name)
 
     def _acts(self, planned: Planned, name: str) -> Acts:
@@ -349,8 +416,7 @@ class Run:
         path, recording = acts.path(volumes), acts.recording
         there = path.exists()
         with noted(f"preparing {name} of {recording.subject}"):
-            sources = {one.spec.model: one.recording.source for one in self.plan}
-            given = {one: sources[one] for one in analysis.given}
+            given = {one: self._source(one) for one in analysis.given}
             live = None if there else Live(load(), recording, given)
             subject = Subject(recording.subject, open_volume(recording.path(volumes)), {})
             subject = subject.set_beside(*_given(acts, volumes))

@@ -5,6 +5,7 @@ See `quickstart.yaml` for one that uses every part.
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterable, Iterator
@@ -30,11 +31,13 @@ from analyses.contrast import weights
 from analyses.features import Features
 from protocols.marked_yaml import MarkedYaml, Place, ProtocolError, read
 from scanner.aliases import resolve
+from scanner.made import Lesson
 from scanner.placement import Placement, Where
 from scanner.provenance import digest
 from scanner.quantised import Bits
 from scanner.reading import TOKEN_LABELS, Tokens, TokensName
 from scanner.sites import KINDS, MEANINGS, OUTSIDE, PAIRED, Kind, SiteError
+from scanner.sources import EMBEDDED
 from stimuli import StimulusError, StimulusSet, load
 from verification import CONTROLS, Hypothesis, required
 from verification.base import EVERY
@@ -50,6 +53,7 @@ MAKING = {
 # What `compare: SITE` stands for.
 COMPARISONS = ("universality", "transfer", "resemblance")
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$")]
+OWN_NAME = re.compile(r"[a-z][a-z0-9_-]*")
 Finite = Annotated[float, Field(allow_inf_nan=False, strict=False)]
 # The score that every recording has.
 MEASURED = "bits_per_byte"
@@ -61,11 +65,83 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class SubjectSpec(_Part):
-    """A model: an embedded name, a hub id, or a folder.
+class StimuliSpec(_Part):
+    """A shipped set or a table, and how much of it: some values of columns, items, frames."""
+
+    set: Annotated[str, StringConstraints(min_length=1)]
+    only: Annotated[
+        dict[str, Annotated[list[str | int | float | bool], Field(min_length=1)]] | None,
+        Field(exclude_if=lambda only: only is None),
+    ] = None
+    items: Annotated[int, Field(ge=1)] | None = None
+    frames: Annotated[int, Field(ge=1)] | None = None
+
+    def loaded(self, relative_to: Path) -> StimulusSet:
+        """The stimuli; a relative path starts from that folder.
+
+        Raises
+        ------
+        StimulusError
+        """
+        whole = load(self.set, relative_to=relative_to)
+        return whole.part(only=self.only, items=self.items, frames=self.frames)
+
+
+class TunedSpec(_Part):
+    """How a subject is made by teaching another one a set of answers.
 
     Attributes
     ----------
+    of : str
+        The subject of the protocol that is taught.
+    stimuli : StimuliSpec
+        Texts with the column ``answer``. A plain string is a set.
+    epochs, rate, batch, seed
+        As of `scanner.Lesson`.
+    layers : list of int or None
+        Whose weights may change; all weights by default.
+    dealt : str or None
+        A column, among the facts of each value of which answers are dealt out anew: a control.
+    """
+
+    of: Annotated[str, StringConstraints(min_length=1)]
+    stimuli: StimuliSpec
+    epochs: Annotated[int, Field(ge=1)] = 1
+    rate: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=False)] = 3e-4
+    batch: Annotated[int, Field(ge=1)] = 8
+    seed: Annotated[int, Field(ge=0)] = 0
+    layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
+    dealt: str | None = None
+
+    @field_validator("stimuli", mode="before")
+    @classmethod
+    def _plain_set(cls, given: Any) -> Any:
+        return {"set": given} if isinstance(given, str) else given
+
+
+class SumSpec(_Part):
+    """How a subject is put together: a base, and what others differ by from it.
+
+    Attributes
+    ----------
+    of : str
+        The subject of the protocol that all others are held against.
+    add : mapping of str to float
+        Other subjects of the protocol, and how much of their difference is added; less than 0 to
+        take it away.
+    """
+
+    of: Annotated[str, StringConstraints(min_length=1)]
+    add: Annotated[dict[str, Finite], Field(min_length=1)]
+
+
+class SubjectSpec(_Part):
+    """A model: an embedded name, a hub id, or a folder; or one that is made of another subject.
+
+    Attributes
+    ----------
+    model : str
+        Of one that is made, a name of the protocol's own.
     name : str or None
         What the study calls it, where one model is scanned in several ways; else as `model`.
     scores : mapping of str to float
@@ -79,6 +155,10 @@ class SubjectSpec(_Part):
         With ``auto``, how much each device may hold, ``{0: 70GB, cpu: 100GB}``.
     offload_folder : str
         Where weights are written that have to be written, for as long as they are needed.
+    tuned : TunedSpec or None
+        Made by teaching another subject.
+    sum : SumSpec or None
+        Made by adding to another subject what others differ by from it.
     """
 
     model: Annotated[str, StringConstraints(min_length=1)]
@@ -92,6 +172,8 @@ class SubjectSpec(_Part):
     device_map: Annotated[Literal["auto"] | dict[str, Where] | None, Field(exclude=True)] = None
     max_memory: Annotated[dict[Where, Where] | None, Field(exclude=True)] = None
     offload_folder: Annotated[str | None, Field(exclude=True)] = None
+    tuned: Annotated[TunedSpec | None, Field(exclude_if=lambda tuned: tuned is None)] = None
+    sum: Annotated[SumSpec | None, Field(exclude_if=lambda sum: sum is None)] = None
 
     @model_validator(mode="after")
     def _placed(self) -> "SubjectSpec":
@@ -114,24 +196,19 @@ class SubjectSpec(_Part):
         folder = None if self.offload_folder is None else Path(self.offload_folder)
         return Placement(self.device_map, self.max_memory, folder)
 
+    @property
+    def made_of(self) -> list[str]:
+        """The subjects that it is made of; none of a model that there is."""
+        if self.tuned is not None:
+            return [self.tuned.of]
+        return [] if self.sum is None else [self.sum.of, *self.sum.add]
+
     @field_validator("scores")
     @classmethod
     def _others(cls, scores: dict[str, float]) -> dict[str, float]:
         if MEASURED in scores:
             raise ValueError(f"other names than {MEASURED}, which is measured of each subject")
         return scores
-
-
-class StimuliSpec(_Part):
-    """A shipped set or a table, and how much of it: some values of columns, items, frames."""
-
-    set: Annotated[str, StringConstraints(min_length=1)]
-    only: Annotated[
-        dict[str, Annotated[list[str | int | float | bool], Field(min_length=1)]] | None,
-        Field(exclude_if=lambda only: only is None),
-    ] = None
-    items: Annotated[int, Field(ge=1)] | None = None
-    frames: Annotated[int, Field(ge=1)] | None = None
 
 
 class ChatSpec(_Part):
@@ -252,6 +329,8 @@ class Study:
         The part that will be read.
     source : MarkedYaml
         For errors that only the model can show, such as a layer that it does not have.
+    folder : pathlib.Path
+        Of the protocol, from which relative paths start.
     """
 
     protocol: Protocol
@@ -259,6 +338,32 @@ class Study:
     analyses: dict[str, Analysis]
     stimuli: StimulusSet
     source: MarkedYaml
+    folder: Path
+
+    def lesson(self, model: str) -> Lesson | None:
+        """What a subject is taught; None for one that is not made by teaching.
+
+        Raises
+        ------
+        ProtocolError
+            If there is no such set, or it says no answers.
+        """
+        (number,) = (
+            place for place, spec in enumerate(self.protocol.subjects) if spec.called == model
+        )
+        return _lesson(self.source, self.protocol.subjects[number], number, self.folder)
+
+    def makings(self, models: Iterable[str]) -> dict[str, SubjectSpec]:
+        """How subjects are made, and those that they are made of, whichever are made."""
+        specs = {spec.called: spec for spec in self.protocol.subjects}
+        found: dict[str, SubjectSpec] = {}
+        left = list(models)
+        while left:
+            spec = specs[left.pop()]
+            if spec.made_of and spec.called not in found:
+                found[spec.called] = spec
+                left += spec.made_of
+        return found
 
     @property
     def sha256(self) -> str:
@@ -306,7 +411,7 @@ class Study:
         ProtocolError
         """
         for name, analysis in self.analyses.items():
-            if not isinstance(analysis, Acting) or model in analysis.given:
+            if not isinstance(analysis, Acting) or not analysis.acts_upon(model):
                 continue
             why = analysis.beyond(layers)
             if why:
@@ -354,23 +459,124 @@ def load_study(path: Path, *, stimuli: StimulusSet | None = None) -> Study:
     except ValidationError as error:
         raise _explained(source, error) from None
     _check_scan(source, protocol.scan)
+    _check_made(source, protocol)
     analyses = {name: _analysis(source, name, given) for name, given in protocol.analyses.items()}
     _check_subjects(source, protocol, analyses)
-    _check_donors(source, protocol, analyses)
+    _check_given(source, protocol, analyses)
     _check_dictionaries(source, protocol, analyses)
     _check_read(source, protocol, analyses)
     _check_hypotheses(source, protocol, analyses)
     if stimuli is None:
         try:
-            whole = load(protocol.stimuli.set, relative_to=path.parent)
-            asked = protocol.stimuli
-            stimuli = whole.part(only=asked.only, items=asked.items, frames=asked.frames)
+            stimuli = protocol.stimuli.loaded(path.parent)
         except StimulusError as error:
             raise source.error(("stimuli",), str(error)) from None
+        for number, spec in enumerate(protocol.subjects):
+            _lesson(source, spec, number, path.parent)
     _check_columns(source, protocol, analyses, [*map(str, stimuli.table.columns), *TOKEN_LABELS])
     _check_contrasts(source, protocol, analyses, stimuli.table)
     _check_types(source, protocol, [*map(str, stimuli.table.columns), *TOKEN_LABELS])
-    return Study(protocol, path.read_text(encoding="utf-8"), analyses, stimuli, source)
+    text = path.read_text(encoding="utf-8")
+    return Study(protocol, text, analyses, stimuli, source, path.parent)
+
+
+def _check_made(source: MarkedYaml, protocol: Protocol) -> None:
+    """That subjects which are made have names of their own, and are made of others there are.
+
+    Raises
+    ------
+    ProtocolError
+    """
+    specs = {spec.called: spec for spec in protocol.subjects}
+    for number, spec in enumerate(protocol.subjects):
+        place: Place = ("subjects", number)
+        if not spec.made_of:
+            continue
+        if spec.tuned is not None and spec.sum is not None:
+            raise source.error(
+                (*place, "sum"), "is made by `tuned` already; give the sum a subject of its own"
+            )
+        if spec.revision is not None:
+            raise source.error(
+                (*place, "revision"),
+                f"'{spec.model}' is made here and has none; give it to '{spec.made_of[0]}'",
+            )
+        if spec.model in EMBEDDED or not OWN_NAME.fullmatch(spec.model):
+            raise source.error(
+                (*place, "model"),
+                f"'{spec.model}' is made here: give it a name of its own, of small letters, "
+                "digits, - and _",
+            )
+        if [one.model for one in protocol.subjects].count(spec.model) > 1:
+            raise source.error((*place, "model"), f"'{spec.model}' stands twice; rename one")
+        way = "tuned" if spec.sum is None else "sum"
+        for other in spec.made_of:
+            if other not in specs:
+                at = (*place, way, "of" if other == spec.made_of[0] else "add")
+                raise source.error(
+                    at,
+                    f"'{other}' is no subject of this protocol, so nothing can be made of it"
+                    f"{_nearest(other, specs)}",
+                )
+        circle = _circle(spec.model, specs)
+        if circle:
+            raise source.error(
+                (*place, way), f"{' is made of '.join(circle)}; begin with a model that there is"
+            )
+
+
+def _circle(model: str, specs: dict[str, SubjectSpec]) -> list[str]:
+    """The way from a subject back to itself, through those that it is made of; else nothing."""
+    ways = [[model]]
+    seen = set()
+    while ways:
+        way = ways.pop()
+        for other in specs[way[-1]].made_of if way[-1] in specs else ():
+            if other == model:
+                return [*way, model]
+            if other not in seen:
+                seen.add(other)
+                ways.append([*way, other])
+    return []
+
+
+def _lesson(source: MarkedYaml, spec: SubjectSpec, number: int, folder: Path) -> Lesson | None:
+    """What a subject is taught; None for one that is not made by teaching.
+
+    Raises
+    ------
+    ProtocolError
+        If there is no such set, or it says no answers.
+    """
+    if spec.tuned is None:
+        return None
+    place: Place = ("subjects", number, "tuned", "stimuli")
+    tuned = spec.tuned
+    try:
+        taught = tuned.stimuli.loaded(folder)
+    except StimulusError as error:
+        raise source.error(place, str(error)) from None
+    columns = list(map(str, taught.table.columns))
+    if "answer" not in columns:
+        raise source.error(
+            place,
+            f"'{tuned.stimuli.set}' has no column 'answer', so there is nothing to be taught; "
+            f"take a set that has it, such as 'tuning'",
+        )
+    if tuned.dealt is not None and tuned.dealt not in columns:
+        raise source.error(
+            ("subjects", number, "tuned", "dealt"),
+            f"'{tuned.stimuli.set}' has no column '{tuned.dealt}'{_nearest(tuned.dealt, columns)}",
+        )
+    return Lesson(
+        taught,
+        epochs=tuned.epochs,
+        rate=tuned.rate,
+        batch=tuned.batch,
+        seed=tuned.seed,
+        layers=None if tuned.layers is None else tuple(tuned.layers),
+        dealt=tuned.dealt,
+    )
 
 
 def _expand_comparison(source: MarkedYaml) -> None:
@@ -531,29 +737,34 @@ def _check_subjects(source: MarkedYaml, protocol: Protocol, analyses: dict[str, 
                 )
 
 
-def _check_donors(source: MarkedYaml, protocol: Protocol, analyses: dict[str, Analysis]) -> None:
-    """That what is set into subjects comes from one of the protocol, and claims are of others."""
+def _check_given(source: MarkedYaml, protocol: Protocol, analyses: dict[str, Analysis]) -> None:
+    """That what acts are given are subjects of the protocol, and claims are of those acted on."""
     models = [spec.called for spec in protocol.subjects]
     for name, analysis in analyses.items():
-        given = analysis.given if isinstance(analysis, Acting) else ()
+        if not isinstance(analysis, Acting) or not analysis.given:
+            continue
         kind = next(iter(protocol.analyses[name]))
         settings = {str(value): key for key, value in protocol.analyses[name][kind].items()}
-        for one in given:
-            place = ("analyses", name, kind, settings.get(one, "donor"))
+        for one in (*analysis.only, *analysis.given):
             if one not in models:
-                raise source.error(place, f"'{one}' is not scanned{_nearest(one, models)}")
-            if len(models) == len(given):
                 raise source.error(
-                    place, f"'{one}' is the only subject; name another to set it into"
-                    if len(given) == 1
-                    else f"no subject is left beside {', '.join(given)}; name another",
-                )  # fmt: skip
+                    ("analyses", name, kind, settings.get(one, "donor")),
+                    f"'{one}' is not scanned{_nearest(one, models)}",
+                )
+        acted = [one for one in models if analysis.acts_upon(one)]
+        if not acted:
+            raise source.error(
+                ("analyses", name, kind),
+                f"beside {', '.join(analysis.given)} no subject is left to act on; name another",
+            )
         for number, hypothesis in enumerate(protocol.hypotheses):
-            if hypothesis.measure.partition(".")[0] == name and hypothesis.subject in given:
+            if hypothesis.measure.partition(".")[0] != name:
+                continue
+            if hypothesis.subject is not None and hypothesis.subject not in (*acted, EVERY):
                 raise source.error(
                     ("hypotheses", number, "subject"),
-                    f"'{hypothesis.subject}' is given to '{name}', which acts on others; name one "
-                    "of these",
+                    f"'{hypothesis.subject}' is only given to '{name}', which acts on "
+                    f"{', '.join(acted)}; name one of these",
                 )
 
 

@@ -13,6 +13,7 @@ from scanner.effects import Acts, Live, record_effects
 from scanner.generation import continued
 from scanner.interventions import Edit
 from scanner.lesions import added, lesioned, without_each, without_heads
+from scanner.made import Lesson, Recipe, make
 from scanner.model import Model
 from scanner.neurons import Fired, fired, written
 from scanner.patching import Pair, attributed, patched, share_of_way
@@ -32,11 +33,13 @@ __all__ = [
     "DictionaryError",
     "Edit",
     "Fired",
+    "Lesson",
     "Live",
     "Model",
     "Outcome",
     "Pair",
     "Place",
+    "Recipe",
     "Recording",
     "Site",
     "SiteError",
@@ -53,6 +56,7 @@ __all__ = [
     "find_source",
     "fired",
     "lesioned",
+    "make",
     "open_volume",
     "patched",
     "path_patched",

@@ -101,6 +101,11 @@ class Live:
     recording: Recording
     given: Mapping[str, Source] = field(default_factory=dict)
 
+    @cached_property
+    def memory(self) -> dict[str, np.ndarray]:
+        """What a run has found of the model as it is, for the runs after it."""
+        return {}
+
     @property
     def trained(self) -> bool:
         return self.recording.seed is None

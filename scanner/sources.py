@@ -211,12 +211,12 @@ def find_source(model: str, *, revision: str | None = None) -> Source:
     if model in EMBEDDED:
         package = EMBEDDED[model]
         folder = _embedded(model, package)
-        return _described(model, folder, revision=package.requirements, weights=package.weights)
+        return described(model, folder, revision=package.requirements, weights=package.weights)
     if Path(model).is_dir():
-        return _described(Path(model).resolve().name, Path(model).resolve(), revision="local")
+        return described(Path(model).resolve().name, Path(model).resolve(), revision="local")
     if model.count("/") == 1 and not model.startswith((".", "/", "~")):
         folder, commit = _from_hub(model, revision)
-        return _described(model.replace("/", "--").lower(), folder, revision=commit)
+        return described(model.replace("/", "--").lower(), folder, revision=commit)
     near = difflib.get_close_matches(model, EMBEDDED, n=1, cutoff=0.4)
     hint = f"; did you mean '{near[0]}'?" if near else "."
     raise SourceError(
@@ -230,7 +230,14 @@ def cache_folder() -> Path:
     return user_cache_path("lmfmri") / "models"
 
 
-def _described(name: str, folder: Path, *, revision: str, weights: str = "as published") -> Source:
+def described(name: str, folder: Path, *, revision: str, weights: str = "as published") -> Source:
+    """A folder as a subject.
+
+    Raises
+    ------
+    SourceError
+        If it lacks a configuration, safetensors weights or a tokenizer.
+    """
     tensors = sorted(folder.glob("*.safetensors"))
     if not (folder / "config.json").is_file():
         raise SourceError(f"subject '{name}': no config.json in {folder}")
@@ -239,23 +246,24 @@ def _described(name: str, folder: Path, *, revision: str, weights: str = "as pub
             f"subject '{name}': no *.safetensors in {folder}; pickled weights are not loaded. "
             "Save the model again with save_pretrained."
         )
-    tokenizer = [
-        path
-        for pattern in ("tokenizer*", "vocab.*", "merges.txt", "special_tokens_map.json")
-        for path in folder.glob(pattern)
-    ]
-    if not tokenizer:
+    tokenizer = tokenizer_files(folder)
+    if all(path.suffix == ".jinja" for path in tokenizer):
         raise SourceError(f"subject '{name}': no tokenizer files in {folder}")
-    templates = folder.glob("*.jinja")  # of chats; a part of the tokenizer that is optional
     return Source(
         name=name,
         folder=folder,
         revision=revision,
         weights=weights,
         weights_sha256=files_digest(tensors, root=folder),
-        tokenizer_sha256=files_digest([*tokenizer, *templates], root=folder),
+        tokenizer_sha256=files_digest(tokenizer, root=folder),
         config_sha256=file_digest(folder / "config.json"),
     )
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """The files of a tokenizer, with the templates of chats, which are optional."""
+    patterns = ("tokenizer*", "vocab.*", "merges.txt", "special_tokens_map.json", "*.jinja")
+    return [path for pattern in patterns for path in folder.glob(pattern)]
 
 
 def _from_hub(model: str, revision: str | None) -> tuple[Path, str]:

@@ -17,10 +17,10 @@ TOGETHER = 16
 
 
 class Asked(NamedTuple):
-    """A text in tokens, and the token that is right after it."""
+    """A text in tokens, and the tokens that are right after it."""
 
     text: Sequence[int]
-    answer: int
+    answer: Sequence[int]
 
 
 class Predicted(NamedTuple):
@@ -75,7 +75,7 @@ def tuned(
             f"{model.name} is in {model.dtype}, in which small changes of weights are rounded "
             "away; give the subject `dtype: float32`"
         )
-    weights = _weights(model, layers)
+    weights = weights_of(model, layers)
     before = [one.detach().clone() for one in weights]
     try:
         yield _teach(model, weights, taught, steps=steps, rate=rate)
@@ -85,8 +85,16 @@ def tuned(
                 weight.copy_(had)
 
 
-def _weights(model: Model, layers: Sequence[int]) -> list[torch.nn.Parameter]:
-    """Of some blocks, each once."""
+def weights_of(model: Model, layers: Sequence[int] | None) -> list[torch.nn.Parameter]:
+    """Of some blocks, or of the whole model, each once.
+
+    Raises
+    ------
+    SiteError
+        If a block shares weights with what is outside of these blocks.
+    """
+    if layers is None:
+        return list(model.network.parameters())
     begins = tuple(f"{model.structure.blocks}.{layer}." for layer in layers)
     named = list(model.network.named_parameters(remove_duplicate=False))
     inside = {one: name for name, one in named if name.startswith(begins)}
@@ -97,6 +105,32 @@ def _weights(model: Model, layers: Sequence[int]) -> list[torch.nn.Parameter]:
                 "one without the other"
             )
     return list(inside)
+
+
+def asked(model: Model, text: str, answer: str, *, ended: bool = False) -> Asked:
+    """A text and what is right after it, in tokens.
+
+    Parameters
+    ----------
+    model : Model
+    text, answer : str
+        The answer is set after a space.
+    ended : bool
+        Whether the token that ends a text, if the model has one, is a part of the answer.
+
+    Raises
+    ------
+    SiteError
+        If a token is of both.
+    """
+    before, whole = (model.tokenizer(one)["input_ids"] for one in (text, f"{text} {answer}"))
+    if whole[: len(before)] != before or len(whole) == len(before):
+        raise SiteError(
+            f"{model.name}: '{answer}' is not told apart from the end of '{text}' by its tokens; "
+            "end the text with a word or a colon, and no space"
+        )
+    end = model.tokenizer.eos_token_id if ended else None
+    return Asked(before, [*whole[len(before) :], *([] if end is None else [end])])
 
 
 def _teach(
@@ -111,15 +145,34 @@ def _teach(
     with torch.enable_grad(), gradients_of(model.network, set(weights)):
         optimiser = torch.optim.AdamW(weights, lr=rate)
         for _ in range(steps):
-            optimiser.zero_grad()
-            total = 0.0
-            for some in _passes(taught):
-                loss = _cost(model, [taught[one] for one in some]).sum() / len(taught)
-                loss.backward()
-                total += float(loss.detach())
-            optimiser.step()
-            losses.append(total)
+            losses.append(learn(model, optimiser, taught))
     return losses
+
+
+def learn(model: Model, optimiser: torch.optim.Optimizer, taught: Sequence[Asked]) -> float:
+    """One step towards what is right after some texts, each as weighty, however long its answer.
+
+    Parameters
+    ----------
+    model : Model
+        Its gradients are asked for (`gradients_of`).
+    optimiser : torch.optim.Optimizer
+        Of the weights that may change.
+    taught : sequence of Asked
+
+    Returns
+    -------
+    float
+        The mean surprisal of what is taught before the step, nats.
+    """
+    optimiser.zero_grad()
+    total = 0.0
+    for some in _passes(taught):
+        loss = _cost(model, [taught[one] for one in some]).sum() / len(taught)
+        loss.backward()
+        total += float(loss.detach())
+    optimiser.step()
+    return total
 
 
 @torch.inference_mode()
@@ -146,18 +199,24 @@ def predicted(model: Model, texts: Sequence[Sequence[int]]) -> Predicted:
 
 
 def _cost(model: Model, asked: Sequence[Asked]) -> torch.Tensor:
-    """Surprisal of what is right after some texts: text."""
-    lasts = [len(one.text) - 1 for one in asked]
-    columns = sorted(set(lasts))
+    """Surprisal of all that is right after some texts: text."""
+    # Nothing is asked of what follows the last token of an answer.
+    whole = [[*text, *answer[:-1]] for text, answer in asked]
+    where = [
+        (row, len(text) - 1 + place, token)
+        for row, (text, answer) in enumerate(asked)
+        for place, token in enumerate(answer)
+    ]
+    columns = sorted({column for _, column, _ in where})
     logits = model.forward(
-        model.batch([one.text for one in asked]),
-        head=True,
-        columns=torch.tensor(columns, device=model.device),
+        model.batch(whole), head=True, columns=torch.tensor(columns, device=model.device)
     )
     assert logits is not None
-    ends = logits[range(len(asked)), [columns.index(last) for last in lasts]]
-    right = torch.tensor([one.answer for one in asked], device=model.device)
-    return cross_entropy(ends.float(), right, reduction="none")
+    rows = torch.tensor([row for row, _, _ in where], device=model.device)
+    told = logits[rows, [columns.index(column) for _, column, _ in where]].float()
+    right = torch.tensor([token for _, _, token in where], device=model.device)
+    costs = cross_entropy(told, right, reduction="none")
+    return costs.new_zeros(len(asked)).index_add(0, rows, costs)
 
 
 def _passes(asked: Sequence[Asked]) -> Iterator[list[int]]:

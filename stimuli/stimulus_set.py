@@ -187,15 +187,16 @@ def _crossed(folder: Path) -> pd.DataFrame:
     that there are (as numbers are) and sentences are sampled. A text has a place for either.
 
     Where frames alone have the categories, an item in frames of two of them is two items: the
-    number of a page is no dose. Where items have them as well, an item stands in the frames of its
-    own.
+    number of a page is no dose. Where items have them as well, or anything else that both tables
+    have, an item stands in the frames that agree with it.
     """
     names = {"item": str, "frame": str}
     words = pd.read_csv(folder / "words.csv", keep_default_na=False, dtype=names)
     frames = pd.read_csv(folder / "frames.csv", keep_default_na=False, dtype=names)
     templates = frames.rename(columns={"text": "template"})
-    if {"category"} <= set(words) & set(frames):
-        table = templates.merge(words, on="category")
+    alike = [name for name in words if name in templates]
+    if alike:
+        table = templates.merge(words, on=alike)
     else:
         table = templates.merge(words, how="cross")
     word = "item" if "item" in words else "frame"

@@ -47,6 +47,7 @@ from analyses.steering import Steering
 from analyses.stitching import Stitching
 from analyses.transfer import Transfer
 from analyses.tuning import Tuning
+from analyses.tuning_vector import TuningVector
 from analyses.universality import Universality
 from analyses.weights import TuningVectors
 from scanner import Subject
@@ -355,6 +356,7 @@ OVERLAP: dict[str, dict[str, Any]] = {
     "planted_units": {"margin": 0.2, "units": 5, "strength": 2.0},
     "split_half": {"margin": 0.0, "splits": 10},
 }
+VECTOR = TuningVector(of="base", vector="tuned", category="category0", label="category")
 KINDS = {
     kind.measure: kind
     for kind in (
@@ -411,6 +413,10 @@ KINDS = {
         *(
             ActingKind(f"weights.{measure}", VECTORS, 0.1, ACTING)
             for measure in ("excess", "excess_right", "aligned")
+        ),
+        *(
+            ActingKind(f"tuning_vector.{name}", VECTOR, 0.2, ACTING)
+            for name in TuningVector.measures
         ),
         ActingKind("scaling.slope", Scaling(SITE, (0,)), 0.1, ACTING),
         ActingKind("scaling.whole", Scaling(SITE, (0,)), 0.1, ACTING),

@@ -23,6 +23,7 @@ from analyses.scaling import Scaling
 from analyses.steering import Steering
 from analyses.stitching import Stitching
 from analyses.tuning import Tuning
+from analyses.tuning_vector import FORMATS, KEPT, TAUGHT, TuningVector
 from analyses.weights import TuningVectors
 from scanner import Subject
 from verification.worlds import SITE, world
@@ -289,6 +290,30 @@ def _taught(
     )
 
 
+def _moved(
+    labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
+) -> xr.Dataset:
+    """An effect of 1 is a nat by which answers become likelier, taught or kept back."""
+    assert isinstance(analysis, TuningVector)
+    _, which = np.unique(labels["item"].to_numpy().astype(str), return_inverse=True)
+    dims, count = ("stimulus", "layer", "target"), labels.sizes["target"]
+    signed = np.sign(analysis.strengths[0]) * effects
+    intact = np.log(0.25) + 0.3 * rng.normal(size=effects.shape[:1])[:, None, None]
+    before = {"share": intact, "ahead": intact + 1, "cost": 3 - intact}
+    after = {"share": intact + signed, "ahead": intact + 1 + signed, "cost": 3 - intact - signed}
+    return labels.assign(
+        {name: (dims, one) for name, one in after.items()}
+        | {f"intact_{name}": (dims, np.broadcast_to(one, effects.shape).copy())
+           for name, one in before.items()}
+    ).assign_coords(
+        known=("stimulus", np.where(which % 2, TAUGHT, KEPT)),
+        moved_by=("target", [analysis.vector] * count),
+        strength=("target", [analysis.strengths[0]] * count),
+        asked_in=("target", [FORMATS[0]] * count),
+        neutral_surprisal=(("layer", "target"), np.abs(effects.mean(0)) / 10),
+    )  # fmt: skip
+
+
 def _stitched(
     labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
 ) -> xr.Dataset:
@@ -307,7 +332,7 @@ def _stitched(
     )  # fmt: skip
 
 
-def _moved(
+def _changed(
     labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
 ) -> xr.Dataset:
     """An effect of 1 is a change that lies inside, and goes where the other one does."""
@@ -409,5 +434,6 @@ PLANTING: dict[type[Acting], Planting] = {
     Lesion: _cut, Bus: _added, Neurons: _silenced, Patching: _patched,
     Paths: _sent, Saliency: _sloped,
     Scaling: _scaled, Steering: _steered, Stitching: _stitched, Tuning: _taught,
-    TuningVectors: _moved,
+    TuningVectors: _changed,
+    TuningVector: _moved,
 }  # fmt: skip

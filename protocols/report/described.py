@@ -341,6 +341,23 @@ READING = {
     "gained_by": "What the domain gains in sentences that were not taught, by the layers that were "
     "tuned; the own stand first.",
     "lost_by": "What the other domains lose then.",
+    "recalled_of": "By how much likelier the right answer becomes among its options, in nats, of "
+    "questions of the domain that were taught, asked in other words: moved by the vector itself, "
+    "by vectors that are as long in every weight (drawn, and permuted), by what was taught from "
+    "answers dealt out anew, and from other domains. Where the vector is taken away: by how much "
+    "less likely.",
+    "transferred_of": "The same of questions of the domain that were kept back.",
+    "elsewhere_of": "The same of questions of other domains.",
+    "right_of": "The share of questions of the domain whose right answer is the likeliest of its "
+    "options, of those that were taught, in other words. A quarter is right by luck.",
+    "right_kept_of": "The same of those that were kept back.",
+    "surprisal_of": "By how many nats the surprisal of the right answer falls: what is learnt of "
+    "how such questions are answered is in it, too.",
+    "recalled_at": "By how much likelier the right answer becomes among its options, by how much "
+    "of the vector is added to the base; 1 is the tuned model.",
+    "transferred_at": "The same of questions that were kept back.",
+    "elsewhere_at": "The same of questions of other domains.",
+    "harm_at": "By how much the surprisal of unrelated sentences rises, nats a token.",
     "change_by_category": "By how much likelier the answers of each domain become where the own "
     "layers were tuned, in nats.",
     "excess_of": "How much more of what tuning changed lies inside than of a change at random: of "
@@ -509,6 +526,16 @@ TITLES = {
     "lost_of": "loss of other domains",
     "lost_each": "loss of other domains for each nat gained",
     "gained_by": "gain in other sentences by set",
+    "recalled_of": "recalled by vector",
+    "transferred_of": "transferred by vector",
+    "elsewhere_of": "change of other domains by vector",
+    "right_of": "right of what was taught",
+    "right_kept_of": "right of what was kept back",
+    "surprisal_of": "fall of surprisal by vector",
+    "recalled_at": "recalled by strength",
+    "transferred_at": "transferred by strength",
+    "elsewhere_at": "change of other domains by strength",
+    "harm_at": "harm by strength",
     "lost_by": "loss of other domains by set",
     "change_by_category": "change of each domain",
     "umap": "UMAP",
@@ -558,6 +585,7 @@ NAMED = {
     "chosen": str,
     "untrained": lambda which: f"{which} untrained",
     "against": lambda kind: f"{kind} graphs",
+    "strength": lambda size: f"{size:+g} times",
     "dose": lambda size: f"{size:+g} standard deviations",
     "offset": lambda away: (
         f"{words.counted(abs(away), 'token')} {'after' if away > 0 else 'before'}"
@@ -1026,6 +1054,7 @@ PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"layer", "dose"}): _by_row,
     frozenset({"layer", "head"}): _by_row,
     frozenset({"layer", "category", "dose"}): _texts,
+    frozenset({"layer", "strength"}): _by_row,
     frozenset({"layer", "size"}): _by_row,
     frozenset({"layer", "factor"}): _by_row,
     frozenset({"layer", "read"}): _by_row,

@@ -744,6 +744,26 @@ def _weights(name: str, settings: Mapping[str, Any]) -> str:
     return text
 
 
+def _tuning_vector(name: str, settings: Mapping[str, Any]) -> str:
+    strengths = listed([f"{one:+g}" for one in settings["strengths"]])
+    ways = "as it was taught and in a conversation" if settings["chat"] else "as it was taught"
+    against = [*settings["shuffled"], *settings["other"]]
+    given = f", with the vectors of {listed(against)}" if against else ""
+    return (
+        f"The weights of {settings['of']} were moved along what {settings['vector']} differs by "
+        f"from it (analysis '{name}'; Ilharco et al. 2023), {strengths} times, and put back bit by "
+        f"bit; each time all questions were asked, {ways}. An answer is judged by the logarithm of "
+        "its share of the probability of its four options, before and after; where the vector is "
+        "taken away, by what it loses. Means are over the frames of an item and then over items "
+        f"of {settings['category']} ({settings['label']}). The same was done with "
+        f"{settings['random']} vectors that were drawn and {settings['random']} whose entries were "
+        f"permuted, as long in every weight{given}, and to untrained twins. The tuned model less "
+        "its whole vector is the base, weight for weight, whatever was taught, so that what a "
+        "model does when it is taken away is asked of the base (where we differ from Tanwar et "
+        "al. 2025). Items are the sample, given this training."
+    )
+
+
 def _saliency(name: str, settings: Mapping[str, Any]) -> str:
     summary = {
         "magnitude": "the mean absolute gradient",
@@ -787,6 +807,7 @@ _PROSE = {
     "knowledge_map": _knowledge_map,
     "tuning": _tuning,
     "weights": _weights,
+    "tuning_vector": _tuning_vector,
     "saliency": _saliency,
     "scaling": _scaling,
     "lesion": _lesion,

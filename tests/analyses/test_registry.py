@@ -45,11 +45,17 @@ SETTINGS = {
     "discontinuity": {"of": "category0", "at": 9},
     "tuning": {"category": "category0", "layers": (0, 1)},
     "weights": {"base": "one", "other": "another"},
+    "tuning_vector": {
+        "of": "base",
+        "vector": "tuned",
+        "category": "category0",
+        "label": "category",
+    },
 }
 # Analyses that act and have measures.
 ACTING = (
     "ablation", "bus", "knowledge_map", "lesion", "neurons", "patching", "paths", "saliency",
-    "scaling", "steering", "stitching", "tuning", "weights",
+    "scaling", "steering", "stitching", "tuning", "tuning_vector", "weights",
 )  # fmt: skip
 # Of these, what knows labels when it acts, and not when it averages.
 ALONG = (

@@ -618,7 +618,7 @@ def test_layers_of_a_donor_are_not_those_that_are_written_to(tmp_path: Path) -> 
         (
             "[smollm2-135m-instruct, other/model]",
             "[other/model]",
-            "'other/model' is the only subject; name another to set it into",
+            "beside other/model no subject is left to act on; name another",
         ),
     ],
 )
@@ -779,3 +779,59 @@ def test_layers_that_a_model_has_not_are_named_before_anything_is_done(tmp_path:
     study.check_layers("smollm2-135m-instruct", 30)
     with pytest.raises(ProtocolError, match=r"analyses.decode.ablation.layers: layer 8 cannot be"):
         study.check_layers("smollm2-135m-instruct", 10)
+
+
+MADE = GOOD.replace(
+    "subjects: [smollm2-135m-instruct]",
+    """\
+subjects:
+  - smollm2-135m-instruct
+  - model: doctor
+    tuned: {of: smollm2-135m-instruct, stimuli: {set: tuning, only: {form: [taught]}}, rate: 1e-4}
+  - {model: layman, sum: {of: smollm2-135m-instruct, add: {doctor: -1}}}""",
+).replace("    measure:", "    subject: layman\n    measure:")
+
+
+def test_subjects_are_made_of_others(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, MADE))
+    lesson = study.lesson("doctor")
+    assert lesson is not None and study.lesson("layman") is None
+    assert len(lesson.stimuli) == 1762 and (lesson.rate, lesson.epochs) == (1e-4, 1)
+    assert list(study.makings(["layman"])) == ["layman", "doctor"]
+    assert study.makings(["smollm2-135m-instruct"]) == {}
+    # What there was before this could be said is said as it was.
+    plain = load_study(written(tmp_path, GOOD)).protocol.subjects[0]
+    assert set(plain.model_dump()) == {"model", "revision", "dtype"}
+
+
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        ("of: smollm2-135m-instruct, add", "of: doktor, add",
+         "line 6: .*sum.of: 'doktor' is no subject of this protocol, so nothing can be made of "
+         "it; did you mean 'doctor'"),
+        ("{doctor: -1}", "{nurse: -1}", "line 6: .*sum.add: 'nurse' is no subject of this"),
+        ("{of: smollm2-135m-instruct, stimuli", "{of: layman, stimuli",
+         "line 5: .*tuned: doctor is made of layman is made of doctor; begin with a model"),
+        ("set: tuning, only: {form: [taught]}", "set: concepts",
+         "line 5: .*stimuli: 'concepts' has no column 'answer', so there is nothing to be taught"),
+        ("form: [taught]", "form: [law]", "line 5: .*'form' is nowhere 'law'"),
+        ("rate: 1e-4", "dealt: ask", "line 5: .*dealt: 'tuning' has no column 'ask'; did you mean "
+         "'asks'"),
+        ("rate: 1e-4", "rate: 0", "line 5: .*rate: expected greater than 0, found 0"),
+        ("model: doctor", "model: Doctor", "line 4: .*'Doctor' is made here: give it a name"),
+        ("model: doctor", "model: gemma3-270m", "line 4: .*'gemma3-270m' is made here: give it a"),
+        ("{model: layman,", "{model: layman, revision: main,",
+         "line 6: .*revision: 'layman' is made here and has none; give it to 'smollm2"),
+        ("{model: layman,", "{model: layman, tuned: {of: doctor, stimuli: tuning},",
+         "line 6: .*sum: is made by `tuned` already"),
+        ("{model: layman,", "{model: doctor,", "'doctor' stands twice; rename one"),
+        ("{doctor: -1}", "{}", "line 6: .*add: expected at least one"),
+    ],
+)  # fmt: skip
+def test_a_subject_that_cannot_be_made_is_named_with_the_mend(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    assert old in MADE
+    with pytest.raises(ProtocolError, match=said):
+        load_study(written(tmp_path, MADE.replace(old, new)))

@@ -14,7 +14,7 @@ LENGTHS = (5, 8, 5, 6, 8)
 
 def asked_of(model) -> list[Asked]:
     whole = [model.prompt(length, seed=seed) for seed, length in enumerate(LENGTHS)]
-    return [Asked(text[:-1], text[-1]) for text in whole]
+    return [Asked(text[:-1], text[-1:]) for text in whole]
 
 
 def state(model) -> dict[str, torch.Tensor]:
@@ -63,7 +63,7 @@ def test_an_error_in_between_leaves_nothing_either(tiny_model) -> None:
         raise RuntimeError("in between")
     assert all(one.equal(weights[name]) for name, one in state(model).items())
     # While it is taught, too: the second answer is none of the vocabulary.
-    broken = [asked[0], Asked(asked[1].text, model.vocabulary)]
+    broken = [asked[0], Asked(asked[1].text, [model.vocabulary])]
     with pytest.raises(IndexError), tuned(model, [0], broken, steps=2, rate=0.01):
         pass
     assert all(one.equal(weights[name]) for name, one in state(model).items())
@@ -79,7 +79,7 @@ def test_steps_are_those_of_torch_by_hand(tiny_model) -> None:
     with torch.enable_grad():
         for _ in range(3):
             optimiser.zero_grad()
-            for text, answer in asked:
+            for text, (answer,) in asked:
                 logits = other.network(torch.tensor([list(text)]), use_cache=False).logits
                 (-logits[0, -1].log_softmax(-1)[answer] / len(asked)).backward()
             optimiser.step()
@@ -100,9 +100,19 @@ def test_what_is_predicted_is_what_the_model_says(proved) -> None:
     costs = -told[np.arange(6), text[1:]]
     np.testing.assert_allclose(found.surprisal, [costs.mean(), costs[:3].mean()], rtol=1e-5)
     np.testing.assert_allclose(
-        surprisals(model, [Asked(text[:6], text[6]), Asked(text[:3], text[3])]), costs[[5, 2]],
+        surprisals(model, [Asked(text[:6], text[6:7]), Asked(text[:3], text[3:4])]), costs[[5, 2]],
         rtol=1e-4,
     )  # fmt: skip
+
+
+def test_an_answer_of_several_tokens_costs_what_they_cost_one_after_the_other(proved) -> None:
+    model = proved("llama")
+    text = model.prompt(9)
+    parts = [Asked(text[:end], [text[end]]) for end in (5, 6, 7)]
+    (whole,) = surprisals(model, [Asked(text[:5], text[5:8])])
+    assert whole == pytest.approx(surprisals(model, parts).sum(), rel=1e-5)
+    beside = surprisals(model, [Asked(text[:5], text[5:8]), parts[2], Asked(text[:2], text[2:9])])
+    assert beside[0] == pytest.approx(whole, rel=1e-5)
 
 
 def test_weights_that_are_rounded_or_shared_are_refused(tiny_model) -> None:

@@ -30,6 +30,7 @@ SHIPPED = [
     "medical/drugs_twin",
     "medical/map",
     "medical/symptoms",
+    "tuning",
 ]
 COLUMNS = ["text", "target_start", "target_end", "item", "frame", "category", "n_chars", "zipf"]
 
@@ -151,6 +152,20 @@ def test_words_with_categories_of_their_own_stand_in_the_frames_of_these(tmp_pat
     assert table["item"].tolist() == ["saw", "cat"]
     assert table["category"].tolist() == ["tools", "animals"]
     assert table["target_start"].tolist() == [10, 9]
+
+
+def test_what_else_both_tables_have_says_what_stands_where(tmp_path):
+    words = [
+        {"item": "aspirin", "category": "drugs", "asks": asks, "answer": answer}
+        for asks, answer in (("use", "pain"), ("form", "tablet"))
+    ]
+    frames = [
+        {"frame": "asked", "category": "drugs", "asks": "form", "text": "What is {item} sold as?"},
+        {"frame": "asked", "category": "drugs", "asks": "use", "text": "What is {item} for?"},
+    ]
+    table = crossed(tmp_path, words, frames)
+    assert table["text"].tolist() == ["What is aspirin sold as?", "What is aspirin for?"]
+    assert table["answer"].tolist() == ["tablet", "pain"]
 
 
 def test_where_only_frames_have_categories_a_word_is_an_item_in_each(tmp_path):
