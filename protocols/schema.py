@@ -81,7 +81,10 @@ class SubjectSpec(_Part):
 
 
 class StimuliSpec(_Part):
-    """A shipped set or a table, and how much of it: some values of columns, items, frames."""
+    """A shipped set or a table, and how much of it: some values of columns, items, frames.
+
+    With `sampled` the items are the values of a column, and what were items stand in frames.
+    """
 
     set: Annotated[str, StringConstraints(min_length=1)]
     only: Annotated[
@@ -90,6 +93,12 @@ class StimuliSpec(_Part):
     ] = None
     items: Annotated[int, Field(ge=1)] | None = None
     frames: Annotated[int, Field(ge=1)] | None = None
+    sampled: Annotated[str | None, Field(exclude_if=lambda sampled: sampled is None)] = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether every stimulus is read."""
+        return (self.only, self.items, self.frames) == (None, None, None)
 
 
 class ChatSpec(_Part):
@@ -321,7 +330,9 @@ def load_study(path: Path, *, stimuli: StimulusSet | None = None) -> Study:
         try:
             whole = load(protocol.stimuli.set, relative_to=path.parent)
             asked = protocol.stimuli
-            stimuli = whole.part(only=asked.only, items=asked.items, frames=asked.frames)
+            stimuli = whole.part(
+                only=asked.only, items=asked.items, frames=asked.frames, sampled=asked.sampled
+            )
         except StimulusError as error:
             raise source.error(("stimuli",), str(error)) from None
     _check_columns(source, protocol, analyses, [*map(str, stimuli.table.columns), *TOKEN_LABELS])

@@ -198,8 +198,9 @@ def stimuli(study: Study, summary: Mapping[str, Any], volumes: Mapping[str, xr.D
 def _part(study: Study) -> str:
     """That only a part of the set was read, and of how much."""
     spec = study.protocol.stimuli
-    if (spec.only, spec.items, spec.frames) == (None, None, None):
-        return " The whole set was read."
+    sampled = "" if spec.sampled is None else f" Items are values of {words.plain(spec.sampled)}."
+    if spec.whole:
+        return f"{sampled} The whole set was read."
     asked = [
         f"only {words.plain(column)} {words.listed([str(one) for one in values])}"
         for column, values in (spec.only or {}).items()
@@ -215,7 +216,7 @@ def _part(study: Study) -> str:
             f" of the {len(full)} stimuli ({full['item'].nunique()} items, "
             f"{full['frame'].nunique()} frames) of the set"
         )
-    return f" This is a part{whole}: {words.listed(asked)}."
+    return f"{sampled} This is a part{whole}: {words.listed(asked)}."
 
 
 def _example(row: pd.Series) -> Example:
