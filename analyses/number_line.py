@@ -150,9 +150,9 @@ class NumberLine(Analysis):
         if self.of is not None:
             return self._along(subject, rng)
         found, folds = self._divided(subject, rng)
-        told = [self._told(halves.mean(0), found.values, folds) for halves in found.halves]
+        told = self._told(found.halves.mean(1), found.values, folds)
         result = self._searched(found, subject, rng).assign(
-            {name: ("layer", [one[name] for one in told]) for name in told[0]}
+            {name: ("layer", values) for name, values in told.items()}
         )
         for name in self.measures:
             result[name].attrs["chance"] = 0.0
@@ -204,12 +204,10 @@ class NumberLine(Analysis):
         courses = self._courses(subject, rest=True)
         folds = self._folds(len(courses.values[0]), rng)
         told = [
-            [self._told(one, values, folds) for one in patterns]
+            self._told(patterns, values, folds)
             for values, patterns in zip(courses.values, courses.patterns, strict=True)
         ]
-        by_item = {
-            name: np.array([[one[name] for one in item] for item in told]) for name in told[0][0]
-        }
+        by_item = {name: np.array([one[name] for one in told]) for name in told[0]}
         own = courses.names == self.of
         kinds = np.unique(courses.names)
         member = courses.names == kinds[:, None]
@@ -242,10 +240,8 @@ class NumberLine(Analysis):
         """One measure of each item: item x layer."""
         folds = self._folds(len(courses.values[0]), rng)
         work = self._read if variable == "read" else self._predicted
-        return np.array([
-            [work(one, values, folds)[variable] for one in patterns]
-            for values, patterns in zip(courses.values, courses.patterns, strict=True)
-        ])  # fmt: skip
+        pairs = zip(courses.patterns, courses.values, strict=True)
+        return np.array([work(patterns, values, folds)[variable] for patterns, values in pairs])
 
     def _halves(self, courses: Courses, own: np.ndarray, rng: np.random.Generator) -> "Values":
         """The means over two halves of the items of the category."""
@@ -299,8 +295,8 @@ class NumberLine(Analysis):
 
     def _told(
         self, patterns: np.ndarray, values: np.ndarray, folds: list[Fold]
-    ) -> dict[str, float]:
-        """Of one layer: all but breaks."""
+    ) -> dict[str, np.ndarray]:
+        """All but breaks, of patterns layer x value x unit: layer."""
         return self._read(patterns, values, folds) | self._predicted(patterns, values, folds)
 
     def _bent(self, values: np.ndarray) -> np.ndarray:
@@ -310,19 +306,21 @@ class NumberLine(Analysis):
 
     def _read(
         self, patterns: np.ndarray, values: np.ndarray, folds: list[Fold]
-    ) -> dict[str, float]:
-        """Of one layer: how well numbers follow from patterns."""
-        read = _numbers(patterns, values, folds, self.penalty)
-        constant = not np.ptp(patterns, axis=0).any()
-        return {
-            "read": float(1 - np.sum((read - values) ** 2) / _around(values, folds)),
-            "order": float("nan") if constant else _in_order(read, values),
-        }
+    ) -> dict[str, np.ndarray]:
+        """By layer: how well numbers follow from patterns."""
+        read = np.array([_numbers(one, values, folds, self.penalty) for one in patterns])
+        varies = np.ptp(patterns, axis=1).any(-1)
+        order = [
+            _in_order(one, values) if some else np.nan
+            for one, some in zip(read, varies, strict=True)
+        ]
+        left = np.sum((read - values) ** 2, axis=1)
+        return {"read": 1 - left / _around(values, folds), "order": np.array(order)}
 
     def _predicted(
         self, patterns: np.ndarray, values: np.ndarray, folds: list[Fold]
-    ) -> dict[str, float]:
-        """Of one layer: how well patterns follow from numbers."""
+    ) -> dict[str, np.ndarray]:
+        """By layer: how well patterns follow from numbers."""
         straight = np.column_stack([np.ones(len(values)), values])
         line = _share(patterns, straight, folds)
         spline = _share(patterns, self._bent(values), folds)
@@ -424,19 +422,35 @@ def _around(values: np.ndarray, folds: list[Fold]) -> float:
     return sum(float(np.sum((values[f.test] - values[f.train].mean()) ** 2)) for f in folds)
 
 
-def _share(patterns: np.ndarray, design: np.ndarray, folds: list[Fold]) -> float:
-    """Share of the variance of patterns that a design predicts in values that were not seen."""
-    left, whole = 0.0, 0.0
+def _share(patterns: np.ndarray, design: np.ndarray, folds: list[Fold]) -> np.ndarray:
+    """Share of the variance of patterns that a design predicts in values that were not seen.
+
+    Parameters
+    ----------
+    patterns : numpy.ndarray
+        layer x value x unit.
+    design : numpy.ndarray
+        value x term.
+    folds : list of Fold
+        Of values.
+
+    Returns
+    -------
+    numpy.ndarray
+        layer; NaN where all patterns are the same.
+    """
+    left, whole = np.zeros(len(patterns)), np.zeros(len(patterns))
     # A term of the spline near an end can have all its values in the test: it goes on as its
     # neighbours go (P-splines; Eilers & Marx 1996). The two terms of a line have no such rows.
     smooth = np.sqrt(SMOOTH * len(design)) * np.diff(np.eye(design.shape[1]), 2, axis=0)
-    nothing = np.zeros((len(smooth), patterns.shape[1]))
     for fold in folds:
-        known = np.concatenate([design[fold.train], smooth])
-        fit = np.linalg.lstsq(known, np.concatenate([patterns[fold.train], nothing]))[0]
-        left += np.sum((patterns[fold.test] - design[fold.test] @ fit) ** 2)
-        whole += np.sum((patterns[fold.test] - patterns[fold.train].mean(0)) ** 2)
-    return float(1 - left / whole) if whole > 0 else float("nan")
+        # What fits values and has no second differences, the same for all patterns.
+        inverse = np.linalg.pinv(np.concatenate([design[fold.train], smooth]))
+        predicts = design[fold.test] @ inverse[:, : len(fold.train)]
+        known, asked = patterns[:, fold.train], patterns[:, fold.test]
+        left += np.sum((asked - predicts @ known) ** 2, axis=(1, 2))
+        whole += np.sum((asked - known.mean(1, keepdims=True)) ** 2, axis=(1, 2))
+    return np.divide(whole - left, whole, out=np.full(len(whole), np.nan), where=whole > 0)
 
 
 def _jumps(halves: np.ndarray) -> np.ndarray:

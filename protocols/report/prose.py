@@ -337,8 +337,9 @@ def _mlp_probe(name: str, settings: Mapping[str, Any]) -> str:
 
 
 def _views(name: str, settings: Mapping[str, Any]) -> str:
+    of = "" if settings["of"] is None else f" of {plain(settings['of'])}"
     return (
-        f"Items were drawn in a plane at {settings['layers']} layers of {settings['site']} "
+        f"Items{of} were drawn in a plane at {settings['layers']} layers of {settings['site']} "
         f"(analysis '{name}') by UMAP (McInnes et al. 2018; {settings['neighbours']} neighbours, "
         f"least distance {settings['min_dist']:g}, cosine) and by principal components, after the "
         "mean of each frame and the units of outlying spread had been taken out. Silhouette "
