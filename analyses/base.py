@@ -58,9 +58,6 @@ class Analysis(ABC):
         effect.
     identities : mapping of str to str
         Variables of the result that can be no finding whatever they are, and why.
-    reads : {'linear', 'nonlinear', 'number'}
-        By what kind of probe a control is to ask whether the label can be read at all; of a number,
-        by regression.
     asks : {'labels', 'structure', 'wiring', 'likeness', 'acts'}
         Whether it asks what tells labels apart, how activations lie whatever the labels, how far
         that follows the weights, how alike those of two subjects lie, or what an act on the model
@@ -68,9 +65,16 @@ class Analysis(ABC):
     """
 
     asks: ClassVar[Asks] = "labels"
-    reads: ClassVar[Reading] = "linear"
     measures: ClassVar[Mapping[str, Quantity]] = {}
     identities: ClassVar[Mapping[str, str]] = {}
+
+    @property
+    def reads(self) -> Reading:
+        """By what kind of probe a control is to ask whether the label can be read at all.
+
+        Of a label that is a number, by regression.
+        """
+        return "linear"
 
     def misfit(self, dims: Collection[str]) -> str:
         """Why the site that it reads, with these dimensions, is none that it can; else empty.
@@ -367,6 +371,21 @@ def labels(subject: Subject, label: str) -> np.ndarray:
         return values.copy()
     # By way of objects: numpy does not cast its variable-width strings to fixed width.
     return values.astype(object).astype(str)
+
+
+def numbers(subject: Subject, column: str) -> np.ndarray:
+    """The values of a column that holds numbers, one a stimulus, float64.
+
+    Raises
+    ------
+    AnalysisError
+        If the stimuli have no such column, or it holds no numbers.
+    """
+    labels(subject, column)  # that there is one
+    values = subject.volume[column].to_numpy()
+    if values.dtype.kind not in "iuf":
+        raise AnalysisError(f"'{column}' holds no numbers, but '{values[0]}'")
+    return values.astype(float)
 
 
 def of_items(subject: Subject, column: str, first: np.ndarray, which: np.ndarray) -> np.ndarray:

@@ -8,7 +8,9 @@ distances (Walther et al. 2016) in all units.
 
 "Circular" asks for both: a wrap above 0 and a circle that fits better than a line and than an arch.
 By ranks an arch of less than half a circle is a line, since distances along it grow with distance
-in order; the one that is held against a circle here goes three quarters round.
+in order; the one that is held against a circle here goes three quarters round. Of five or six
+values it goes less far, so that its ends are two steps apart: with one of five only a little
+shorter than a circle, hardly anything would fit a circle better.
 
 By how much the circle fits better than either may be claimed; it is 0 on average or below where
 there is nothing. The others describe: what is nearest of noisy distances is above 0 whatever lies
@@ -17,6 +19,11 @@ any loop (``loop``; persistent homology, Edelsbrunner et al. 2002, by ripser, Ba
 for it are plain ones: noise adds much the same to all of them, which can hide a loop and makes
 none, where cross-validated ones near 0 make many. With five or six values only a nearly perfect
 circle has a loop at all.
+
+Values can stand in the frames instead, as stages do in sentences about a disease (`of`, `number`).
+Then each disease is a course of its own, with as many stages as it has, and what may be claimed is
+the mean over those of one category. Its distances are plain ones: noise adds much the same to all
+of them, and leaves their ranks as they are.
 """
 
 from collections.abc import Mapping
@@ -29,14 +36,15 @@ from ripser import ripser
 from scipy.spatial.distance import squareform
 
 from analyses.base import Analysis, AnalysisError, Quantity, Reading, register
-from analyses.number_line import values_of
+from analyses.courses import Courses, courses_of, dealt_names, over_items
+from analyses.number_line import check_of, values_of
 from analyses.rdm import compared, crossnobis, squared_euclidean
 from scanner import Subject
 
 # With fewer, a line and a circle have nearly the same neighbours.
 FEWEST = 5
-# The longest arch that is no circle, in radians: three quarters of the way round.
-ARCH = 1.5 * np.pi
+# The longest arch that is no circle, in turns.
+ARCH = 0.75
 
 
 @register
@@ -49,18 +57,34 @@ class Circularity(Analysis):
     site : str
         Kind of site to read.
     label : str
-        A column of the stimulus table that holds numbers; only their order counts.
+        A column of the stimulus table that holds numbers, of which only the order counts; with
+        `of`, one that holds categories.
+    of : str, optional
+        The category whose items go along the numbers; without it, numbers are those of items.
+    number : str, optional
+        With `of`, a column that holds numbers; items may have different ones.
     """
 
     site: str
     label: str
+    of: str | None = None
+    number: str | None = None
 
-    reads: ClassVar[Reading] = "number"
     measures: ClassVar[Mapping[str, Quantity]] = {
         "closes": Quantity(
             "by how much a circle fits distances better than a line or an arch does", -2, 2
         ),
     }
+
+    def __post_init__(self) -> None:
+        check_of(self.of, self.number)
+
+    @property
+    def reads(self) -> Reading:
+        return "number" if self.of is None else "linear"
+
+    def sides(self, names: np.ndarray) -> np.ndarray:
+        return np.arange(len(names)) if self.of is None else (names != self.of).astype(int)
 
     def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:
         """Compare.
@@ -78,34 +102,86 @@ class Circularity(Analysis):
             none, 0.37, 0.53, 0.73 and 0.81 for perfect circles of 6, 9, 20 and 60 values. NaN
             where all values are the same.
 
+            With `of` all but ``turn`` are means over the items of that category whose values are
+            not all the same; ``closes_by_item`` (layer, item) is that of each, and
+            ``closes_by_category`` (layer, category) the mean of each category.
+
         Raises
         ------
         AnalysisError
             If the label is no number or has fewer than five values, there are fewer than two
-            frames, or a value is in no frame of a half.
+            frames, or a value is in no frame of a half; with `of`, if an item has fewer than five
+            values.
         """
         (subject,) = subjects
+        if self.of is not None:
+            return self._along(subject)
         halves, rdms = self._distances(subject, rng)
-        count = halves.shape[2]
-        alike = _fits(rdms, count)
-        columns = {
-            "on_a_line": alike[:, 0],
-            "on_an_arch": alike[:, 1],
-            "on_a_circle": alike[:, 2],
-            "wrap": np.array([wrap(rdm[: count - 1]) for rdm in rdms]),
+        columns = _told(rdms, halves.shape[2]) | {
             "turn": np.array([turn(one) for one in halves]),
             "loop": np.array([loop(squared_euclidean(one.mean(0))) for one in halves]),
         }
-        return xr.Dataset(
-            {name: ("layer", values) for name, values in columns.items()},
-            coords={"layer": subject.volume["layer"].to_numpy()},
-        ).assign(closes=_closes(alike, subject))
+        return _labelled({name: ("layer", values) for name, values in columns.items()}, subject)
 
     def measured(self, *subjects: Subject, variable: str, rng: np.random.Generator) -> xr.DataArray:
         """Without what describes."""
         (subject,) = subjects
+        if self.of is not None:
+            closing = self._closing(self._courses(subject, rest=False))
+            return _by_layer(over_items(closing, np.ones((1, len(closing)), bool))[0], subject)
         halves, rdms = self._distances(subject, rng)
-        return _closes(_fits(rdms, halves.shape[2]), subject)
+        return _by_layer(_closes(_fits(rdms, halves.shape[2])), subject)
+
+    def permuted(
+        self,
+        subject: Subject,
+        variable: str,
+        *,
+        draws: int,
+        rng: np.random.Generator,
+        shuffles: np.random.Generator,
+    ) -> xr.DataArray:
+        """With `of`, all draws from the same courses: only which item is of what changes."""
+        if self.of is None:
+            return super().permuted(subject, variable, draws=draws, rng=rng, shuffles=shuffles)
+        courses = self._courses(subject, rest=True)
+        dealt = dealt_names(courses.names, self.of, draws=draws, shuffles=shuffles)
+        return _by_layer(over_items(self._closing(courses), dealt), subject)
+
+    def _along(self, subject: Subject) -> xr.Dataset:
+        """What `__call__` gives where items go along the numbers."""
+        courses = self._courses(subject, rest=True)
+        told = [
+            _told(rdms, len(values)) | {"loop": np.array([loop(one) for one in rdms])}
+            for rdms, values in zip(_rdms(courses), courses.values, strict=True)
+        ]
+        by_item = {name: np.array([one[name] for one in told]) for name in told[0]}
+        own, kinds = courses.names == self.of, np.unique(courses.names)
+        of_kinds = over_items(by_item["closes"], courses.names == kinds[:, None])
+        columns = {
+            **{name: ("layer", over_items(one, own[None])[0]) for name, one in by_item.items()},
+            "closes_by_item": (("item", "layer"), by_item["closes"][own]),
+            "closes_by_category": (("category", "layer"), of_kinds),
+        }
+        found = _labelled(columns, subject)
+        return found.assign_coords(item=courses.items[own], category=kinds)
+
+    def _courses(self, subject: Subject, *, rest: bool) -> Courses:
+        courses = courses_of(
+            subject, self.site, self.label, str(self.number), of=str(self.of), rest=rest
+        )
+        for item, values in zip(courses.items, courses.values, strict=True):
+            if len(values) < FEWEST:
+                raise AnalysisError(
+                    f"circularity: '{item}' has {len(values)} values of '{self.number}'; "
+                    f"{FEWEST} are needed"
+                )
+        return courses
+
+    def _closing(self, courses: Courses) -> np.ndarray:
+        """By how much a circle fits each item better: item x layer."""
+        pairs = zip(_rdms(courses), courses.values, strict=True)
+        return np.array([_closes(_fits(rdms, len(values))) for rdms, values in pairs])
 
     def _distances(
         self, subject: Subject, rng: np.random.Generator
@@ -120,19 +196,50 @@ class Circularity(Analysis):
         return found.halves, np.array([crossnobis(halves) for halves in found.halves])
 
 
+def _rdms(courses: Courses) -> list[np.ndarray]:
+    """Distances of the values of each item: layer x pair."""
+    return [np.array([squared_euclidean(one) for one in some]) for some in courses.patterns]
+
+
+def _told(rdms: np.ndarray, count: int) -> dict[str, np.ndarray]:
+    """What distances of so many values tell, by layer."""
+    alike = _fits(rdms, count)
+    return {
+        "on_a_line": alike[:, 0],
+        "on_an_arch": alike[:, 1],
+        "on_a_circle": alike[:, 2],
+        "wrap": np.array([wrap(rdm[: count - 1]) for rdm in rdms]),
+        "closes": _closes(alike),
+    }
+
+
+def _labelled(columns: dict[str, tuple], subject: Subject) -> xr.Dataset:
+    found = xr.Dataset(columns, coords={"layer": subject.volume["layer"].to_numpy()})
+    found["closes"].attrs["chance"] = 0.0
+    return found
+
+
 def _fits(rdms: np.ndarray, count: int) -> np.ndarray:
     """How well distances are those of so many values on a line, an arch, a circle: layer x 3."""
     one, other = np.triu_indices(count, 1)
     steps = (other - one).astype(float)
-    arch = np.sin(ARCH / 2 * steps / (count - 1))
+    # In turns; as if one more value closed it, where that is shorter.
+    step = min(ARCH / (count - 1), 1 / (count + 1))
+    # What rounding tells apart would have ranks of its own.
+    arch = np.round(np.sin(np.pi * step * steps), 9)
     return compared(rdms, np.array([steps, arch, np.minimum(steps, count - steps)]), "spearman")
 
 
-def _closes(alike: np.ndarray, subject: Subject) -> xr.DataArray:
+def _closes(alike: np.ndarray) -> np.ndarray:
     """By how much the circle fits better, by layer."""
+    return alike[:, 2] - alike[:, :2].max(1)
+
+
+def _by_layer(closing: np.ndarray, subject: Subject) -> xr.DataArray:
+    """With its labels: layer, or draw x layer."""
     return xr.DataArray(
-        alike[:, 2] - alike[:, :2].max(1),
-        dims="layer",
+        closing,
+        dims=("draw", "layer")[-closing.ndim :],
         coords={"layer": subject.volume["layer"].to_numpy()},
         attrs={"chance": 0.0},
     )

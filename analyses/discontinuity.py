@@ -20,7 +20,16 @@ import numpy as np
 import xarray as xr
 from sklearn.preprocessing import SplineTransformer
 
-from analyses.base import Analysis, AnalysisError, Quantity, labels, one_value, register, vectors
+from analyses.base import (
+    Analysis,
+    AnalysisError,
+    Quantity,
+    labels,
+    numbers,
+    one_value,
+    register,
+    vectors,
+)
 from analyses.words import in_spreads, without_frames
 from scanner import Subject
 
@@ -148,11 +157,7 @@ class Discontinuity(Analysis):
         x, items = vectors(subject, self.site), labels(subject, "item")
         names = labels(subject, self.label)
         self._check_names(names, items)
-        labels(subject, self.number)  # that there is one
-        numbers = subject.volume[self.number].to_numpy()
-        if numbers.dtype.kind not in "iuf":
-            raise AnalysisError(f"'{self.number}' holds no numbers, but '{numbers[0]}'")
-        values, at_value = np.unique(numbers.astype(float), return_inverse=True)
+        values, at_value = np.unique(numbers(subject, self.number), return_inverse=True)
         place = self._place(values)
         known, first, of_item = np.unique(items, return_index=True, return_inverse=True)
         cell = of_item * len(values) + at_value

@@ -57,7 +57,6 @@ class MlpProbe(Analysis):
     item_folds: int = 5
     planted: float = 0.05
 
-    reads: ClassVar[Reading] = "nonlinear"
     measures: ClassVar[Mapping[str, Quantity]] = {
         "gap": Quantity("balanced accuracy of a nonlinear probe less that of a linear one", -1, 1),
     }
@@ -67,6 +66,10 @@ class MlpProbe(Analysis):
             raise ValueError("item_folds must be at least 3: one tests, and two tune in turn")
         if not 0 <= self.planted < 1:
             raise ValueError(f"planted of {self.planted:g} is no share, from 0 to below 1")
+
+    @property
+    def reads(self) -> Reading:
+        return "nonlinear"
 
     def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:
         """Decode.

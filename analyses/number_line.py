@@ -15,6 +15,11 @@ are 0 or below where there is nothing, whatever the values. The rest describes. 
 already, with a threshold of its own, and the number of breaks in half of the values is another
 question, since neighbours are then farther apart; the order of what is read follows from how well
 it is read.
+
+Numbers can stand in the frames instead, as ages do in sentences (`of`, `number`). Then each
+sentence is a course along them, and what may be claimed is the mean over those of one category.
+Numbers that stand in all sentences bend wherever digits or tokens make them, so it is by dealing
+out which sentences are of the category that a claim is held against them.
 """
 
 from collections.abc import Mapping
@@ -32,10 +37,12 @@ from analyses.base import (
     Quantity,
     Reading,
     labels,
+    numbers,
     one_value,
     register,
     vectors,
 )
+from analyses.courses import Courses, courses_of, dealt_names, over_items
 from analyses.probe import ridge, standardised
 from analyses.splits import Fold, folds_of, item_groups
 from analyses.words import in_spreads, without_frames
@@ -59,7 +66,11 @@ class NumberLine(Analysis):
     site : str
         Kind of site to read.
     label : str
-        A column of the stimulus table that holds numbers.
+        A column of the stimulus table that holds numbers; with `of`, one that holds categories.
+    of : str, optional
+        The category whose items go along the numbers; without it, numbers are those of items.
+    number : str, optional
+        With `of`, a column that holds numbers; each item of the category stands at every one.
     value_folds : int
         Groups of values that take turns as the test.
     knots : int
@@ -74,13 +85,14 @@ class NumberLine(Analysis):
 
     site: str
     label: str
+    of: str | None = None
+    number: str | None = None
     value_folds: int = 5
     knots: int = 5
     penalty: float = 1.0
     permutations: int = 199
     alpha: float = 0.05
 
-    reads: ClassVar[Reading] = "number"
     measures: ClassVar[Mapping[str, Quantity]] = {
         "read": Quantity(
             "share of the variance of a number that is read in values not seen", -np.inf, 1
@@ -92,6 +104,7 @@ class NumberLine(Analysis):
     }  # fmt: skip
 
     def __post_init__(self) -> None:
+        check_of(self.of, self.number)
         if self.value_folds < 2:
             raise ValueError("value_folds must be at least 2")
         if self.knots < 3:
@@ -100,6 +113,13 @@ class NumberLine(Analysis):
             raise ValueError(
                 f"alpha {self.alpha:g} cannot be reached with {self.permutations} permutations"
             )
+
+    @property
+    def reads(self) -> Reading:
+        return "number" if self.of is None else "linear"
+
+    def sides(self, names: np.ndarray) -> np.ndarray:
+        return np.arange(len(names)) if self.of is None else (names != self.of).astype(int)
 
     def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:
         """Read, predict and search.
@@ -115,24 +135,137 @@ class NumberLine(Analysis):
             halves of the frames, per unit; a place is the lower value of the two; ``highest``
             (layer): what the largest jump reaches by luck; ``breaks`` (layer): how many are larger.
 
+            With `of` the first five are means over the items of that category, each along its own
+            course, and jumps are between halves of these items; ``read_by_category`` and
+            ``gain_by_category`` (layer, category) are the means of each category.
+
         Raises
         ------
         AnalysisError
             If the label is no number or has fewer than eight values, there are fewer than two
-            frames, or a value is in no frame of a half.
+            frames, or a value is in no frame of a half; with `of`, if an item does not stand at
+            each number, or the category has fewer than two items.
         """
         (subject,) = subjects
+        if self.of is not None:
+            return self._along(subject, rng)
         found, folds = self._divided(subject, rng)
+        told = self._told(found.halves.mean(1), found.values, folds)
+        result = self._searched(found, subject, rng).assign(
+            {name: ("layer", values) for name, values in told.items()}
+        )
+        for name in self.measures:
+            result[name].attrs["chance"] = 0.0
+        return result
+
+    def measured(self, *subjects: Subject, variable: str, rng: np.random.Generator) -> xr.DataArray:
+        """Without the search for breaks."""
+        (subject,) = subjects
+        work = self._read if variable == "read" else self._predicted
+        if self.of is None:
+            found, folds = self._divided(subject, rng)
+            values = [
+                work(halves.mean(0), found.values, folds)[variable] for halves in found.halves
+            ]
+        else:
+            courses = self._courses(subject, rest=False)
+            every = np.ones((1, len(courses.items)), dtype=bool)
+            values = over_items(self._by_item(courses, variable, rng), every)[0]
+        return xr.DataArray(
+            values,
+            dims="layer",
+            coords={"layer": subject.volume["layer"].to_numpy()},
+            attrs={"chance": 0.0},
+        )
+
+    def permuted(
+        self,
+        subject: Subject,
+        variable: str,
+        *,
+        draws: int,
+        rng: np.random.Generator,
+        shuffles: np.random.Generator,
+    ) -> xr.DataArray:
+        """With `of`, all draws from the same courses: only which item is of what changes."""
+        if self.of is None:
+            return super().permuted(subject, variable, draws=draws, rng=rng, shuffles=shuffles)
+        courses = self._courses(subject, rest=True)
+        dealt = dealt_names(courses.names, self.of, draws=draws, shuffles=shuffles)
+        return xr.DataArray(
+            over_items(self._by_item(courses, variable, rng), dealt),
+            dims=("draw", "layer"),
+            coords={"layer": subject.volume["layer"].to_numpy()},
+            attrs={"chance": 0.0},
+        )
+
+    def _along(self, subject: Subject, rng: np.random.Generator) -> xr.Dataset:
+        """What `__call__` gives where items go along the numbers."""
+        courses = self._courses(subject, rest=True)
+        folds = self._folds(len(courses.values[0]), rng)
+        told = [
+            self._told(patterns, values, folds)
+            for values, patterns in zip(courses.values, courses.patterns, strict=True)
+        ]
+        by_item = {name: np.array([one[name] for one in told]) for name in told[0]}
+        own = courses.names == self.of
+        kinds = np.unique(courses.names)
+        member = courses.names == kinds[:, None]
+        found = self._searched(self._halves(courses, own, rng), subject, rng).assign(
+            {name: ("layer", over_items(one, own[None])[0]) for name, one in by_item.items()}
+        )
+        for name in self.measures:
+            found[name].attrs["chance"] = 0.0
+            found[f"{name}_by_category"] = (
+                ("category", "layer"),
+                over_items(by_item[name], member),
+            )
+        return found.assign_coords(category=kinds)
+
+    def _courses(self, subject: Subject, *, rest: bool) -> Courses:
+        courses = courses_of(
+            subject, self.site, self.label, str(self.number), of=str(self.of), rest=rest
+        )
+        every = np.unique(np.concatenate(courses.values))
+        for item, values in zip(courses.items, courses.values, strict=True):
+            missing = np.setdiff1d(every, values)
+            if len(missing):
+                raise AnalysisError(
+                    f"item '{item}' does not stand at {missing[0]:g} of '{self.number}'; "
+                    "each is needed at every number"
+                )
+        return courses
+
+    def _by_item(self, courses: Courses, variable: str, rng: np.random.Generator) -> np.ndarray:
+        """One measure of each item: item x layer."""
+        folds = self._folds(len(courses.values[0]), rng)
+        work = self._read if variable == "read" else self._predicted
+        pairs = zip(courses.patterns, courses.values, strict=True)
+        return np.array([work(patterns, values, folds)[variable] for patterns, values in pairs])
+
+    def _halves(self, courses: Courses, own: np.ndarray, rng: np.random.Generator) -> "Values":
+        """The means over two halves of the items of the category."""
+        try:
+            half = item_groups(courses.items[own], np.zeros(own.sum()), groups=2, rng=rng)
+        except ValueError:
+            raise AnalysisError(
+                f"number_line: '{self.of}' has {own.sum()} item; 2 are needed for halves of them"
+            ) from None
+        patterns = [one for one, its in zip(courses.patterns, own, strict=True) if its]
+        means = [
+            np.mean([one for one, of in zip(patterns, half, strict=True) if of == side], axis=0)
+            for side in (0, 1)
+        ]
+        return Values(courses.values[0], np.stack(means, axis=1))
+
+    def _searched(self, found: "Values", subject: Subject, rng: np.random.Generator) -> xr.Dataset:
+        """What is told of breaks between halves."""
         count = len(found.values)
         bent = self._bent(found.values)
         orders = rng.permuted(np.tile(np.arange(count), (self.permutations, 1)), axis=1)
-        rows = [
-            self._read(halves.mean(0), found.values, folds)
-            | self._predicted(halves.mean(0), found.values, folds)
-            | self._broken(halves, bent @ np.linalg.pinv(bent), orders)
-            for halves in found.halves
-        ]
-        result = xr.Dataset(
+        hat = bent @ np.linalg.pinv(bent)
+        rows = [self._broken(halves, hat, orders) for halves in found.halves]
+        return xr.Dataset(
             {
                 name: (("layer", "place")[: 1 + np.ndim(first)], [one[name] for one in rows])
                 for name, first in rows[0].items()
@@ -142,34 +275,29 @@ class NumberLine(Analysis):
                 "place": found.values[:-1],
             },
         )
-        for name in self.measures:
-            result[name].attrs["chance"] = 0.0
-        return result
-
-    def measured(self, *subjects: Subject, variable: str, rng: np.random.Generator) -> xr.DataArray:
-        """Without the search for breaks."""
-        (subject,) = subjects
-        found, folds = self._divided(subject, rng)
-        work = self._read if variable == "read" else self._predicted
-        return xr.DataArray(
-            [work(halves.mean(0), found.values, folds)[variable] for halves in found.halves],
-            dims="layer",
-            coords={"layer": subject.volume["layer"].to_numpy()},
-            attrs={"chance": 0.0},
-        )
 
     def _divided(self, subject: Subject, rng: np.random.Generator) -> tuple["Values", list[Fold]]:
         found = values_of(subject, self.site, self.label, rng)
-        count = len(found.values)
+        return found, self._folds(len(found.values), rng)
+
+    def _folds(self, count: int, rng: np.random.Generator) -> list[Fold]:
+        """So many values in groups that take turns as the test."""
         # A spline of so many knots has two more terms, and something must be left to judge it by.
         needed = max(FEWEST, self.value_folds, self.knots + 3)
         if count < needed:
             raise AnalysisError(
-                f"number_line: '{self.label}' has {count} values; {needed} are needed"
+                f"number_line: '{self.number or self.label}' has {count} values; "
+                f"{needed} are needed"
             )
         names = np.arange(count).astype(str)
         group = item_groups(names, np.zeros(count), groups=self.value_folds, rng=rng)
-        return found, folds_of(group)
+        return folds_of(group)
+
+    def _told(
+        self, patterns: np.ndarray, values: np.ndarray, folds: list[Fold]
+    ) -> dict[str, np.ndarray]:
+        """All but breaks, of patterns layer x value x unit: layer."""
+        return self._read(patterns, values, folds) | self._predicted(patterns, values, folds)
 
     def _bent(self, values: np.ndarray) -> np.ndarray:
         """The terms of the spline, value x term."""
@@ -178,19 +306,21 @@ class NumberLine(Analysis):
 
     def _read(
         self, patterns: np.ndarray, values: np.ndarray, folds: list[Fold]
-    ) -> dict[str, float]:
-        """Of one layer: how well numbers follow from patterns."""
-        read = _numbers(patterns, values, folds, self.penalty)
-        constant = not np.ptp(patterns, axis=0).any()
-        return {
-            "read": float(1 - np.sum((read - values) ** 2) / _around(values, folds)),
-            "order": float("nan") if constant else _in_order(read, values),
-        }
+    ) -> dict[str, np.ndarray]:
+        """By layer: how well numbers follow from patterns."""
+        read = np.array([_numbers(one, values, folds, self.penalty) for one in patterns])
+        varies = np.ptp(patterns, axis=1).any(-1)
+        order = [
+            _in_order(one, values) if some else np.nan
+            for one, some in zip(read, varies, strict=True)
+        ]
+        left = np.sum((read - values) ** 2, axis=1)
+        return {"read": 1 - left / _around(values, folds), "order": np.array(order)}
 
     def _predicted(
         self, patterns: np.ndarray, values: np.ndarray, folds: list[Fold]
-    ) -> dict[str, float]:
-        """Of one layer: how well patterns follow from numbers."""
+    ) -> dict[str, np.ndarray]:
+        """By layer: how well patterns follow from numbers."""
         straight = np.column_stack([np.ones(len(values)), values])
         line = _share(patterns, straight, folds)
         spline = _share(patterns, self._bent(values), folds)
@@ -207,6 +337,19 @@ class NumberLine(Analysis):
         largest = [_jumps(smooth + rough[:, order]).max() for order in orders]
         highest = np.quantile(largest, 1 - self.alpha, method="higher")
         return {"jump": jumps, "highest": np.asarray(highest), "breaks": np.sum(jumps > highest)}
+
+
+def check_of(of: str | None, number: str | None) -> None:
+    """That a category is named where, and only where, numbers stand in its frames.
+
+    Raises
+    ------
+    ValueError
+    """
+    if (of is None) != (number is None):
+        raise ValueError(
+            "of and number go together: whose items go along the numbers, and which column has them"
+        )
 
 
 class Values(NamedTuple):
@@ -234,18 +377,14 @@ def values_of(subject: Subject, site: str, label: str, rng: np.random.Generator)
         If the label is no number or has one value, there are fewer than two frames, or a value is
         in no frame of a half.
     """
-    x, frames = vectors(subject, site), labels(subject, "frame")
-    labels(subject, label)  # that there is one
-    numbers = subject.volume[label].to_numpy()
-    if numbers.dtype.kind not in "iuf":
-        raise AnalysisError(f"'{label}' holds no numbers, but '{numbers[0]}'")
+    x, frames, along = vectors(subject, site), labels(subject, "frame"), numbers(subject, label)
     try:
         group = item_groups(frames, np.zeros(len(frames), int), groups=2, rng=rng)
     except ValueError:
         raise AnalysisError(
             f"'{label}': {len(np.unique(frames))} frame cannot be divided into halves"
         ) from None
-    values, which = np.unique(numbers.astype(float), return_inverse=True)
+    values, which = np.unique(along, return_inverse=True)
     if len(values) < 2:
         raise AnalysisError(one_value(label, f"{values[0]:g}"))
     cell = group * len(values) + which
@@ -283,19 +422,35 @@ def _around(values: np.ndarray, folds: list[Fold]) -> float:
     return sum(float(np.sum((values[f.test] - values[f.train].mean()) ** 2)) for f in folds)
 
 
-def _share(patterns: np.ndarray, design: np.ndarray, folds: list[Fold]) -> float:
-    """Share of the variance of patterns that a design predicts in values that were not seen."""
-    left, whole = 0.0, 0.0
+def _share(patterns: np.ndarray, design: np.ndarray, folds: list[Fold]) -> np.ndarray:
+    """Share of the variance of patterns that a design predicts in values that were not seen.
+
+    Parameters
+    ----------
+    patterns : numpy.ndarray
+        layer x value x unit.
+    design : numpy.ndarray
+        value x term.
+    folds : list of Fold
+        Of values.
+
+    Returns
+    -------
+    numpy.ndarray
+        layer; NaN where all patterns are the same.
+    """
+    left, whole = np.zeros(len(patterns)), np.zeros(len(patterns))
     # A term of the spline near an end can have all its values in the test: it goes on as its
     # neighbours go (P-splines; Eilers & Marx 1996). The two terms of a line have no such rows.
     smooth = np.sqrt(SMOOTH * len(design)) * np.diff(np.eye(design.shape[1]), 2, axis=0)
-    nothing = np.zeros((len(smooth), patterns.shape[1]))
     for fold in folds:
-        known = np.concatenate([design[fold.train], smooth])
-        fit = np.linalg.lstsq(known, np.concatenate([patterns[fold.train], nothing]))[0]
-        left += np.sum((patterns[fold.test] - design[fold.test] @ fit) ** 2)
-        whole += np.sum((patterns[fold.test] - patterns[fold.train].mean(0)) ** 2)
-    return float(1 - left / whole) if whole > 0 else float("nan")
+        # What fits values and has no second differences, the same for all patterns.
+        inverse = np.linalg.pinv(np.concatenate([design[fold.train], smooth]))
+        predicts = design[fold.test] @ inverse[:, : len(fold.train)]
+        known, asked = patterns[:, fold.train], patterns[:, fold.test]
+        left += np.sum((asked - predicts @ known) ** 2, axis=(1, 2))
+        whole += np.sum((asked - known.mean(1, keepdims=True)) ** 2, axis=(1, 2))
+    return np.divide(whole - left, whole, out=np.full(len(whole), np.nan), where=whole > 0)
 
 
 def _jumps(halves: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from sklearn.manifold import trustworthiness
 from sklearn.metrics import silhouette_score
 from sklearn.neighbors import NearestNeighbors
 
-from analyses.base import Analysis, AnalysisError, register
+from analyses.base import Analysis, AnalysisError, labels, register
 from analyses.geometry import outliers
 from analyses.words import read_words
 from scanner import Subject
@@ -38,6 +38,10 @@ class Views(Analysis):
         Kind of site to read.
     label : str
         A column of the stimulus table; it colours the items, and does not place them.
+    of : str, optional
+        The value of `among` whose items alone are drawn; all items by default.
+    among : str
+        A column of the stimulus table.
     layers : int
         How many layers are drawn, at even steps from the first to the last.
     neighbours : int
@@ -50,6 +54,8 @@ class Views(Analysis):
 
     site: str
     label: str = "category"
+    of: str | None = None
+    among: str = "category"
     layers: int = 6
     neighbours: int = 15
     min_dist: float = 0.1
@@ -78,9 +84,15 @@ class Views(Analysis):
         Raises
         ------
         AnalysisError
-            If there are fewer items than twice the neighbours and one.
+            If there are fewer items than twice the neighbours and one, or none of that value.
         """
         (subject,) = subjects
+        if self.of is not None:
+            names = labels(subject, self.among)
+            if self.of not in names:
+                known = ", ".join(np.unique(names))
+                raise AnalysisError(f"views: '{self.among}' is nowhere '{self.of}'; it is {known}")
+            subject = subject.take(np.flatnonzero(names == self.of))
         words = read_words(subject, self.site, self.label)
         count = words.patterns.shape[1]
         if count < 2 * self.neighbours + 2:

@@ -66,7 +66,10 @@ class _Part(BaseModel):
 
 
 class StimuliSpec(_Part):
-    """A shipped set or a table, and how much of it: some values of columns, items, frames."""
+    """A shipped set or a table, and how much of it: some values of columns, items, frames.
+
+    With `sampled` the items are the values of a column, and what were items stand in frames.
+    """
 
     set: Annotated[str, StringConstraints(min_length=1)]
     only: Annotated[
@@ -75,6 +78,12 @@ class StimuliSpec(_Part):
     ] = None
     items: Annotated[int, Field(ge=1)] | None = None
     frames: Annotated[int, Field(ge=1)] | None = None
+    sampled: Annotated[str | None, Field(exclude_if=lambda sampled: sampled is None)] = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether every stimulus is read."""
+        return (self.only, self.items, self.frames) == (None, None, None)
 
     def loaded(self, relative_to: Path) -> StimulusSet:
         """The stimuli; a relative path starts from that folder.
@@ -84,7 +93,9 @@ class StimuliSpec(_Part):
         StimulusError
         """
         whole = load(self.set, relative_to=relative_to)
-        return whole.part(only=self.only, items=self.items, frames=self.frames)
+        return whole.part(
+            only=self.only, items=self.items, frames=self.frames, sampled=self.sampled
+        )
 
 
 class TunedSpec(_Part):

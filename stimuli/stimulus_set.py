@@ -80,6 +80,7 @@ class StimulusSet:
         only: Mapping[str, Sequence[Cell]] | None = None,
         items: int | None = None,
         frames: int | None = None,
+        sampled: str | None = None,
     ) -> "StimulusSet":
         """A stratified part: the same number of items from each category, in the first frames.
 
@@ -94,6 +95,9 @@ class StimulusSet:
             Items per category; all of them by default.
         frames : int, optional
             Number of frames; all of them by default.
+        sampled : str, optional
+            A column whose values are to be the items, before these are counted: a disease instead
+            of each of its stages. What were items then stand in the frames, in their order.
 
         Raises
         ------
@@ -111,6 +115,9 @@ class StimulusSet:
                     f"stimuli '{self.name}': frames: {frames} asked for, the set has {len(known)}"
                 )
             table = table[table["frame"].isin(known[:frames])]
+        if sampled is not None:
+            self._has(sampled, "sampled")
+            table = _sampled_by(table, sampled)
         if items is not None:
             words = table.drop_duplicates(["category", "item"])
             chosen: list[str] = []
@@ -126,13 +133,16 @@ class StimulusSet:
             table = table[table["item"].isin(chosen)]
         return StimulusSet(self.name, table.reset_index(drop=True))
 
+    def _has(self, column: str, asked: str) -> None:
+        if column not in self.table:
+            raise StimulusError(
+                f"stimuli '{self.name}': {asked}: no column '{column}'; "
+                f"there is {', '.join(map(str, self.table.columns))}"
+            )
+
     def _with(self, table: pd.DataFrame, column: str, values: Sequence[Cell]) -> pd.DataFrame:
         """The rows that have one of the values in a column."""
-        if column not in table:
-            raise StimulusError(
-                f"stimuli '{self.name}': only: no column '{column}'; "
-                f"there is {', '.join(map(str, table.columns))}"
-            )
+        self._has(column, "only")
         cells, wanted = table[column].astype(str), [str(value) for value in values]
         known = list(dict.fromkeys(cells))
         for value in wanted:
@@ -143,6 +153,22 @@ class StimulusSet:
                     f"left; it is {shown}"
                 )
         return table[cells.isin(wanted)]
+
+
+def _sampled_by(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The table with the values of a column as items, and each word's turn among them in frames.
+
+    A value that stands in several categories is an item in each.
+    """
+    of, words = [column, "category"], table.drop_duplicates([column, "category", "item"])
+    turn = words.assign(turn=words.groupby(of).cumcount() + 1)[[*of, "item", "turn"]]
+    at = table[[*of, "item"]].merge(turn, how="left")["turn"].to_numpy().astype(str)
+    several = table.groupby(column)["category"].transform("nunique") > 1
+    values = table[column].astype(str)
+    return table.assign(
+        item=values.where(~several, values + ", " + table["category"]),
+        frame=[f"{frame} {word}" for frame, word in zip(table["frame"], at, strict=True)],
+    )
 
 
 def shipped() -> list[str]:

@@ -17,7 +17,7 @@ from scanner import Subject
 from verification.base import Check, Curve, Hypothesis, Member, Status, Verdict
 from verification.cases import Case, Population, required
 from verification.design import check_design
-from verification.measure import Measure, item_labels
+from verification.measure import THROUGH_DEPTH, Measure, item_labels
 from verification.population import over_subjects
 from verification.specifications import Specified, curve, specify
 from verification.statistics import Estimate, HalfSamples, holm, items_needed, stream
@@ -452,6 +452,9 @@ def _decide(
     quantity = case.analysis.measures[measure.variable]
     if hypothesis.follows is not None:
         quantity = Quantity("rank correlation", -1.0, 1.0)
+    elif measure.layer in THROUGH_DEPTH:
+        # How a measure changes from layer to layer is none of its values.
+        quantity = Quantity("change through the depth", -np.inf, np.inf)
     # By the t distribution an interval may reach beyond what the measure can be.
     shown = np.clip(ends, quantity.least, quantity.greatest)
     # At an end of its scale a measure may well be the same in every draw; an identity, too, but

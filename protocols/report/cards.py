@@ -20,6 +20,7 @@ from protocols.report.words import Table, counted, listed, number, percent, plai
 from protocols.schema import Study
 from verification import CONTROLS, Hypothesis
 from verification.base import EVERY
+from verification.measure import THROUGH_DEPTH
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,9 @@ def _caption(
     words += [_world_words(name, len(values), paired) for name, values in worlds(evidence).items()]
     words.append("Tinted: too small to matter, from the reference to the smallest effect.")
     low, high = verdict["interval"]
-    if low is not None and (low < quantity.least or high > quantity.greatest):
+    if hypothesis.at.layer in THROUGH_DEPTH:
+        words.append("The estimate is of how the measure changes through the depth.")
+    elif low is not None and (low < quantity.least or high > quantity.greatest):
         words.append(
             "The interval is symmetric about its estimate (Student's t) and passes the end of the "
             "scale; it is shown as computed."

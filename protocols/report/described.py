@@ -131,10 +131,17 @@ READING = {
     "on_a_line": "The rank correlation of distances with those on a line.",
     "gain": "How much more of the variance of patterns a spline predicts than a line: above 0, if "
     "the way along the numbers is bent.",
-    "on_an_arch": "The same on an arch that goes three quarters round.",
+    "gain_by_category": "The same of each category, whose items stand at the same numbers: what "
+    "digits and tokens do is in all of them.",
+    "read_by_category": "The share of the variance of the number that is read in values not seen, "
+    "of each category.",
+    "on_an_arch": "The same on an arch that goes three quarters round, less far of five or six "
+    "values.",
     "on_a_circle": "The same on a circle: more than on a line or an arch, if the values close one.",
     "closes": "By how much a circle fits better than a line and than an arch: above 0, if the "
     "values close one.",
+    "closes_by_category": "The same of each category.",
+    "closes_by_item": "The same of each item.",
     "loop": "How long a loop of the values lives as they are connected at growing distances, over "
     "the largest distance: 0.37 for a perfect circle of six, 0.81 of sixty, and a few hundredths "
     "for noise.",

@@ -789,7 +789,7 @@ def _point(figure: go.Figure, judged: Judged, layers: list[int]) -> None:
 
 
 def _limits(evidence: xr.Dataset, judged: Judged, level: float) -> list[float]:
-    """Range of the axis: the scale of the measure above zero, and whatever lies beyond it."""
+    """Range of the axis: the scale of the measure from 0 to 1, and whatever lies beyond it."""
     shown = [*judged.interval, judged.estimate, judged.reference, judged.edge]
     shown += [values for world in worlds(evidence).values() for values in world.ravel()]
     shown += list(evidence["observed"].to_numpy())
@@ -797,7 +797,8 @@ def _limits(evidence: xr.Dataset, judged: Judged, level: float) -> list[float]:
         low, high = band(evidence, level=level)
         shown += list(np.clip([*low, *high], judged.least, judged.greatest))
     finite = [float(v) for v in shown if v is not None and np.isfinite(v)]
-    greatest = judged.greatest if np.isfinite(judged.greatest) else max(finite)
+    # A scale that goes on, as differences of correlations may to 2, would leave lines flat.
+    greatest = judged.greatest if judged.greatest <= 1 else max(finite)
     low, high = min(0.0, *finite), max(greatest, *finite)
     return [low - 0.03 * (high - low), high + 0.03 * (high - low)]
 

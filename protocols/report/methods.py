@@ -175,14 +175,11 @@ def _sharing(volumes: Mapping[str, xr.Dataset]) -> str:
 
 def _stimuli(study: Study, volumes: Mapping[str, xr.Dataset]) -> str:
     table, spec, scan = study.stimuli.table, study.protocol.stimuli, study.protocol.scan
-    part = (
-        ", a stratified part of the set"
-        if (spec.only, spec.items, spec.frames) != (None, None, None)
-        else ""
-    )
+    part = ", a stratified part of the set" if not spec.whole else ""
+    words = "" if spec.sampled is None else f", each a value of {plain(spec.sampled)}"
     sentences = [
         f"The stimuli were {len(table)} texts of the set '{spec.set}'{part}: "
-        f"{table['item'].nunique()} items of {table['category'].nunique()} categories, in "
+        f"{table['item'].nunique()} items{words} of {table['category'].nunique()} categories, in "
         f"{counted(table['frame'].nunique(), 'sentence frame')}."
     ]
     if scan.chat is not None:

@@ -337,8 +337,9 @@ def _mlp_probe(name: str, settings: Mapping[str, Any]) -> str:
 
 
 def _views(name: str, settings: Mapping[str, Any]) -> str:
+    of = "" if settings["of"] is None else f" of {plain(settings['of'])}"
     return (
-        f"Items were drawn in a plane at {settings['layers']} layers of {settings['site']} "
+        f"Items{of} were drawn in a plane at {settings['layers']} layers of {settings['site']} "
         f"(analysis '{name}') by UMAP (McInnes et al. 2018; {settings['neighbours']} neighbours, "
         f"least distance {settings['min_dist']:g}, cosine) and by principal components, after the "
         "mean of each frame and the units of outlying spread had been taken out. Silhouette "
@@ -358,15 +359,22 @@ def _collapse(name: str, settings: Mapping[str, Any]) -> str:
 
 
 def _number_line(name: str, settings: Mapping[str, Any]) -> str:
+    asked, halved = settings["label"], "frames"
+    patterns = "the mean pattern of each value, after the mean of each frame had been taken out"
+    if settings["of"] is not None:
+        asked, halved = f"the {settings['number']} of {settings['of']}", "items"
+        patterns = (
+            f"the patterns of each item of {settings['of']} by itself, and averaged over them"
+        )
     return (
-        f"Whether {settings['label']} lies along a line in {settings['site']} (analysis '{name}') "
-        "was asked of the mean pattern of each value, after the mean of each frame had been taken "
-        f"out: by reading it with ridge regression and by predicting patterns from it, with a line "
+        f"Whether {asked} lies along a line in {settings['site']} (analysis '{name}') "
+        f"was asked of {patterns}"
+        f": by reading it with ridge regression and by predicting patterns from it, with a line "
         f"and with a cubic spline of {settings['knots']} knots (Eilers & Marx 1996), in values not "
         f"seen in training ({settings['value_folds']} groups in turn). Breaks were searched for "
-        "between all neighbouring values by squared distances between halves of the frames, with "
-        f"a familywise error of {settings['alpha']:g} from {settings['permutations']} worlds in "
-        "which the deviations of values from the spline were dealt out anew (Westfall & Young "
+        f"between all neighbouring values by squared distances between halves of the {halved}, "
+        f"with a familywise error of {settings['alpha']:g} from {settings['permutations']} worlds "
+        "in which the deviations of values from the spline were dealt out anew (Westfall & Young "
         "1993)."
     )
 
@@ -389,12 +397,24 @@ def _discontinuity(name: str, settings: Mapping[str, Any]) -> str:
 
 
 def _circularity(name: str, settings: Mapping[str, Any]) -> str:
+    if settings["of"] is not None:
+        return (
+            f"Whether each {settings['number']} of {settings['of']} leads round a circle in "
+            f"{settings['site']} (analysis '{name}') was asked of each item by itself, and "
+            "averaged over items: of the distances between all its values, by their rank "
+            "correlation with distances on a line, on an arch that goes three quarters round "
+            "(less far where values are five or six) and on a circle, by how near the last is to "
+            "the first, and by how long a loop lives (persistent homology; Edelsbrunner et al. "
+            "2002; Bauer 2021). The ends of a line can bend towards each other (Diaconis et al. "
+            "2008)."
+        )
     return (
         f"Whether the values of {settings['label']} close a circle in {settings['site']} (analysis "
         f"'{name}') was asked of cross-validated distances between all of them (Walther et al. "
         "2016): by their rank correlation with distances on a line, on an arch that goes three "
-        "quarters round and on a circle, by how near the last is to the first, and by how long a "
-        "loop lives (persistent homology; Edelsbrunner et al. 2002; Bauer 2021); and of the angles "
+        "quarters round (less far where values are five or six) and on a circle, by how near the "
+        "last is to the first, and by how long a loop lives (persistent homology; Edelsbrunner et "
+        "al. 2002; Bauer 2021); and of the angles "
         "of values in the plane of the first two principal components of one half of the frames, "
         "seen in the other (Fisher 1993). The ends of a line can bend towards each other "
         "(Diaconis et al. 2008)."

@@ -1,5 +1,5 @@
 "use strict";
-// Draws the figures, which lie in the page as JSON, and copies the methods text.
+// Unpacks the library of figures, draws them, which lie in the page as JSON, and copies the methods.
 (() => {
   const narrow = window.matchMedia("screen and (max-width: 760px)");
 
@@ -49,15 +49,38 @@
     setTimeout(() => { button.textContent = said; }, 2500);
   };
 
-  draw();
-  narrow.addEventListener("change", draw);
-  // Paper is narrower than most screens, and a figure does not shrink by itself.
-  window.addEventListener("beforeprint", () => {
-    for (const plot of document.querySelectorAll(".plot")) {
-      Plotly.relayout(plot, { width: plot.closest(".pair") ? 340 : 680 });
+  // Runs the library that the page carries. Its policy lets no script in but those that stand there.
+  const unpack = async () => {
+    const packed = document.getElementById("plotly").textContent;
+    const bytes = Uint8Array.from(atob(packed), (one) => one.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const library = document.createElement("script");
+    library.textContent = await new Response(stream).text();
+    document.head.append(library);
+  };
+
+  const show = async () => {
+    try {
+      await unpack();
+    } catch (error) {
+      for (const plot of document.querySelectorAll(".plot")) {
+        plot.textContent = `This figure needs a browser of 2023 or newer (${error.message}).`;
+        plot.style.minHeight = "0";
+      }
+      return;
     }
-  });
-  window.addEventListener("afterprint", draw);
+    draw();
+    narrow.addEventListener("change", draw);
+    // Paper is narrower than most screens, and a figure does not shrink by itself.
+    window.addEventListener("beforeprint", () => {
+      for (const plot of document.querySelectorAll(".plot")) {
+        Plotly.relayout(plot, { width: plot.closest(".pair") ? 340 : 680 });
+      }
+    });
+    window.addEventListener("afterprint", draw);
+  };
+
+  show();
   for (const button of document.querySelectorAll("[data-copies]")) {
     button.addEventListener("click", () => copy(button));
   }

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from analyses import AnalysisError
-from analyses.circularity import Circularity, loop, turn, wrap
+from analyses.circularity import Circularity, _closes, _fits, loop, turn, wrap
 from analyses.number_line import NumberLine, values_of
 from analyses.rdm import squared_euclidean
 from scanner import Subject
@@ -107,6 +107,19 @@ def test_an_arch_of_three_quarters_does_not_close() -> None:
     assert float(arch["on_an_arch"]) > max(float(arch["on_a_circle"]), float(arch["on_a_line"]))
     assert float(arch["closes"]) < 0
     assert float(circle["closes"]) > 0.1
+
+
+@pytest.mark.parametrize(("count", "closes"), [(5, 0.180), (6, 0.118), (7, 0.086), (60, 0.170)])
+def test_exact_circles_fit_better_than_an_arch_by_what_geometry_says(
+    count: int, closes: float
+) -> None:
+    """Also those whose arch has two distances that are the same."""
+    angle = 2 * np.pi * np.arange(count) / count
+    for share, expected in ((1, closes), (0.6, None)):
+        points = np.array([np.cos(share * angle), np.sin(share * angle)]).T
+        distances = np.round(squared_euclidean(points), 9)
+        (found,) = _closes(_fits(distances[None], count))
+        assert found < -0.2 if expected is None else found == pytest.approx(expected, abs=1e-3)
 
 
 def test_what_may_be_claimed_is_nothing_on_average_where_there_is_nothing() -> None:

@@ -1,9 +1,11 @@
 """Views: the numbers beside a plane are known where its points are."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import xarray as xr
 from sklearn.metrics import silhouette_score
 
 from analyses import AnalysisError
@@ -52,6 +54,17 @@ def test_a_few_layers_are_drawn_from_the_first_to_the_last() -> None:
     assert found["layer"].values.tolist() == [0, 2]
     assert found["umap"].shape == found["pca"].shape == (2, 48, 2)
     assert sorted(set(found["label"].values)) == [f"category{n}" for n in range(4)]
+
+
+def test_one_value_is_drawn_as_if_there_were_no_other() -> None:
+    subject = planted(1.0)
+    which = np.unique(subject.volume["item"], return_inverse=True)[1]
+    halves = subject.relabel("half", np.array(["one", "other"])[which % 2])
+    some = halves.take(np.flatnonzero(which % 2 == 0))
+    found = measured(halves, replace(PLAIN, of="one", among="half"))
+    xr.testing.assert_identical(found, measured(some))
+    with pytest.raises(AnalysisError, match="'half' is nowhere 'third'; it is one, other"):
+        measured(halves, replace(PLAIN, of="third", among="half"))
 
 
 def test_the_label_does_not_move_a_point() -> None:

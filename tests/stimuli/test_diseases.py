@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from stimuli import load
+from stimuli import StimulusError, load
 
 HERE = Path(__file__).parents[2] / "stimuli" / "medical" / "diseases"
 WORDS = pd.read_csv(HERE / "words.csv", keep_default_na=False)
@@ -72,3 +72,22 @@ def test_one_disease_is_taken_by_its_columns() -> None:
     part = load("medical/diseases").part(only={"of": ["breast cancer"], "category": ["disease"]})
     assert len(part) == 70
     assert sorted(set(part.table["stage"])) == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_diseases_are_the_items_where_they_are_sampled_and_stages_stand_in_frames() -> None:
+    whole = load("medical/diseases")
+    part = whole.part(
+        only={"category": ["disease", "thing", "shuffled"]}, frames=4, sampled="of"
+    ).table
+    assert part.groupby("category")["item"].nunique().tolist() == [14, 14, 14]
+    assert set(part.groupby("item")["category"].nunique()) == {1}
+    assert {"COPD, disease", "COPD, shuffled"} <= set(part["item"])
+    # A frame is a sentence and a stage, the same of diseases and of things.
+    number = part["frame"].str.extract(r" (\d)$")[0].astype(int)
+    assert (number == part["stage"]).all()
+    assert not part.duplicated(["item", "frame"]).any()
+    assert (part.groupby("frame")["category"].nunique() == 3).all()
+    few = whole.part(only={"category": ["disease", "thing"]}, sampled="of", items=5).table
+    assert few.groupby("category")["item"].nunique().tolist() == [5, 5]
+    with pytest.raises(StimulusError, match="'medical/diseases': sampled: no column 'ofs'; there"):
+        whole.part(sampled="ofs")
