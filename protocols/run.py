@@ -342,7 +342,7 @@ class Run:
         path, recording = acts.path(volumes), acts.recording
         there = path.exists()
         with noted(f"preparing {name} of {recording.subject}"):
-            live = None if there else Live(load(), recording)
+            live = None if there else Live(load(), recording, acts.donors)
             subject = Subject(recording.subject, open_volume(recording.path(volumes)), {})
             subject = subject.set_beside(*_given(acts, volumes))
             runs = [] if live is None else analysis.runs(live, subject)

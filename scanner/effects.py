@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import xarray as xr
 
-from scanner.model import Model
+from scanner.model import DtypeName, Model
 from scanner.plan import Recording
 from scanner.provenance import code_version, digest, environment, now
 from scanner.reading import Reading, read
@@ -92,10 +92,44 @@ class Live:
     ----------
     model : Model
     recording : Recording
+    donors : tuple of Recording
+        Of the subject that this one is given, as of `Acts`.
     """
 
     model: Model
     recording: Recording
+    donors: tuple[Recording, ...] = ()
+
+    @cached_property
+    def donor(self) -> Model:
+        """The trained model of the subject that this one is given, whether or not this is a twin.
+
+        Raises
+        ------
+        SiteError
+            If it reads these texts as other tokens.
+        """
+        given = self.donors[0]
+        model = self._loaded(given)
+        theirs = read(model, self.recording.stimuli, "last", chat=given.chat,
+                      truncate=given.truncate)  # fmt: skip
+        if theirs.ids != self._whole.ids:
+            raise SiteError(
+                f"{self.model.name} and {model.name} read the same texts as other tokens, so that "
+                "they cannot be held against each other token by token"
+            )
+        return model
+
+    @cached_property
+    def learned(self) -> Model:
+        """The trained model of the subject: this one, unless it is a twin."""
+        if self.trained:
+            return self.model
+        return self._loaded(self.recording)
+
+    def _loaded(self, recording: Recording) -> Model:
+        dtype = cast(DtypeName, recording.dtype)
+        return Model.load(recording.source, dtype=dtype, device=self.model.device)
 
     @property
     def trained(self) -> bool:

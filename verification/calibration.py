@@ -27,6 +27,7 @@ from analyses.connectome import Connectome
 from analyses.coupling import Coupling
 from analyses.discontinuity import Discontinuity
 from analyses.fingerprint import Fingerprint
+from analyses.gates import Gates
 from analyses.groupings import Groupings
 from analyses.knowledge_map import KnowledgeMap
 from analyses.lesion import Lesion
@@ -397,6 +398,10 @@ KINDS = {
         ActingKind("ablation.drop_frozen", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),
         ActingKind("ablation.divergence", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),
         ActingKind("ablation.drop_words", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),
+        ActingKind("gates.moved", Gates("base"), 0.1, ACTING),
+        ActingKind("gates.unlike", Gates("base"), 0.1, ACTING),
+        ActingKind("gates.edited", Gates("base"), 0.1, ACTING),
+        ActingKind("gates.opened", Gates("base"), 0.1, ACTING),
         ActingKind("lesion.selective", Lesion("category0", random=3), 0.1, ACTING),
         ActingKind("neurons.drop", Neurons(), 0.1, ACTING),
         ActingKind("neurons.drop_margin", Neurons(), 0.1, ACTING),

@@ -13,6 +13,7 @@ from scipy.stats import norm
 from analyses.ablation import Ablation
 from analyses.acting import RANDOM, Acting
 from analyses.bus import Bus
+from analyses.gates import NORMAL, OWN, Gates
 from analyses.knowledge_map import KnowledgeMap
 from analyses.lesion import Lesion
 from analyses.neurons import TEXTS, Neurons
@@ -306,6 +307,31 @@ def _stitched(
     )  # fmt: skip
 
 
+def _opened(
+    labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
+) -> xr.Dataset:
+    """An effect of 1 opens all gates that are shut, and as many more: the base has 3 in 10 open."""
+    assert isinstance(analysis, Gates)
+    open_, mean = np.full(effects.shape, 0.3), effects.mean(0)
+    # Of a few items fewer than none may differ: that is what is planted.
+    by_text = {
+        "differ": effects, "edit": effects, "open_base": open_, "open": open_ + effects,
+        "loud_base": open_, "loud": open_ + effects,
+    }  # fmt: skip
+    patterns = [f"{name}_{way}" for name in ("differ", "edit") for way in ("average", "mostly")]
+    names = [OWN if kind == "own" else NORMAL for kind in labels["target_kind"].to_numpy()]
+    by_layer = {
+        "phi": 1 - mean, "expected": np.full_like(mean, 0.42), **dict.fromkeys(patterns, mean)
+    }  # fmt: skip
+    return labels.assign(
+        {name: (("stimulus", "layer", "target"), values) for name, values in by_text.items()}
+    ).assign_coords({
+        "named": ("target", names),
+        "changed": ("target", np.full(len(names), 0.01)),
+        **{name: (("layer", "target"), values) for name, values in by_layer.items()},
+    })  # fmt: skip
+
+
 def _silenced(
     labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
 ) -> xr.Dataset:
@@ -374,7 +400,7 @@ def _ablated(
 
 Planting = Callable[[xr.Dataset, np.ndarray, Acting, np.random.Generator], xr.Dataset]
 PLANTING: dict[type[Acting], Planting] = {
-    Ablation: _ablated, KnowledgeMap: _mapped,
+    Ablation: _ablated, Gates: _opened, KnowledgeMap: _mapped,
     Lesion: _cut, Bus: _added, Neurons: _silenced, Patching: _patched,
     Paths: _sent, Saliency: _sloped,
     Scaling: _scaled, Steering: _steered, Stitching: _stitched, Tuning: _taught,

@@ -214,6 +214,26 @@ READING = {
     "with over how many dimensions their items lie, in items that did not find the direction. "
     "Between broken lines its interval at 95 %: with few categories it is wide.",
     "slope_of": "The slope, on average over targets of a kind.",
+    "open_share": "The share of the gates of MLPs that are open: what enters their activation "
+    "function is above 0. Bands hold 95 % over items. Untrained networks have a half.",
+    "loud_share": "The share of neurons whose activation is above the given share of the root mean "
+    "square of their token: with SiLU none is ever quite 0.",
+    "moved_of": "The share of gates that are open in the base model or in what stands beside it "
+    "alone: of the variant; of its neurons dealt out anew and of the base at another token, which "
+    "is what models differ in that have nothing in common, and what tokens do; and of noise that "
+    "is as long as the tuning in each tensor. What noise moves as much is no mark of a tuning.",
+    "edited_of": "Levenshtein's distance of the same patterns over their length, of a sample of "
+    "tokens. It lets neurons move up by a place, which means nothing, and is low for patterns that "
+    "have nothing in common: compare the variant with its neurons dealt out anew.",
+    "kappa_of": "How far patterns agree beyond independent ones with as many open gates (kappa): 1 "
+    "for the same, 0 by luck.",
+    "kappa_by_neuron_of": "The same beyond independent gates each of which is as often open as it "
+    "is: that some are mostly open and others mostly shut does not count as agreement.",
+    "jaccard_of": "Of gates that are open in either, the share that is open in both.",
+    "phi_of": "The correlation of a gate in both models over tokens, on average over gates.",
+    "distance_by": "The distance of the variant from its base, of the patterns of each token, of "
+    "the neurons whose gate gives more than 0 on average over all tokens, and of those that are "
+    "open at more than half of them; by the share that differs (Hamming), and by Levenshtein's.",
     "kept_of": "How much of the prediction is kept with what the other model has at the word "
     "(own); with a map of items dealt out anew (shuffled), with the same map given another word "
     "(equal), and with a map from an untrained twin of the other (other).",
@@ -403,6 +423,16 @@ TITLES = {
     "attribution_agreement": "agreement of attributions with patches (Spearman)",
     "said": "what is said under each dose",
     "slope_of": "slope",
+    "open_share": "share of open gates",
+    "loud_share": "share of loud neurons",
+    "moved_of": "gates that differ",
+    "edited_of": "edit distance of patterns of gates",
+    "kappa_of": "agreement of gates beyond chance",
+    "kappa_by_neuron_of": "agreement of gates beyond chance, each gate by itself",
+    "jaccard_of": "open gates in common",
+    "phi_of": "correlation of a gate in both",
+    "distance_by": "distance of patterns",
+    "change_of_weights": "length of the change over that of the weights",
     "kept_of": "prediction that is kept",
     "cost": "divergence with the other's",
     "cost_without": "divergence with the mean",
@@ -856,6 +886,12 @@ def _references(found: Found, variable: str) -> Panel:
     )
 
 
+def _of_models(found: Found, variable: str) -> Panel:
+    """Models along layers, with their intervals."""
+    values, low, high = (found.measures[variable + one] for one in ("", *BOUNDS))
+    return Panel(_title(variable), READING[variable], intervals(values, low, high, []))
+
+
 def _densities(found: Found, variable: str) -> Panel:
     """A line for each density."""
     values = found.measures[variable]
@@ -958,6 +994,7 @@ PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"layer", "density"}): _densities,
     frozenset({"layer", "against"}): _by_row,
     frozenset({"layer", "untrained"}): _by_row,
+    frozenset({"layer", "subject"}): _of_models,
     frozenset({"subject", "other_subject"}): _subjects,
     frozenset({"subject", "axis"}): _places_of_subjects,
     frozenset({"node", "other_node"}): _matrix,

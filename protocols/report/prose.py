@@ -635,6 +635,22 @@ def _stitching(name: str, settings: Mapping[str, Any]) -> str:
     )
 
 
+def _gates(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"Gates of MLPs, open where what enters the activation function is above 0, were held "
+        f"against those of {settings['donor']} at the same tokens, all but the first of each text "
+        f"(analysis '{name}'; Tanwar et al. 2025): the share that is open in one of the two alone "
+        "(Hamming), that over the share in independent patterns with as many open ones, and, at "
+        f"{settings['sampled']} tokens of each text at most, Levenshtein's distance over the "
+        "number of neurons. A neuron is loud above "
+        f"{settings['loud']:g} root mean squares of its token. Held against the tuning are "
+        f"{settings['random']} draws of Gaussian noise as long as its change of each tensor, and "
+        f"{settings['random']} of its changes dealt out anew within each tensor; to untrained "
+        "twins the change of weights was added. Beside it stand the variant with its neurons dealt "
+        "out anew, and the base model at a token half a batch away."
+    )
+
+
 def _along(settings: Mapping[str, Any]) -> str:
     return (
         f"Directions of {settings['label']} in {settings['site']} were found by "
@@ -753,6 +769,7 @@ _PROSE = {
     "paths": _paths,
     "steering": _steering,
     "stitching": _stitching,
+    "gates": _gates,
     "bus": _bus,
     "knowledge_map": _knowledge_map,
     "tuning": _tuning,

@@ -44,11 +44,12 @@ SETTINGS = {
     "groupings": {"rival": "group"},
     "discontinuity": {"of": "category0", "at": 9},
     "tuning": {"category": "category0", "layers": (0, 1)},
+    "gates": {"donor": "another"},
 }
 # Analyses that act and have measures.
 ACTING = (
-    "ablation", "bus", "knowledge_map", "lesion", "neurons", "patching", "paths", "saliency",
-    "scaling", "steering", "stitching", "tuning",
+    "ablation", "bus", "gates", "knowledge_map", "lesion", "neurons", "patching", "paths",
+    "saliency", "scaling", "steering", "stitching", "tuning",
 )  # fmt: skip
 # Of these, what knows labels when it acts, and not when it averages.
 ALONG = (
