@@ -26,6 +26,7 @@ from analyses.circularity import Circularity
 from analyses.connectome import Connectome
 from analyses.coupling import Coupling
 from analyses.discontinuity import Discontinuity
+from analyses.domain_neurons import DomainNeurons
 from analyses.fingerprint import Fingerprint
 from analyses.gates import Gates
 from analyses.groupings import Groupings
@@ -405,6 +406,9 @@ KINDS = {
         ActingKind("lesion.selective", Lesion("category0", random=3), 0.1, ACTING),
         ActingKind("neurons.drop", Neurons(), 0.1, ACTING),
         ActingKind("neurons.drop_margin", Neurons(), 0.1, ACTING),
+        ActingKind("neurons.drop_relative", Neurons(), 0.1, ACTING),
+        ActingKind("neurons.drop_beyond_chance", Neurons(), 0.1, ACTING),
+        ActingKind("domain_neurons.selective", DomainNeurons(domain="category0"), 0.1, ACTING),
         ActingKind("patching.share", Patching(), 0.1, ACTING),
         ActingKind("paths.share", Paths(), 0.1, ACTING),
         ActingKind("steering.slope", Steering(SITE, (0,)), 0.1, ACTING),

@@ -13,6 +13,7 @@ from scipy.stats import norm
 from analyses.ablation import Ablation
 from analyses.acting import RANDOM, Acting
 from analyses.bus import Bus
+from analyses.domain_neurons import DomainNeurons
 from analyses.gates import NORMAL, OWN, Gates
 from analyses.knowledge_map import KnowledgeMap
 from analyses.lesion import Lesion
@@ -361,6 +362,20 @@ def _silenced(
     )  # fmt: skip
 
 
+def _silenced_apart(
+    labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
+) -> xr.Dataset:
+    """An effect of 1 turns every answer of the domain that is right, and none of the others."""
+    assert isinstance(analysis, DomainNeurons)
+    inside = labels[analysis.label].to_numpy().astype(str) == analysis.domain
+    parts = [
+        _silenced(labels.isel(stimulus=rows), effects[rows] * share, analysis, rng)
+        for rows, share in ((np.flatnonzero(inside), 1), (np.flatnonzero(~inside), 0))
+    ]
+    whole = xr.concat(parts, "stimulus", data_vars="minimal", coords="minimal")
+    return whole.isel(stimulus=np.argsort(np.argsort(~inside, kind="stable"), kind="stable"))
+
+
 def _ablated(
     labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
 ) -> xr.Dataset:
@@ -400,7 +415,7 @@ def _ablated(
 
 Planting = Callable[[xr.Dataset, np.ndarray, Acting, np.random.Generator], xr.Dataset]
 PLANTING: dict[type[Acting], Planting] = {
-    Ablation: _ablated, Gates: _opened, KnowledgeMap: _mapped,
+    Ablation: _ablated, DomainNeurons: _silenced_apart, Gates: _opened, KnowledgeMap: _mapped,
     Lesion: _cut, Bus: _added, Neurons: _silenced, Patching: _patched,
     Paths: _sent, Saliency: _sloped,
     Scaling: _scaled, Steering: _steered, Stitching: _stitched, Tuning: _taught,

@@ -204,7 +204,12 @@ READING = {
     "above_chance_drop": "The same over what was right beyond luck: 1 if nothing is left.",
     "accuracy_by": "The same without the neurons that are chosen each way: by mean activation, by "
     "its mean size, by that times the length of what the neuron writes to the stream, and by d' "
-    "between categories.",
+    "between categories; and the own way, if it is another.",
+    "drop_apart_of": "By how much more accuracy drops in the domain than in the others, without "
+    "the neurons that are chosen in the domain (own), without all, and on average without those at "
+    "random.",
+    "drop_elsewhere_of": "The drop of accuracy in the other domains.",
+    "drop_by_category": "The drop of accuracy in each domain, without the own.",
     "attributed": "The same, estimated for all patches at once from the gradient.",
     "said": "How the model goes on after '{begun}', by the likeliest token, while the direction of "
     "a category is added behind block {layer}. Without, it says '{unsteered}'. Nothing is measured "
@@ -419,6 +424,13 @@ TITLES = {
     "relative_drop": "relative drop of accuracy",
     "above_chance_drop": "drop of accuracy above chance",
     "accuracy_by": "accuracy without neurons",
+    "drop_apart_of": "drop of accuracy, the domain's above the others'",
+    "drop_elsewhere_of": "drop of accuracy in other domains",
+    "drop_by_category": "drop of accuracy",
+    "drop": "drop of accuracy",
+    "drop_margin": "drop of the margin, nats",
+    "drop_relative": "drop of accuracy, over what was right",
+    "drop_beyond_chance": "drop of accuracy, over what was right beyond luck",
     "on_the_path": "how much of what all senders do goes on the path",
     "attribution_agreement": "agreement of attributions with patches (Spearman)",
     "said": "what is said under each dose",

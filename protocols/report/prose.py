@@ -583,6 +583,8 @@ def _neurons(name: str, settings: Mapping[str, Any]) -> str:
         "magnitude": "mean absolute activation",
         "contribution": "mean absolute activation times the length of what it writes",
         "selectivity": f"largest |d'| between values of {settings['label']}",
+        "mean_size": "size of their mean activation",
+        "frequency": "how often their gate is open",
     }
     first, *more = settings["shares"]
     span = "to the end" if settings["span"] is None else f"and {settings['span'] - 1} more"
@@ -602,6 +604,14 @@ def _neurons(name: str, settings: Mapping[str, Any]) -> str:
         + (", to those of labels dealt out anew" if settings["by"] == "selectivity" else "")
         + "; and, to be seen beside it, to neurons ranked each other way"
         + (f", and to {others} of them." if more else ".")
+    )
+
+
+def _domain_neurons(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"{_neurons(name, settings)} Only training items of {settings['domain']} "
+        f"({settings['label']}) chose the neurons, and answers of all were asked: the drop of "
+        "accuracy there less that in the rest is what is claimed."
     )
 
 
@@ -765,6 +775,7 @@ def _numbers(values: Sequence[int]) -> list[str]:
 _PROSE = {
     "ablation": _ablation,
     "neurons": _neurons,
+    "domain_neurons": _domain_neurons,
     "patching": _patching,
     "paths": _paths,
     "steering": _steering,
