@@ -23,7 +23,7 @@ DIMENSIONS = (
     "category", "other_category", "other_layer", "item", "lens", "mask",
     "distance", "removed", "model", "depth", "penalty", "axis", "contrast", "arm",
     "harmed", "patch", "chosen", "density", "reference", "against", "node", "other_node",
-    "subject", "other_subject", "untrained", "role",
+    "subject", "other_subject", "untrained", "role", "side",
 )  # fmt: skip
 
 REGISTRY: dict[str, type["Analysis"]] = {}

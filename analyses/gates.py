@@ -35,9 +35,9 @@ from scanner import (
     check_same_shape,
     edit_distance,
     gates_of_both,
-    given,
     jolted,
     relative_change,
+    transplanted,
 )  # fmt: skip
 
 # Resamples of the items, of which intervals are told.
@@ -103,7 +103,7 @@ class Gates(Acting):
         seed = int(rng.integers(2**32))
         if not live.trained:
             other = live.model.twin(live.model.seed or 0)
-            with given(other, live.learned, live.donor):
+            with transplanted(other, live.learned, live.donor):
                 return self._read(live, live.model, other, [(0, "own", OWN)], seed)
         size = relative_change(live.model, live.donor)
         if not size > 0:
@@ -184,6 +184,7 @@ class Gates(Acting):
             coords={
                 **{key: (("layer", "target"), values[:, None])
                    for key, values in by_layer.items()},
+                "tokens_counted": ("stimulus", tokens),
                 "target": [number],
                 "target_kind": ("target", [kind]),
                 "named": ("target", [name]),
@@ -216,7 +217,8 @@ class Gates(Acting):
             over tokens, on average. ``distance_by`` (layer, chosen): Hamming's and Levenshtein's
             distance of the variant from its base, of patterns of each token, of neurons whose gate
             gives more than 0 on average, and of those that are open at more than half of the
-            tokens. ``change_of_weights`` (scalar): the length of the change over that of the
+            tokens. ``tokens_read`` (scalar): how many were counted, all but the first of each text.
+            ``change_of_weights`` (scalar): the length of the change over that of the
             weights.
         """
         (subject,) = subjects
@@ -253,6 +255,7 @@ class Gates(Acting):
             "jaccard_of": by_arm(whole.jaccard[0]),
             "phi_of": by_arm(told["phi"]),
             "distance_by": self._by_pattern(subject, whole),
+            "tokens_read": int(volume["tokens_counted"].sum()),
             "change_of_weights": float(volume["changed"].to_numpy()[mine]),
             **_shares(subject, whole, again, names),
         })  # fmt: skip

@@ -15,7 +15,7 @@ from scanner.generation import continued
 from scanner.interventions import Edit
 from scanner.lesions import added, lesioned, without_each, without_heads
 from scanner.model import Model
-from scanner.moved_weights import check_same_shape, given, jolted, relative_change
+from scanner.moved_weights import check_same_shape, jolted, relative_change, transplanted
 from scanner.neurons import Fired, fired, written
 from scanner.patching import Pair, attributed, patched, share_of_way
 from scanner.paths import path_patched
@@ -59,7 +59,6 @@ __all__ = [
     "find_source",
     "fired",
     "gates_of_both",
-    "given",
     "jolted",
     "lesioned",
     "open_volume",
@@ -71,6 +70,7 @@ __all__ = [
     "resolve",
     "share_of_way",
     "sweep",
+    "transplanted",
     "verify_volume",
     "without_each",
     "without_heads",

@@ -86,7 +86,7 @@ def jolted(tuned: Model, base: Model, *, noise: Noise, seed: int) -> Iterator[No
 
 
 @contextmanager
-def given(model: Model, tuned: Model, base: Model) -> Iterator[None]:
+def transplanted(model: Model, tuned: Model, base: Model) -> Iterator[None]:
     """Add to a model what a tuning changed in another of the same shape, for a while."""
     theirs, before = weights_of(tuned), weights_of(base)
 

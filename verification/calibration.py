@@ -22,6 +22,7 @@ from analyses.ablation import Ablation
 from analyses.abstraction import Abstraction
 from analyses.acting import Acting
 from analyses.bus import Bus
+from analyses.circuits import Circuits
 from analyses.circularity import Circularity
 from analyses.connectome import Connectome
 from analyses.coupling import Coupling
@@ -399,6 +400,8 @@ KINDS = {
         ActingKind("ablation.drop_frozen", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),
         ActingKind("ablation.divergence", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),
         ActingKind("ablation.drop_words", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),
+        ActingKind("circuits.alike", Circuits("base"), 0.1, ACTING),
+        ActingKind("circuits.reached", Circuits("base"), 0.1, ACTING),
         ActingKind("gates.moved", Gates("base"), 0.1, ACTING),
         ActingKind("gates.unlike", Gates("base"), 0.1, ACTING),
         ActingKind("gates.edited", Gates("base"), 0.1, ACTING),

@@ -13,6 +13,7 @@ from scipy.stats import norm
 from analyses.ablation import Ablation
 from analyses.acting import RANDOM, Acting
 from analyses.bus import Bus
+from analyses.circuits import Circuits
 from analyses.domain_neurons import DomainNeurons
 from analyses.gates import NORMAL, OWN, Gates
 from analyses.knowledge_map import KnowledgeMap
@@ -328,9 +329,40 @@ def _opened(
         {name: (("stimulus", "layer", "target"), values) for name, values in by_text.items()}
     ).assign_coords({
         "named": ("target", names),
+        "tokens_counted": ("stimulus", np.full(len(effects), 10)),
         "changed": ("target", np.full(len(names), 0.01)),
         **{name: (("layer", "target"), values) for name, values in by_layer.items()},
     })  # fmt: skip
+
+
+def _alike(
+    labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
+) -> xr.Dataset:
+    """An effect of 1 is a map that is the same, from item to item as well as it is told."""
+    assert isinstance(analysis, Circuits)
+    cells = 40, len(analysis.sites), len(analysis.places)
+    own, count = rng.normal(size=cells), len(effects)
+    share = np.clip(effects.mean((0, 1)), -1, 1)
+    base = [part * own + np.sqrt(1 - part**2) * rng.normal(size=cells) for part in share]
+    ways = 2 + 0.3 * rng.random(size=(2, count))
+
+    def told(pattern: np.ndarray, way: np.ndarray) -> np.ndarray:
+        """Of each pair: stimulus x layer x cells."""
+        noise = 0.5 * rng.normal(size=(count, 1, *cells))
+        return (pattern + noise) * way[:, None, None, None, None]
+
+    dims = ("stimulus", "layer", "block", "kind", "place")
+    return labels.isel(layer=[0]).assign_coords(layer=[0]).assign(
+        mine=(dims, told(own, ways[0])),
+        theirs=((*dims, "target"), np.stack([told(one, ways[1]) for one in base], axis=-1)),
+    ).assign_coords(
+        block=np.arange(cells[0]), kind=list(analysis.sites), place=analysis.places,
+        mine_way=("stimulus", ways[0]),
+        theirs_way=(("stimulus", "target"), np.repeat(ways[1][:, None], len(base), axis=1)),
+        mine_agrees=("kind", np.full(cells[1], 0.9)),
+        theirs_agrees=("kind", np.full(cells[1], 0.9)),
+        least=("layer", [analysis.decided]),
+    )  # fmt: skip
 
 
 def _silenced(
@@ -415,8 +447,8 @@ def _ablated(
 
 Planting = Callable[[xr.Dataset, np.ndarray, Acting, np.random.Generator], xr.Dataset]
 PLANTING: dict[type[Acting], Planting] = {
-    Ablation: _ablated, DomainNeurons: _silenced_apart, Gates: _opened, KnowledgeMap: _mapped,
-    Lesion: _cut, Bus: _added, Neurons: _silenced, Patching: _patched,
+    Ablation: _ablated, Circuits: _alike, DomainNeurons: _silenced_apart, Gates: _opened,
+    KnowledgeMap: _mapped, Lesion: _cut, Bus: _added, Neurons: _silenced, Patching: _patched,
     Paths: _sent, Saliency: _sloped,
     Scaling: _scaled, Steering: _steered, Stitching: _stitched, Tuning: _taught,
 }  # fmt: skip

@@ -30,7 +30,7 @@ from protocols.report.figures import (
     plane,
     ranked,
 )
-from protocols.report.layer_maps import centres, lens_maps, subject_maps
+from protocols.report.layer_maps import centres, lens_maps, side_by_side, subject_maps
 from protocols.report.prose import summary_line
 from protocols.schema import Study
 
@@ -210,6 +210,15 @@ READING = {
     "random.",
     "drop_elsewhere_of": "The drop of accuracy in the other domains.",
     "drop_by_category": "The drop of accuracy in each domain, without the own.",
+    "alike_of": "How alike the map of the variant is with that of its base (own), with the same "
+    "after its stretches of the text were dealt out anew in each layer (shuffled), with that of "
+    "pairs of another category (other), and with that of the base with noise as long as the tuning "
+    "in each tensor (shown).",
+    "map": "How much of the way from one answer to the other a patch of each site goes, by layer "
+    "and by stretch of the text, by attribution: the base model, its variant, and the base with "
+    "noise as long as the tuning in each tensor. One scale for all.",
+    "agrees": "Spearman's correlation of estimates with true patches at the target and the last "
+    "token, over layers of some pairs.",
     "attributed": "The same, estimated for all patches at once from the gradient.",
     "said": "How the model goes on after '{begun}', by the likeliest token, while the direction of "
     "a category is added behind block {layer}. Without, it says '{unsteered}'. Nothing is measured "
@@ -424,6 +433,11 @@ TITLES = {
     "relative_drop": "relative drop of accuracy",
     "above_chance_drop": "drop of accuracy above chance",
     "accuracy_by": "accuracy without neurons",
+    "alike_of": "likeness of maps",
+    "map": "maps of patches, side by side",
+    "agrees": "agreement of attributions with patches",
+    "ceiling": "likeness of maps of two halves in one model",
+    "decided_base": "logits between the answers in the base",
     "drop_apart_of": "drop of accuracy, the domain's above the others'",
     "drop_elsewhere_of": "drop of accuracy in other domains",
     "drop_by_category": "drop of accuracy",
@@ -444,6 +458,7 @@ TITLES = {
     "jaccard_of": "open gates in common",
     "phi_of": "correlation of a gate in both",
     "distance_by": "distance of patterns",
+    "tokens_read": "tokens that were read",
     "change_of_weights": "length of the change over that of the weights",
     "kept_of": "prediction that is kept",
     "cost": "divergence with the other's",
@@ -904,6 +919,23 @@ def _of_models(found: Found, variable: str) -> Panel:
     return Panel(_title(variable), READING[variable], intervals(values, low, high, []))
 
 
+def _beside(found: Found, variable: str) -> Panel:
+    """Maps of several models, layer by layer."""
+    return Panel(_title(variable), READING[variable], side_by_side(found.measures[variable]))
+
+
+def _agreement(found: Found, variable: str) -> Panel:
+    """A number for each kind of site, of each model."""
+    values = found.measures[variable]
+    names = [
+        f"{kind}, {side}"
+        for side in values["side"].to_numpy()
+        for kind in values["kind"].to_numpy()
+    ]
+    rows = xr.DataArray(values.to_numpy().ravel(), dims="row", coords={"row": names})
+    return Panel(_title(variable), READING[variable], bars(rows[::-1], name=_title(variable)))
+
+
 def _densities(found: Found, variable: str) -> Panel:
     """A line for each density."""
     values = found.measures[variable]
@@ -1007,6 +1039,8 @@ PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"layer", "against"}): _by_row,
     frozenset({"layer", "untrained"}): _by_row,
     frozenset({"layer", "subject"}): _of_models,
+    frozenset({"subject", "patch", "block"}): _beside,
+    frozenset({"side", "kind"}): _agreement,
     frozenset({"subject", "other_subject"}): _subjects,
     frozenset({"subject", "axis"}): _places_of_subjects,
     frozenset({"node", "other_node"}): _matrix,

@@ -661,6 +661,24 @@ def _gates(name: str, settings: Mapping[str, Any]) -> str:
     )
 
 
+def _circuits(name: str, settings: Mapping[str, Any]) -> str:
+    other = "clean" if settings["into"] == "corrupt" else "corrupt"
+    way = "Spearman's correlation" if settings["by"] == "spearman" else "the cosine"
+    return (
+        f"What activations of the {other} text of each pair would do in the {settings['into']} one "
+        f"(analysis '{name}'; attribution patching, Nanda 2023; compared by eye in Tanwar et al. "
+        f"2025) was mapped in each model: {listed(list(settings['sites']))}, by layer and by "
+        f"stretch of the text (the target, {spelled(settings['segments'])} parts of what follows, "
+        "the last token), each cell as the share of the way from one answer to the other. The "
+        f"likeness is {way} of the map of a model with that of {settings['donor']} over all cells; "
+        f"its ceiling that of halves of the items in one model ({settings['splits']} splits). Held "
+        f"against it are {settings['random']} maps of {settings['donor']} with its stretches dealt "
+        "out anew in each layer, and as many of pairs of another category; untrained twins were "
+        f"held against {settings['donor']} as it is. Of {settings['checked']} pairs estimates were "
+        "held against true patches."
+    )
+
+
 def _along(settings: Mapping[str, Any]) -> str:
     return (
         f"Directions of {settings['label']} in {settings['site']} were found by "
@@ -781,6 +799,7 @@ _PROSE = {
     "steering": _steering,
     "stitching": _stitching,
     "gates": _gates,
+    "circuits": _circuits,
     "bus": _bus,
     "knowledge_map": _knowledge_map,
     "tuning": _tuning,

@@ -93,7 +93,7 @@ def test_gates_that_were_shut_are_found_where_they_are(pair, effects) -> None:
     assert (found["open_share_high"] >= found["open_share"]).all()
 
 
-def test_a_tuning_is_held_against_noise_and_what_is_known(effects) -> None:
+def test_a_tuning_is_held_against_noise_and_what_is_known(pair, effects) -> None:
     assert kinds(effects.volume).tolist() == [
         "own", "known", "shown", "shown", "matched", "matched", "equal", "equal"
     ]  # fmt: skip
@@ -108,6 +108,7 @@ def test_a_tuning_is_held_against_noise_and_what_is_known(effects) -> None:
     assert moved.sel(arm=OWN) > 2 * moved.sel(arm=ENTRIES) > 0
     changed = effects.volume["changed"].values
     np.testing.assert_allclose(changed, changed[0], rtol=1e-4)
+    assert found["tokens_read"].item() == sum(len(ids) - 1 for ids in pair[0].ids)
     assert found["change_of_weights"].item() == pytest.approx(changed[0])
     # Neurons that are dealt out agree by luck alone, and gates that are all open are unlike any.
     assert abs(found["kappa_of"].sel(arm=DEALT).mean().item()) < 0.1

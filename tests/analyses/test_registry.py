@@ -45,12 +45,13 @@ SETTINGS = {
     "discontinuity": {"of": "category0", "at": 9},
     "tuning": {"category": "category0", "layers": (0, 1)},
     "gates": {"donor": "another"},
+    "circuits": {"donor": "another"},
     "domain_neurons": {"domain": "category0"},
 }
 # Analyses that act and have measures.
 ACTING = (
-    "ablation", "bus", "domain_neurons", "gates", "knowledge_map", "lesion", "neurons", "patching",
-    "paths", "saliency", "scaling", "steering", "stitching", "tuning",
+    "ablation", "bus", "circuits", "domain_neurons", "gates", "knowledge_map", "lesion", "neurons",
+    "patching", "paths", "saliency", "scaling", "steering", "stitching", "tuning",
 )  # fmt: skip
 # Of these, what knows labels when it acts, and not when it averages.
 ALONG = (

@@ -15,7 +15,13 @@ from scanner.gates import (
     gates_of_both,
     opened,
 )  # fmt: skip
-from scanner.moved_weights import check_same_shape, given, jolted, relative_change, weights_of
+from scanner.moved_weights import (
+    check_same_shape,
+    jolted,
+    relative_change,
+    transplanted,
+    weights_of,
+)  # fmt: skip
 
 
 def generator(seed: int = 0) -> np.random.Generator:
@@ -227,7 +233,7 @@ def test_a_tuning_is_given_to_another_model_and_taken_back(tiny_model) -> None:
     base, tuned, other = (tiny_model("llama", seed=seed) for seed in (5, 5, 9))
     disturb(tuned, 0.2)
     before = {name: weight.clone() for name, weight in weights_of(other).items()}
-    with given(other, tuned, base):
+    with transplanted(other, tuned, base):
         for name, weight in weights_of(other).items():
             change = weights_of(tuned)[name] - weights_of(base)[name]
             torch.testing.assert_close(weight - before[name], change, atol=1e-6, rtol=0)
