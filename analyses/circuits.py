@@ -306,7 +306,8 @@ class Circuits(Acting):
             variant and of its base over sites, layers and stretches of the text, each cell the
             share of the way from one answer to the other. ``reached`` (layer): the same of maps of
             different halves of the items, over ``ceiling`` (scalar), what it is of halves in one
-            model. ``alike_of`` (layer, arm): of what stands beside the base. ``map`` (subject,
+            model. ``alike_of`` (layer, arm): of what stands in the place of the base; of noise, how
+            alike the base with it is with itself. ``map`` (subject,
             patch, block): both maps, and that with noise. ``agrees`` (subject, kind): how estimates
             go with true patches. ``decided``, ``decided_base`` (scalar): how far the texts of a
             pair are apart in their answers, in logits, on average.
@@ -334,15 +335,18 @@ class Circuits(Acting):
         )
         given = kinds(volume)
         arms = [one for one in dict.fromkeys(given.tolist()) if one != "known"]
+        noise = [_Maps.of(subject, int(one)).theirs_map for one in np.flatnonzero(given == "shown")]
         found = [
-            np.mean([_Maps.of(subject, int(one)).alike(self.by)
-                     for one in np.flatnonzero(given == arm)])
+            # Of noise: of the base with its own map, as of the variant.
+            np.mean([_similarity(maps.theirs_map, one, self.by) for one in noise])
+            if arm == "shown"
+            else np.mean([_Maps.of(subject, int(one)).alike(self.by)
+                          for one in np.flatnonzero(given == arm)])
             for arm in arms
         ]  # fmt: skip
         shown = {"base": maps.theirs_map, "variant": maps.mine_map}
-        noise = np.flatnonzero(given == "shown")
-        if len(noise):
-            shown["with noise"] = _Maps.of(subject, int(noise[0])).theirs_map
+        if noise:
+            shown["with noise"] = noise[0]
         rows = [f"{kind}, {place}" for kind in self.sites for place in self.places]
         cells = [
             np.moveaxis(one, 0, -1).reshape(len(rows), -1) for one in shown.values()

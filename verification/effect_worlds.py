@@ -340,7 +340,7 @@ def _alike(
 ) -> xr.Dataset:
     """An effect of 1 is a map that is the same, from item to item as well as it is told."""
     assert isinstance(analysis, Circuits)
-    cells = 40, len(analysis.sites), len(analysis.places)
+    cells = 24, len(analysis.sites), len(analysis.places)
     own, count = rng.normal(size=cells), len(effects)
     share = np.clip(effects.mean((0, 1)), -1, 1)
     base = [part * own + np.sqrt(1 - part**2) * rng.normal(size=cells) for part in share]

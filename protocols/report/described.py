@@ -212,8 +212,8 @@ READING = {
     "drop_by_category": "The drop of accuracy in each domain, without the own.",
     "alike_of": "How alike the map of the variant is with that of its base (own), with the same "
     "after its stretches of the text were dealt out anew in each layer (shuffled), with that of "
-    "pairs of another category (other), and with that of the base with noise as long as the tuning "
-    "in each tensor (shown).",
+    "pairs of another category (other); and how alike the map of the base is with that of the base "
+    "with noise as long as the tuning in each tensor (shown).",
     "map": "How much of the way from one answer to the other a patch of each site goes, by layer "
     "and by stretch of the text, by attribution: the base model, its variant, and the base with "
     "noise as long as the tuning in each tensor. One scale for all.",
