@@ -172,7 +172,7 @@ class Gates(Acting):
             "average": [side > 0 for side in sums],
             "mostly": [side > half for side in (tally.of_one, tally.of_other)],
         }
-        by_layer = {"phi": np.nan_to_num(phi), "expected": expected}
+        by_layer = {"phi": phi, "expected": expected}
         for way, (mine, theirs) in patterns.items():
             by_layer[f"differ_{way}"] = (mine != theirs).mean(1)
             by_layer[f"edit_{way}"] = np.array(
