@@ -285,14 +285,13 @@ class Circuits(Acting):
                 half = item_groups(items, np.zeros(len(items)), groups=2, rng=rng)
             except ValueError as error:
                 raise AnalysisError(f"circuits: {error}") from None
-            one, other = (maps.take(np.flatnonzero(half == side)) for side in (0, 1))
-            of_mine = _similarity(one.mine_map, other.mine_map, self.by)
-            of_theirs = _similarity(one.theirs_map, other.theirs_map, self.by)
+            halves = [maps.take(np.flatnonzero(half == side)) for side in (0, 1)]
+            mine, theirs = [one.mine_map for one in halves], [one.theirs_map for one in halves]
+            of_mine, of_theirs = (_similarity(one, other, self.by) for one, other in (mine, theirs))
             within.append(np.sqrt(max(of_mine, 0.0) * max(of_theirs, 0.0)))
             across += [
-                _similarity(one.mine_map, other.theirs_map, self.by),
-                _similarity(other.mine_map, one.theirs_map, self.by),
-            ]
+                _similarity(mine[0], theirs[1], self.by), _similarity(mine[1], theirs[0], self.by)
+            ]  # fmt: skip
         ceiling, found = float(np.mean(within)), float(np.mean(across))
         return ceiling, found, found / max(ceiling, LEAST_CEILING)
 
