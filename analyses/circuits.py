@@ -307,7 +307,7 @@ class Circuits(Acting):
             different halves of the items, over ``ceiling`` (scalar), what it is of halves in one
             model. ``alike_of`` (layer, arm): of what stands in the place of the base; of noise, how
             alike the base with it is with itself. ``map`` (subject,
-            patch, block): both maps, and that with noise. ``agrees`` (subject, kind): how estimates
+            patch, block): both maps, and that with noise. ``agrees`` (side, kind): how estimates
             go with true patches. ``decided``, ``decided_base`` (scalar): how far the texts of a
             pair are apart in their answers, in logits, on average.
 
