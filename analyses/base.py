@@ -24,7 +24,7 @@ DIMENSIONS = (
     "category", "other_category", "other_layer", "item", "lens", "mask",
     "distance", "removed", "model", "depth", "penalty", "axis", "contrast", "arm",
     "harmed", "patch", "chosen", "density", "reference", "against", "node", "other_node",
-    "subject", "other_subject", "untrained", "role", "strength",
+    "subject", "other_subject", "untrained", "role", "strength", "side",
 )  # fmt: skip
 
 REGISTRY: dict[str, type["Analysis"]] = {}

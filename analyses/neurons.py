@@ -23,11 +23,17 @@ from analyses.neutral import harm, sentences
 from analyses.pairs import Pairs, pairs_of
 from analyses.splits import folds_of, item_groups
 from analyses.targets import Patterns, dprime
-from scanner import Edit, Fired, Live, Subject, Trial, fired, sweep, written
+from scanner import Edit, Fired, Live, Site, Subject, Trial, fired, sweep, written
 
-By = Literal["activation", "magnitude", "contribution", "selectivity"]
+By = Literal[
+    "activation", "magnitude", "contribution", "selectivity", "mean_size", "frequency"
+]  # fmt: skip
+# Ways to choose that are shown beside the own.
+SHOWN: tuple[By, ...] = ("activation", "magnitude", "contribution", "selectivity")
 # What is right by luck, of two answers.
 CHANCE = 0.5
+# Of which what is right beyond luck is at least taken to be: of a model that guesses, it is noise.
+LEAST_BEYOND = 0.1
 # Targets of a run.
 TARGETS = 8
 # Of the texts of a pair, by how much the logit of the right answer is above that of the other.
@@ -44,9 +50,10 @@ class Neurons(Acting):
 
     Attributes
     ----------
-    by : {'activation', 'magnitude', 'contribution', 'selectivity'}
-        What neurons are chosen for: their mean activation; the mean of its size; that times the
-        length of what the neuron writes to the stream; or their d' between categories.
+    by : {'activation', 'magnitude', 'contribution', 'selectivity', 'mean_size', 'frequency'}
+        What neurons are chosen for: their mean activation (as was published); the mean of its size;
+        that times the length of what the neuron writes to the stream; their d' between categories;
+        the size of their mean activation; or at how many tokens their gate is open.
     shares : tuple of float
         How many are chosen, of all that there are. The first is measured.
     within : {'layer', 'span'}
@@ -82,6 +89,16 @@ class Neurons(Acting):
             -float("inf"),
             float("inf"),
         ),
+        "drop_relative": Quantity(
+            "how many more answers are wrong, as a share of those that were right",
+            -float("inf"),
+            1.0,
+        ),
+        "drop_beyond_chance": Quantity(
+            "how many more answers are wrong, as a share of those that were right beyond luck",
+            -float("inf"),
+            float("inf"),
+        ),
     }
 
     def __post_init__(self) -> None:
@@ -105,6 +122,8 @@ class Neurons(Acting):
     def runs(self, live: Live, subject: Subject) -> list[tuple[int, range]]:
         """The first of some layers, and some targets."""
         pairs_of(live)  # what is wrong with them is said before anything is done
+        if "frequency" in self._ways:
+            live.model.structure.port(Site("mlp_pre", 0))
         count = len(self._plan(trained=live.trained))
         return [
             (layer, range(one, min(one + TARGETS, count)))
@@ -132,8 +151,10 @@ class Neurons(Acting):
         suffered = np.zeros((2, len(some)))
         for number, fold in enumerate(folds_of(group)):
             train = fold.train
-            here = Fired(heard.signed[train], heard.size[train])
-            patterns = Patterns.of(here.signed.reshape(len(train), -1), items[train], wanted[train])
+            chooses = train[self._chooses(values[train])]
+            here = Fired(*(part[chooses] for part in heard))
+            whole = heard.signed[train].reshape(len(train), -1)
+            patterns = Patterns.of(whole, items[train], wanted[train])
             chooser = _Chooser(here, lengths, patterns, self)
             sets = [
                 chooser.silenced(plan[one], np.random.default_rng([seed, first, number, one]))
@@ -163,6 +184,15 @@ class Neurons(Acting):
             neutral_surprisal=(("layer", "target"), suffered[1:]),
         )  # fmt: skip
 
+    @property
+    def _ways(self) -> tuple[By, ...]:
+        """Ways to choose that are tried: what is shown, and the own."""
+        return SHOWN if self.by in SHOWN else (*SHOWN, self.by)
+
+    def _chooses(self, values: np.ndarray) -> np.ndarray:
+        """Which stimuli, given by their categories, say what neurons do: bool."""
+        return np.full(len(values), True)
+
     def _plan(self, *, trained: bool) -> list["_Set"]:
         """What is silenced."""
         first = self.shares[0]
@@ -173,7 +203,7 @@ class Neurons(Acting):
         return [
             own, _Set("known", self.by, 1.0),
             *(_Set(kind, self.by, first) for kind in random for _ in range(self.random)),
-            *(_Set("shown", by, share) for by in get_args(By) for share in self.shares
+            *(_Set("shown", by, share) for by in self._ways for share in self.shares
               if (by, share) != (self.by, first)),
         ]  # fmt: skip
 
@@ -201,7 +231,9 @@ class Neurons(Acting):
         -------
         xarray.Dataset
             ``drop`` and ``drop_margin`` (layer): of accuracy, and of the logit of the right answer
-            over that of the other; ``accuracy`` (scalar): intact; ``accuracy_left`` (layer, arm):
+            over that of the other; ``drop_relative`` and ``drop_beyond_chance`` (layer): of
+            accuracy, over what it was, and over what it was above chance, which is taken to be a
+            tenth at least; ``accuracy`` (scalar): intact; ``accuracy_left`` (layer, arm):
             without the own, without all and, on average, without those at random;
             ``relative_drop`` and ``above_chance_drop`` (layer, arm): of accuracy, over what it was,
             as published, and over what it was above chance; ``harm`` and ``harm_surprisal``
@@ -215,12 +247,22 @@ class Neurons(Acting):
             [values_of(volume, name, "target", "layer", "stimulus") for name in TEXTS], axis=-1
         )
         whole = np.concatenate([volume[f"intact_{name}"].to_numpy() for name in TEXTS])
-        intact, correct = _right(whole), _right(margin)
+        intact, correct = right(whole), right(margin)
         lost_margin = whole.mean(dtype=float) - margin[mine].mean(-1, dtype=float)
         result = xr.Dataset(
             {
                 "drop": ("layer", intact - correct[mine], {"chance": 0.0}),
                 "drop_margin": ("layer", lost_margin, {"chance": 0.0}),
+                "drop_relative": (
+                    "layer",
+                    (intact - correct[mine]) / max(intact, LEAST_BEYOND),
+                    {"chance": 0.0},
+                ),
+                "drop_beyond_chance": (
+                    "layer",
+                    (intact - correct[mine]) / max(intact - CHANCE, LEAST_BEYOND),
+                    {"chance": 0.0},
+                ),
             },
             coords={"layer": volume["layer"].to_numpy()},
         )
@@ -256,7 +298,7 @@ class Neurons(Acting):
         share = volume["share"].to_numpy()
         rows = {
             f"{way}, {100 * one:g} %": np.flatnonzero(shown & (by == way) & (share == one))[0]
-            for way in get_args(By)
+            for way in self._ways
             for one in self.shares
         }
         left = correct[list(rows.values())].T
@@ -315,6 +357,10 @@ class _Chooser:
             return dprime(patterns).reshape(self.lengths.shape)
         if by == "activation":
             return self.fired.signed.mean(0)
+        if by == "mean_size":
+            return np.abs(self.fired.signed.mean(0))
+        if by == "frequency":
+            return self.fired.open.mean(0)
         size = self.fired.size.mean(0)
         return size if by == "magnitude" else size * self.lengths
 
@@ -351,6 +397,6 @@ def _asked(
     return margin.reshape(shape), intact.reshape(shape)[..., 0]
 
 
-def _right(margin: np.ndarray) -> np.ndarray:
+def right(margin: np.ndarray) -> np.ndarray:
     """The share of right answers; half of one where both are as likely."""
     return ((np.sign(margin) + 1) / 2).mean(-1, dtype=float)

@@ -196,7 +196,8 @@ class TuningVector(Acting):
         intact = _remembered(live, target.format, questions)
         if "neutral" not in live.memory:
             live.memory["neutral"] = predicted(model, neutral).surprisal
-        vector = Vector(live.given[target.subject], live.recording.source, target.made, target.seed)
+        tuned = live.given[target.subject].source
+        vector = Vector(tuned, live.recording.source, target.made, target.seed)
         with moved(model, vector, target.strength):
             found = _asked(live, questions)
             harder = predicted(model, neutral).surprisal - live.memory["neutral"]

@@ -114,8 +114,8 @@ class TuningVectors(Acting):
             base if live.trained else InMemory.of(live.model, base),
             base,
             change,
-            None if self.other is None else changes(base, live.given[self.other].folder),
-            None if self.shuffled is None else changes(base, live.given[self.shuffled].folder),
+            self._change(live, base, self.other),
+            self._change(live, base, self.shuffled),
         )
         asked = self._asked(change)
         rng = np.random.default_rng([run, *rng.integers(2**32, size=2)])
@@ -133,7 +133,11 @@ class TuningVectors(Acting):
         return together.assign_coords(stimulus=list(found))
 
     def _base(self, live: Live) -> Folder:
-        return Folder.open(live.given[self.base].folder)
+        return Folder.open(live.given[self.base].source.folder)
+
+    def _change(self, live: Live, base: Folder, model: str | None) -> Weights | None:
+        """Of another subject that was tuned from the base."""
+        return None if model is None else changes(base, live.given[model].source.folder)
 
     def _asked(self, change: Weights) -> list[Piece]:
         return [one for one in change.pieces if one.component in self.components]

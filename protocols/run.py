@@ -400,6 +400,15 @@ class Run:
             None if dictionary is None else self._acts(planned, dictionary),
         )
 
+    def _trained(self, model: str) -> Recording:
+        """Of a subject of the protocol as it is, and not of a twin."""
+        (found,) = (
+            one.recording
+            for one in self.plan
+            if one.spec.called == model and one.recording.seed is None
+        )
+        return found
+
     def _donors(self, models: tuple[str, ...], seed: int | None) -> tuple[Recording, ...]:
         """Of subjects that others are given, and their twins; for a twin, of one of its kind."""
         return tuple(
@@ -416,7 +425,7 @@ class Run:
         path, recording = acts.path(volumes), acts.recording
         there = path.exists()
         with noted(f"preparing {name} of {recording.subject}"):
-            given = {one: self._source(one) for one in analysis.given}
+            given = {one: self._trained(one) for one in analysis.given}
             live = None if there else Live(load(), recording, given)
             subject = Subject(recording.subject, open_volume(recording.path(volumes)), {})
             subject = subject.set_beside(*_given(acts, volumes))

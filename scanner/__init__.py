@@ -10,11 +10,13 @@ other tools.
 from scanner.aliases import Place, resolve
 from scanner.dictionaries import DictionaryError
 from scanner.effects import Acts, Live, record_effects
+from scanner.gates import Tally, agreement_by_neuron, edit_distance, gates_of_both
 from scanner.generation import continued
 from scanner.interventions import Edit
 from scanner.lesions import added, lesioned, without_each, without_heads
 from scanner.made import Lesson, Recipe, make
 from scanner.model import Model
+from scanner.moved_weights import check_same_shape, jolted, relative_change, transplanted
 from scanner.neurons import Fired, fired, written
 from scanner.patching import Pair, attributed, patched, share_of_way
 from scanner.paths import path_patched
@@ -46,15 +48,21 @@ __all__ = [
     "Source",
     "SourceError",
     "Subject",
+    "Tally",
     "Trial",
     "VolumeError",
     "added",
+    "agreement_by_neuron",
     "anatomy",
     "attributed",
+    "check_same_shape",
     "check_volume",
     "continued",
+    "edit_distance",
     "find_source",
     "fired",
+    "gates_of_both",
+    "jolted",
     "lesioned",
     "make",
     "open_volume",
@@ -62,9 +70,11 @@ __all__ = [
     "path_patched",
     "record",
     "record_effects",
+    "relative_change",
     "resolve",
     "share_of_way",
     "sweep",
+    "transplanted",
     "verify_volume",
     "without_each",
     "without_heads",

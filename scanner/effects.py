@@ -12,17 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import xarray as xr
 
-from scanner.model import Model
+from scanner.model import DtypeName, Model
 from scanner.plan import Recording
 from scanner.provenance import code_version, digest, environment, now
 from scanner.reading import Reading, read
 from scanner.sites import SiteError
-from scanner.sources import Source
 from scanner.volume import (
     EFFECTS,
     check_content,
@@ -93,18 +92,49 @@ class Live:
     ----------
     model : Model
     recording : Recording
-    given : mapping of str to Source
+    given : mapping of str to Recording
         Other subjects that what is done is given, by the protocol's names for them.
     """
 
     model: Model
     recording: Recording
-    given: Mapping[str, Source] = field(default_factory=dict)
+    given: Mapping[str, Recording] = field(default_factory=dict)
 
     @cached_property
     def memory(self) -> dict[str, np.ndarray]:
         """What a run has found of the model as it is, for the runs after it."""
         return {}
+
+    @cached_property
+    def donor(self) -> Model:
+        """The trained model of the first subject that it is given, also where this is a twin.
+
+        Raises
+        ------
+        SiteError
+            If it reads these texts as other tokens.
+        """
+        given = next(iter(self.given.values()))
+        model = self._loaded(given)
+        theirs = read(model, self.recording.stimuli, "last", chat=given.chat,
+                      truncate=given.truncate)  # fmt: skip
+        if theirs.ids != self._whole.ids:
+            raise SiteError(
+                f"{self.model.name} and {model.name} read the same texts as other tokens, so that "
+                "they cannot be held against each other token by token"
+            )
+        return model
+
+    @cached_property
+    def learned(self) -> Model:
+        """The trained model of the subject: this one, unless it is a twin."""
+        if self.trained:
+            return self.model
+        return self._loaded(self.recording)
+
+    def _loaded(self, recording: Recording) -> Model:
+        dtype = cast(DtypeName, recording.dtype)
+        return Model.load(recording.source, dtype=dtype, device=self.model.device)
 
     @property
     def trained(self) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from scanner.model import Model
-from scanner.sites import Site
+from scanner.sites import Kind, Site
 
 # Texts of a batch.
 TEXTS = 16
@@ -27,10 +27,14 @@ class Fired(NamedTuple):
     ----------
     signed, size : numpy.ndarray
         text x layer x neuron: of activations, and of their absolute values.
+    open : numpy.ndarray
+        The same shape: the share of tokens at which what enters the activation function is above 0.
+        NaN in a model without the site ``mlp_pre``.
     """
 
     signed: np.ndarray
     size: np.ndarray
+    open: np.ndarray
 
 
 def fired(model: Model, ids: Sequence[Sequence[int]], layers: Sequence[int]) -> Fired:
@@ -50,17 +54,23 @@ def fired(model: Model, ids: Sequence[Sequence[int]], layers: Sequence[int]) -> 
     """
     model.structure.port(Site("mlp_act", 0))
     shape = len(ids), len(layers), model.structure.sizes["mlp_act"][-1]
-    made = Fired(np.empty(shape, np.float32), np.empty(shape, np.float32))
+    made = Fired(*(np.full(shape, np.nan, np.float32) for _ in Fired._fields))
+    gated = "mlp_pre" in model.structure.sizes
+    kinds: list[Kind] = ["mlp_act", "mlp_pre"] if gated else ["mlp_act"]
     for start in range(0, len(ids), TEXTS):
         batch = model.batch(ids[start : start + TEXTS])
         with torch.inference_mode():
-            heard = model.activations(batch, ["mlp_act"])
+            heard = model.activations(batch, kinds)
         for place, layer in enumerate(layers):
             values = heard[Site("mlp_act", layer)]
+            gates = heard.get(Site("mlp_pre", layer))
             for text, (row, own) in enumerate(zip(batch.rows, batch.columns, strict=True), start):
                 some = values[row, own[1:]].float()
                 made.signed[text, place] = some.mean(0).cpu().numpy()
                 made.size[text, place] = some.abs().mean(0).cpu().numpy()
+                if gates is not None:
+                    often = (gates[row, own[1:]] > 0).float().mean(0)
+                    made.open[text, place] = often.cpu().numpy()
     return made
 
 

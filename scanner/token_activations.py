@@ -1,12 +1,12 @@
 """Activations of all tokens of texts, in memory: what dictionaries and parcels are made from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 import numpy as np
 import torch
 
-from scanner.batches import common, padded, shared, together
+from scanner.batches import Batch, common, padded, shared, together
 from scanner.device import batch_tokens
 from scanner.hooks import visiting
 from scanner.model import Model
@@ -45,25 +45,47 @@ def token_activations(
         if len(heard) == len(sites):
             raise _Enough  # blocks behind it are of no use
 
+    for texts, batch in batches(model, ids, share=share):
+        with (
+            torch.inference_mode(),
+            suppress(_Enough),
+            visiting(model.network, model.found, sites, hear),
+        ):
+            model.forward(batch)
+        for site in sites:
+            values = heard.pop(site)
+            for text, row, columns in zip(texts, batch.rows, batch.columns, strict=True):
+                found[site][text] = values[row, columns[1:]]
+    return found
+
+
+def batches(
+    model: Model, ids: Sequence[Sequence[int]], *, share: bool
+) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Texts in batches that the memory of the device holds.
+
+    Parameters
+    ----------
+    model : Model
+    ids : sequence of sequence of int
+        Token ids of each text.
+    share : bool
+        Whether what texts begin with alike is computed once (`Model.sharing`).
+
+    Yields
+    ------
+    texts : numpy.ndarray
+        Which they are, in the order of the batch.
+    batch : Batch
+        On the device.
+    """
     for rows in together(ids, share=share, tokens=batch_tokens(model.device)):
         if share:
             texts = [[ids[text] for text in row] for row in rows]
             batch = shared(texts, filler=model.filler, dtype=model.network.dtype)
         else:
             batch = padded([ids[text] for row in rows for text in row], filler=model.filler)
-        with (
-            torch.inference_mode(),
-            suppress(_Enough),
-            visiting(model.network, model.found, sites, hear),
-        ):
-            model.forward(batch.to(model.device))
-        for site in sites:
-            values = heard.pop(site)
-            for text, row, columns in zip(
-                np.concatenate(rows), batch.rows, batch.columns, strict=True
-            ):
-                found[site][text] = values[row, columns[1:]]
-    return found
+        yield np.concatenate(rows), batch.to(model.device)
 
 
 def each_once(ids: Sequence[Sequence[int]], activations: Sequence[np.ndarray]) -> np.ndarray:

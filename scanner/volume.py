@@ -34,6 +34,7 @@ seed       the seed of an untrained twin
 category   a value of the label that an analysis reads
 item       a word; the unit that splits and resampling respect
 draw       a resample, a split or a permutation
+block      a layer of a map that is judged as a whole
 ========== =========================================================================
 
 A volume holds one variable for each kind of site, and what lesions did. Its first dimension is what
@@ -59,7 +60,7 @@ DIMENSIONS = (
 # Of what was done to a subject. Stimuli may have labels of these names: there they are left out.
 EFFECTS = (
     "part", "target", "later", "column", "kind", "place", "dose", "size", "read", "factor",
-    "offset", "towards", "fresh", "tried", "feature", "parcel", "other_parcel", "draw",
+    "offset", "towards", "fresh", "tried", "feature", "parcel", "other_parcel", "draw", "block",
 )  # fmt: skip
 ROWS = ("stimulus", "token", "pair")
 PROVENANCE = (

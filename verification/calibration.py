@@ -22,11 +22,14 @@ from analyses.ablation import Ablation
 from analyses.abstraction import Abstraction
 from analyses.acting import Acting
 from analyses.bus import Bus
+from analyses.circuits import Circuits
 from analyses.circularity import Circularity
 from analyses.connectome import Connectome
 from analyses.coupling import Coupling
 from analyses.discontinuity import Discontinuity
+from analyses.domain_neurons import DomainNeurons
 from analyses.fingerprint import Fingerprint
+from analyses.gates import Gates
 from analyses.groupings import Groupings
 from analyses.knowledge_map import KnowledgeMap
 from analyses.lesion import Lesion
@@ -401,9 +404,18 @@ KINDS = {
         ActingKind("ablation.drop_frozen", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),
         ActingKind("ablation.divergence", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),
         ActingKind("ablation.drop_words", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),
+        ActingKind("circuits.alike", Circuits("base"), 0.1, ACTING),
+        ActingKind("circuits.reached", Circuits("base"), 0.1, ACTING),
+        ActingKind("gates.moved", Gates("base"), 0.1, ACTING),
+        ActingKind("gates.unlike", Gates("base"), 0.1, ACTING),
+        ActingKind("gates.edited", Gates("base"), 0.1, ACTING),
+        ActingKind("gates.opened", Gates("base"), 0.1, ACTING),
         ActingKind("lesion.selective", Lesion("category0", random=3), 0.1, ACTING),
         ActingKind("neurons.drop", Neurons(), 0.1, ACTING),
         ActingKind("neurons.drop_margin", Neurons(), 0.1, ACTING),
+        ActingKind("neurons.drop_relative", Neurons(), 0.1, ACTING),
+        ActingKind("neurons.drop_beyond_chance", Neurons(), 0.1, ACTING),
+        ActingKind("domain_neurons.selective", DomainNeurons(domain="category0"), 0.1, ACTING),
         ActingKind("patching.share", Patching(), 0.1, ACTING),
         ActingKind("paths.share", Paths(), 0.1, ACTING),
         ActingKind("steering.slope", Steering(SITE, (0,)), 0.1, ACTING),

@@ -13,6 +13,9 @@ from scipy.stats import norm
 from analyses.ablation import Ablation
 from analyses.acting import RANDOM, Acting
 from analyses.bus import Bus
+from analyses.circuits import Circuits
+from analyses.domain_neurons import DomainNeurons
+from analyses.gates import NORMAL, OWN, Gates
 from analyses.knowledge_map import KnowledgeMap
 from analyses.lesion import Lesion
 from analyses.neurons import TEXTS, Neurons
@@ -362,6 +365,62 @@ def _changed(
     )
 
 
+def _opened(
+    labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
+) -> xr.Dataset:
+    """An effect of 1 opens all gates that are shut, and as many more: the base has 3 in 10 open."""
+    assert isinstance(analysis, Gates)
+    open_, mean = np.full(effects.shape, 0.3), effects.mean(0)
+    # Of a few items fewer than none may differ: that is what is planted.
+    by_text = {
+        "differ": effects, "edit": effects, "open_base": open_, "open": open_ + effects,
+        "loud_base": open_, "loud": open_ + effects,
+    }  # fmt: skip
+    patterns = [f"{name}_{way}" for name in ("differ", "edit") for way in ("average", "mostly")]
+    names = [OWN if kind == "own" else NORMAL for kind in labels["target_kind"].to_numpy()]
+    by_layer = {
+        "phi": 1 - mean, "expected": np.full_like(mean, 0.42), **dict.fromkeys(patterns, mean)
+    }  # fmt: skip
+    return labels.assign(
+        {name: (("stimulus", "layer", "target"), values) for name, values in by_text.items()}
+    ).assign_coords({
+        "named": ("target", names),
+        "tokens_counted": ("stimulus", np.full(len(effects), 10)),
+        "changed": ("target", np.full(len(names), 0.01)),
+        **{name: (("layer", "target"), values) for name, values in by_layer.items()},
+    })  # fmt: skip
+
+
+def _alike(
+    labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
+) -> xr.Dataset:
+    """An effect of 1 is a map that is the same, from item to item as well as it is told."""
+    assert isinstance(analysis, Circuits)
+    cells = 24, len(analysis.sites), len(analysis.places)
+    own, count = rng.normal(size=cells), len(effects)
+    share = np.clip(effects.mean((0, 1)), -1, 1)
+    base = [part * own + np.sqrt(1 - part**2) * rng.normal(size=cells) for part in share]
+    ways = 2 + 0.3 * rng.random(size=(2, count))
+
+    def told(pattern: np.ndarray, way: np.ndarray) -> np.ndarray:
+        """Of each pair: stimulus x layer x cells."""
+        noise = 0.5 * rng.normal(size=(count, 1, *cells))
+        return (pattern + noise) * way[:, None, None, None, None]
+
+    dims = ("stimulus", "layer", "block", "kind", "place")
+    return labels.isel(layer=[0]).assign_coords(layer=[0]).assign(
+        mine=(dims, told(own, ways[0])),
+        theirs=((*dims, "target"), np.stack([told(one, ways[1]) for one in base], axis=-1)),
+    ).assign_coords(
+        block=np.arange(cells[0]), kind=list(analysis.sites), place=analysis.places,
+        mine_way=("stimulus", ways[0]),
+        theirs_way=(("stimulus", "target"), np.repeat(ways[1][:, None], len(base), axis=1)),
+        mine_agrees=("kind", np.full(cells[1], 0.9)),
+        theirs_agrees=("kind", np.full(cells[1], 0.9)),
+        least=("layer", [analysis.decided]),
+    )  # fmt: skip
+
+
 def _silenced(
     labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
 ) -> xr.Dataset:
@@ -389,6 +448,20 @@ def _silenced(
     ).assign_coords(
         by=("target", [analysis.by] * count), share=("target", [analysis.shares[0]] * count)
     )  # fmt: skip
+
+
+def _silenced_apart(
+    labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
+) -> xr.Dataset:
+    """An effect of 1 turns every answer of the domain that is right, and none of the others."""
+    assert isinstance(analysis, DomainNeurons)
+    inside = labels[analysis.label].to_numpy().astype(str) == analysis.domain
+    parts = [
+        _silenced(labels.isel(stimulus=rows), effects[rows] * share, analysis, rng)
+        for rows, share in ((np.flatnonzero(inside), 1), (np.flatnonzero(~inside), 0))
+    ]
+    whole = xr.concat(parts, "stimulus", data_vars="minimal", coords="minimal")
+    return whole.isel(stimulus=np.argsort(np.argsort(~inside, kind="stable"), kind="stable"))
 
 
 def _ablated(
@@ -430,8 +503,8 @@ def _ablated(
 
 Planting = Callable[[xr.Dataset, np.ndarray, Acting, np.random.Generator], xr.Dataset]
 PLANTING: dict[type[Acting], Planting] = {
-    Ablation: _ablated, KnowledgeMap: _mapped,
-    Lesion: _cut, Bus: _added, Neurons: _silenced, Patching: _patched,
+    Ablation: _ablated, Circuits: _alike, DomainNeurons: _silenced_apart, Gates: _opened,
+    KnowledgeMap: _mapped, Lesion: _cut, Bus: _added, Neurons: _silenced, Patching: _patched,
     Paths: _sent, Saliency: _sloped,
     Scaling: _scaled, Steering: _steered, Stitching: _stitched, Tuning: _taught,
     TuningVectors: _changed,

@@ -30,7 +30,7 @@ from protocols.report.figures import (
     plane,
     ranked,
 )
-from protocols.report.layer_maps import centres, lens_maps, subject_maps
+from protocols.report.layer_maps import centres, lens_maps, side_by_side, subject_maps
 from protocols.report.prose import summary_line
 from protocols.schema import Study
 
@@ -211,7 +211,21 @@ READING = {
     "above_chance_drop": "The same over what was right beyond luck: 1 if nothing is left.",
     "accuracy_by": "The same without the neurons that are chosen each way: by mean activation, by "
     "its mean size, by that times the length of what the neuron writes to the stream, and by d' "
-    "between categories.",
+    "between categories; and the own way, if it is another.",
+    "drop_apart_of": "By how much more accuracy drops in the domain than in the others, without "
+    "the neurons that are chosen in the domain (own), without all, and on average without those at "
+    "random.",
+    "drop_elsewhere_of": "The drop of accuracy in the other domains.",
+    "drop_by_category": "The drop of accuracy in each domain, without the own.",
+    "alike_of": "How alike the map of the variant is with that of its base (own), with the same "
+    "after its stretches of the text were dealt out anew in each layer (shuffled), with that of "
+    "pairs of another category (other); and how alike the map of the base is with that of the base "
+    "with noise as long as the tuning in each tensor (shown).",
+    "map": "How much of the way from one answer to the other a patch of each site goes, by layer "
+    "and by stretch of the text, by attribution: the base model, its variant, and the base with "
+    "noise as long as the tuning in each tensor. One scale for all.",
+    "agrees": "Spearman's correlation of estimates with true patches at the target and the last "
+    "token, over layers of some pairs.",
     "attributed": "The same, estimated for all patches at once from the gradient.",
     "said": "How the model goes on after '{begun}', by the likeliest token, while the direction of "
     "a category is added behind block {layer}. Without, it says '{unsteered}'. Nothing is measured "
@@ -221,6 +235,26 @@ READING = {
     "with over how many dimensions their items lie, in items that did not find the direction. "
     "Between broken lines its interval at 95 %: with few categories it is wide.",
     "slope_of": "The slope, on average over targets of a kind.",
+    "open_share": "The share of the gates of MLPs that are open: what enters their activation "
+    "function is above 0. Bands hold 95 % over items. Untrained networks have a half.",
+    "loud_share": "The share of neurons whose activation is above the given share of the root mean "
+    "square of their token: with SiLU none is ever quite 0.",
+    "moved_of": "The share of gates that are open in the base model or in what stands beside it "
+    "alone: of the variant; of its neurons dealt out anew and of the base at another token, which "
+    "is what models differ in that have nothing in common, and what tokens do; and of noise that "
+    "is as long as the tuning in each tensor. What noise moves as much is no mark of a tuning.",
+    "edited_of": "Levenshtein's distance of the same patterns over their length, of a sample of "
+    "tokens. It lets neurons move up by a place, which means nothing, and is low for patterns that "
+    "have nothing in common: compare the variant with its neurons dealt out anew.",
+    "kappa_of": "How far patterns agree beyond independent ones with as many open gates (kappa): 1 "
+    "for the same, 0 by luck.",
+    "kappa_by_neuron_of": "The same beyond independent gates each of which is as often open as it "
+    "is: that some are mostly open and others mostly shut does not count as agreement.",
+    "jaccard_of": "Of gates that are open in either, the share that is open in both.",
+    "phi_of": "The correlation of a gate in both models over tokens, on average over gates.",
+    "distance_by": "The distance of the variant from its base, of the patterns of each token, of "
+    "the neurons whose gate gives more than 0 on average over all tokens, and of those that are "
+    "open at more than half of them; by the share that differs (Hamming), and by Levenshtein's.",
     "kept_of": "How much of the prediction is kept with what the other model has at the word "
     "(own); with a map of items dealt out anew (shuffled), with the same map given another word "
     "(equal), and with a map from an untrained twin of the other (other).",
@@ -451,10 +485,33 @@ TITLES = {
     "relative_drop": "relative drop of accuracy",
     "above_chance_drop": "drop of accuracy above chance",
     "accuracy_by": "accuracy without neurons",
+    "alike_of": "likeness of maps",
+    "map": "maps of patches, side by side",
+    "agrees": "agreement of attributions with patches",
+    "ceiling": "likeness of maps of two halves in one model",
+    "decided_base": "logits between the answers in the base",
+    "drop_apart_of": "drop of accuracy, the domain's above the others'",
+    "drop_elsewhere_of": "drop of accuracy in other domains",
+    "drop_by_category": "drop of accuracy",
+    "drop": "drop of accuracy",
+    "drop_margin": "drop of the margin, nats",
+    "drop_relative": "drop of accuracy, over what was right",
+    "drop_beyond_chance": "drop of accuracy, over what was right beyond luck",
     "on_the_path": "how much of what all senders do goes on the path",
     "attribution_agreement": "agreement of attributions with patches (Spearman)",
     "said": "what is said under each dose",
     "slope_of": "slope",
+    "open_share": "share of open gates",
+    "loud_share": "share of loud neurons",
+    "moved_of": "gates that differ",
+    "edited_of": "edit distance of patterns of gates",
+    "kappa_of": "agreement of gates beyond chance",
+    "kappa_by_neuron_of": "agreement of gates beyond chance, each gate by itself",
+    "jaccard_of": "open gates in common",
+    "phi_of": "correlation of a gate in both",
+    "distance_by": "distance of patterns",
+    "tokens_read": "tokens that were read",
+    "change_of_weights": "length of the change over that of the weights",
     "kept_of": "prediction that is kept",
     "cost": "divergence with the other's",
     "cost_without": "divergence with the mean",
@@ -941,6 +998,29 @@ def _references(found: Found, variable: str) -> Panel:
     )
 
 
+def _of_models(found: Found, variable: str) -> Panel:
+    """Models along layers, with their intervals."""
+    values, low, high = (found.measures[variable + one] for one in ("", *BOUNDS))
+    return Panel(_title(variable), READING[variable], intervals(values, low, high, []))
+
+
+def _beside(found: Found, variable: str) -> Panel:
+    """Maps of several models, layer by layer."""
+    return Panel(_title(variable), READING[variable], side_by_side(found.measures[variable]))
+
+
+def _agreement(found: Found, variable: str) -> Panel:
+    """A number for each kind of site, of each model."""
+    values = found.measures[variable]
+    names = [
+        f"{kind}, {side}"
+        for side in values["side"].to_numpy()
+        for kind in values["kind"].to_numpy()
+    ]
+    rows = xr.DataArray(values.to_numpy().ravel(), dims="row", coords={"row": names})
+    return Panel(_title(variable), READING[variable], bars(rows[::-1], name=_title(variable)))
+
+
 def _densities(found: Found, variable: str) -> Panel:
     """A line for each density."""
     values = found.measures[variable]
@@ -1073,6 +1153,9 @@ PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"layer", "density"}): _densities,
     frozenset({"layer", "against"}): _by_row,
     frozenset({"layer", "untrained"}): _by_row,
+    frozenset({"layer", "subject"}): _of_models,
+    frozenset({"subject", "patch", "block"}): _beside,
+    frozenset({"side", "kind"}): _agreement,
     frozenset({"subject", "other_subject"}): _subjects,
     frozenset({"subject", "axis"}): _places_of_subjects,
     frozenset({"node", "other_node"}): _matrix,

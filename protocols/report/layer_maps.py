@@ -122,6 +122,41 @@ def subject_maps(agreed: Mapping[str, xr.DataArray], *, most: int) -> go.Figure:
     return figure
 
 
+def side_by_side(values: xr.DataArray) -> go.Figure:
+    """Maps of several models beside each other, in one scale of colours.
+
+    Parameters
+    ----------
+    values : xarray.DataArray
+        subject x patch x block; the first patch on top.
+    """
+    subjects, patches = (values[dim].to_numpy().astype(str).tolist() for dim in values.dims[:2])
+    layers = values["block"].to_numpy().tolist()
+    figure = make_subplots(1, len(subjects), shared_yaxes=True, horizontal_spacing=0.02,
+                           subplot_titles=subjects)  # fmt: skip
+    for column, subject in enumerate(subjects, 1):
+        figure.add_heatmap(
+            row=1, col=column, x=layers, y=patches[::-1],
+            z=_plain(values[column - 1].to_numpy()[::-1]), coloraxis="coloraxis", xgap=1, ygap=1,
+            hovertemplate=f"{subject}, %{{y}}, layer %{{x}}: %{{z:.3f}}<extra></extra>",
+        )  # fmt: skip
+    largest = float(np.nanmax(np.abs(values.to_numpy()), initial=0)) or 1.0
+    bar = {"title": {"text": "share of the way", "side": "right", "font": {"size": 12}},
+           "thickness": 10, "outlinewidth": 0, "ticks": "outside", "ticklen": 3}  # fmt: skip
+    figure.update_layout(
+        template=TEMPLATE,
+        height=HEAD + BOTTOM + ROW * max(6, len(patches)),
+        margin={"t": HEAD, "b": BOTTOM, "l": 12, "r": 12},
+        dragmode=False,
+        coloraxis={"cmin": -largest, "cmax": largest, "colorscale": EITHER_SIGN, "colorbar": bar},
+    )  # fmt: skip
+    figure.update_yaxes(automargin=True, fixedrange=True, ticks="", showgrid=False)
+    axis = bare_axis("layer", None) | {"tick0": layers[0], "dtick": layer_step(len(layers))}
+    figure.update_xaxes(axis)
+    figure.update_annotations(font={"size": 13, "color": INK})
+    return figure
+
+
 def centres(values: xr.DataArray, low: xr.DataArray, high: xr.DataArray) -> go.Figure:
     """Where the middle of each profile lies in the depth, with its interval.
 

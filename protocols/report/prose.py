@@ -603,6 +603,8 @@ def _neurons(name: str, settings: Mapping[str, Any]) -> str:
         "magnitude": "mean absolute activation",
         "contribution": "mean absolute activation times the length of what it writes",
         "selectivity": f"largest |d'| between values of {settings['label']}",
+        "mean_size": "size of their mean activation",
+        "frequency": "how often their gate is open",
     }
     first, *more = settings["shares"]
     span = "to the end" if settings["span"] is None else f"and {settings['span'] - 1} more"
@@ -622,6 +624,14 @@ def _neurons(name: str, settings: Mapping[str, Any]) -> str:
         + (", to those of labels dealt out anew" if settings["by"] == "selectivity" else "")
         + "; and, to be seen beside it, to neurons ranked each other way"
         + (f", and to {others} of them." if more else ".")
+    )
+
+
+def _domain_neurons(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"{_neurons(name, settings)} Only training items of {settings['domain']} "
+        f"({settings['label']}) chose the neurons, and answers of all were asked: the drop of "
+        "accuracy there less that in the rest is what is claimed."
     )
 
 
@@ -652,6 +662,40 @@ def _stitching(name: str, settings: Mapping[str, Any]) -> str:
         "frame, which is taken from all that is carried. Held against "
         f"it are {settings['random']} maps of items dealt out anew, the same map given another "
         f"word ({settings['random']} draws), and maps from untrained twins of the donor."
+    )
+
+
+def _gates(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"Gates of MLPs, open where what enters the activation function is above 0, were held "
+        f"against those of {settings['donor']} at the same tokens, all but the first of each text "
+        f"(analysis '{name}'; Tanwar et al. 2025): the share that is open in one of the two alone "
+        "(Hamming), that over the share in independent patterns with as many open ones, and, at "
+        f"{settings['sampled']} tokens of each text at most, Levenshtein's distance over the "
+        "number of neurons. A neuron is loud above "
+        f"{settings['loud']:g} root mean squares of its token. Held against the tuning are "
+        f"{settings['random']} draws of Gaussian noise as long as its change of each tensor, and "
+        f"{settings['random']} of its changes dealt out anew within each tensor; to untrained "
+        "twins the change of weights was added. Beside it stand the variant with its neurons dealt "
+        "out anew, and the base model at a token half a batch away."
+    )
+
+
+def _circuits(name: str, settings: Mapping[str, Any]) -> str:
+    other = "clean" if settings["into"] == "corrupt" else "corrupt"
+    way = "Spearman's correlation" if settings["by"] == "spearman" else "the cosine"
+    return (
+        f"What activations of the {other} text of each pair would do in the {settings['into']} one "
+        f"(analysis '{name}'; attribution patching, Nanda 2023; compared by eye in Tanwar et al. "
+        f"2025) was mapped in each model: {listed(list(settings['sites']))}, by layer and by "
+        f"stretch of the text (the target, {spelled(settings['segments'])} parts of what follows, "
+        "the last token), each cell as the share of the way from one answer to the other. The "
+        f"likeness is {way} of the map of a model with that of {settings['donor']} over all cells; "
+        f"its ceiling that of halves of the items in one model ({settings['splits']} splits). Held "
+        f"against it are {settings['random']} maps of {settings['donor']} with its stretches dealt "
+        "out anew in each layer, and as many of pairs of another category; untrained twins were "
+        f"held against {settings['donor']} as it is. Of {settings['checked']} pairs estimates were "
+        "held against true patches."
     )
 
 
@@ -819,10 +863,13 @@ def _numbers(values: Sequence[int]) -> list[str]:
 _PROSE = {
     "ablation": _ablation,
     "neurons": _neurons,
+    "domain_neurons": _domain_neurons,
     "patching": _patching,
     "paths": _paths,
     "steering": _steering,
     "stitching": _stitching,
+    "gates": _gates,
+    "circuits": _circuits,
     "bus": _bus,
     "knowledge_map": _knowledge_map,
     "tuning": _tuning,

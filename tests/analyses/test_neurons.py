@@ -7,11 +7,21 @@ import torch
 import xarray as xr
 
 from analyses import AnalysisError
-from analyses.neurons import Neurons, _Chooser, _Set
+from analyses.neurons import By, Neurons, _Chooser, _Set
 from analyses.pairs import pairs_of
 from analyses.splits import item_groups
 from analyses.targets import Patterns
-from scanner import Edit, Fired, Live, Recording, Subject, fired, open_volume, record
+from scanner import (
+    Edit,
+    Fired,
+    Live,
+    Recording,
+    SiteError,
+    Subject,
+    fired,
+    open_volume,
+    record,
+)  # fmt: skip
 from stimuli import load
 
 FIELDS = ("text", "item", "frame", "category", "corrupt", "answer", "foil")
@@ -85,6 +95,8 @@ def test_without_the_neuron_that_answers_nothing_is_answered(live) -> None:
     lost = 1 - result["accuracy_left"]
     np.testing.assert_allclose(result["relative_drop"], lost)
     np.testing.assert_allclose(result["above_chance_drop"], lost / 0.5)
+    np.testing.assert_allclose(result["drop_relative"], result["drop"])
+    np.testing.assert_allclose(result["drop_beyond_chance"], 2 * result["drop"])
     np.testing.assert_allclose(
         result["accuracy_by"].sel(chosen=f"contribution, {100 / count:g} %"), 1 - result["drop"]
     )
@@ -136,7 +148,7 @@ def test_neurons_at_random_are_others_of_the_same_layer() -> None:
     values = np.where(np.arange(12) < 6, "a", "b")
     lengths = rng.uniform(0.5, 2, size=(2, 200))
     chooser = _Chooser(
-        Fired(signed, signed), lengths, patterns_of(signed, items, values), Neurons()
+        Fired(signed, signed, signed > 1), lengths, patterns_of(signed, items, values), Neurons()
     )
     own = chooser.silenced(_Set("own", "contribution", 0.1), rng)
     assert own.sum(1).tolist() == [20, 20]
@@ -157,6 +169,30 @@ def test_neurons_at_random_are_others_of_the_same_layer() -> None:
     assert not chooser.silenced(_Set("equal", "activation", 1.0), rng).any()
 
 
+def test_neurons_are_chosen_by_what_their_means_are_and_how_often_they_are_open() -> None:
+    rng = generator(3)
+    signed, often = rng.normal(size=(12, 1, 50)), rng.uniform(size=(12, 1, 50))
+    signed[:, 0, 4], signed[:, 0, 9], often[:, 0, 2] = 5, -9, 1
+    items, values = np.repeat(np.arange(6), 2).astype(str), np.repeat(["a", "b"], 6)
+    patterns = patterns_of(signed, items, values)
+    fired_ = Fired(signed, np.abs(signed), often)
+    chooser = _Chooser(fired_, np.ones((1, 50)), patterns, Neurons())
+    tops: dict[By, int] = {"activation": 4, "mean_size": 9, "frequency": 2}
+    for by, top in tops.items():
+        (own,) = chooser.silenced(_Set("own", by, 0.02), rng)
+        assert own.nonzero()[0].tolist() == [top]
+
+
+def test_how_often_a_gate_is_open_needs_a_gate_that_can_be_heard(live, monkeypatch) -> None:
+    model, subject = live
+    Neurons(by="frequency").runs(model, subject)
+    deaf = model.model.structure.without({"mlp_pre": "it is deaf"})
+    monkeypatch.setitem(vars(model.model), "structure", deaf)
+    with pytest.raises(SiteError, match="it is deaf"):
+        Neurons(by="frequency").runs(model, subject)
+    Neurons().runs(model, subject)
+
+
 def test_selective_neurons_are_those_whose_items_differ() -> None:
     rng = generator(2)
     items = np.repeat([f"{one:02}" for one in range(20)], 3)
@@ -164,7 +200,7 @@ def test_selective_neurons_are_those_whose_items_differ() -> None:
     x = rng.normal(size=(60, 1, 50))
     x[values == "b", 0, 7] -= 5
     patterns = patterns_of(x, items, values)
-    chooser = _Chooser(Fired(x, np.abs(x)), np.ones((1, 50)), patterns, Neurons())
+    chooser = _Chooser(Fired(x, np.abs(x), x > 0), np.ones((1, 50)), patterns, Neurons())
     found = chooser._scores("selectivity", patterns)[0]
     assert found.argmax() == 7
     means = x.reshape(20, 3, 50).mean(1)[:, 7]

@@ -51,11 +51,15 @@ SETTINGS = {
         "category": "category0",
         "label": "category",
     },
+    "gates": {"donor": "another"},
+    "circuits": {"donor": "another"},
+    "domain_neurons": {"domain": "category0"},
 }
 # Analyses that act and have measures.
 ACTING = (
-    "ablation", "bus", "knowledge_map", "lesion", "neurons", "patching", "paths", "saliency",
-    "scaling", "steering", "stitching", "tuning", "tuning_vector", "weights",
+    "ablation", "bus", "circuits", "domain_neurons", "gates", "knowledge_map", "lesion", "neurons",
+    "patching", "paths", "saliency", "scaling", "steering", "stitching", "tuning", "tuning_vector",
+    "weights",
 )  # fmt: skip
 # Of these, what knows labels when it acts, and not when it averages.
 ALONG = (

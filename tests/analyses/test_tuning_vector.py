@@ -60,7 +60,8 @@ def scanned(tiny_model, tmp_path_factory):
         model.source, load(str(folder / "asked.csv")), ("resid_post",), "last", "float32"
     )
     volume = record(recording, folder, lambda: model, protocol_sha256="0" * 64)
-    return Live(model, recording, made), Subject("toy", open_volume(volume), {})
+    others = {name: dataclasses.replace(recording, source=one) for name, one in made.items()}
+    return Live(model, recording, others), Subject("toy", open_volume(volume), {})
 
 
 ANALYSIS = TuningVector(
@@ -122,8 +123,8 @@ def test_the_tuned_model_is_the_base_with_all_of_its_vector(scanned) -> None:
     from scanner import Model
 
     live, _ = scanned
-    tuned = state(Model.load(live.given["land"], device="cpu"))
-    vector = Vector(live.given["land"], live.given["base"])
+    tuned = state(Model.load(live.given["land"].source, device="cpu"))
+    vector = Vector(live.given["land"].source, live.given["base"].source)
     with moved(live.model, vector, 1.0):
         for name, one in state(live.model).items():
             torch.testing.assert_close(one, tuned[name], rtol=0, atol=1e-6)
@@ -132,7 +133,7 @@ def test_the_tuned_model_is_the_base_with_all_of_its_vector(scanned) -> None:
 @pytest.mark.parametrize("made", ["random", "permuted"])
 def test_vectors_at_random_are_as_long_in_every_weight_and_point_elsewhere(scanned, made) -> None:
     live, _ = scanned
-    before, base, tuned = state(live.model), live.given["base"], live.given["land"]
+    before, base, tuned = state(live.model), live.given["base"].source, live.given["land"].source
     with moved(live.model, Vector(tuned, base), 1.0):
         own = {name: one - before[name] for name, one in state(live.model).items()}
     drawn = []
@@ -154,13 +155,13 @@ def test_an_error_in_between_leaves_the_weights_as_they_were(scanned) -> None:
     before = state(live.model)
     with (
         pytest.raises(RuntimeError, match="in between"),
-        moved(live.model, Vector(live.given["land"], live.given["base"]), 2.0),
+        moved(live.model, Vector(live.given["land"].source, live.given["base"].source), 2.0),
     ):
         raise RuntimeError("in between")
     assert all(one.equal(before[name]) for name, one in state(live.model).items())
     half = dataclasses.replace(live.model, dtype="bfloat16")
     with pytest.raises(SiteError, match="give the subject `dtype: float32`"):
-        with moved(half, Vector(live.given["land"], live.given["base"]), 1.0):
+        with moved(half, Vector(live.given["land"].source, live.given["base"].source), 1.0):
             pass
 
 

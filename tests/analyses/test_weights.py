@@ -1,6 +1,7 @@
 """What tuning has changed is told matrix by matrix, beside what is known to be at random."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,7 +46,8 @@ def live(tiny_model, toy_stimuli, tmp_path) -> Live:
         "noise": tuned(base, tmp_path / "noise", seed=3),
     }
     recording = Recording(medical, toy_stimuli, ("resid_post",), "target", "float32")
-    return Live(tiny_model("llama"), recording, given)
+    others = {name: replace(recording, source=source) for name, source in given.items()}
+    return Live(tiny_model("llama"), recording, others)
 
 
 def acted(live: Live, analysis: TuningVectors = ANALYSIS) -> Subject:
@@ -63,9 +65,9 @@ def acted(live: Live, analysis: TuningVectors = ANALYSIS) -> Subject:
 
 def test_each_matrix_is_told_as_it_is_told_by_hand(live) -> None:
     volume = acted(live).volume
-    base = Folder.open(live.given["base"].folder)
+    base = Folder.open(live.given["base"].source.folder)
     change, theirs = (
-        changes(base, one.folder) for one in (live.recording.source, live.given["maths"])
+        changes(base, one.folder) for one in (live.recording.source, live.given["maths"].source)
     )
     names = volume["item"].to_numpy().tolist()
     assert len(names) == 3 * 7
@@ -109,7 +111,7 @@ def test_a_twin_is_fresh_weights_in_the_place_of_the_base(live) -> None:
 
 
 def test_what_did_not_change_is_no_matrix_of_the_sample(live, tmp_path) -> None:
-    source = tuned(live.given["base"], tmp_path / "some", seed=5, only="layers.1.mlp")
+    source = tuned(live.given["base"].source, tmp_path / "some", seed=5, only="layers.1.mlp")
     recording = Recording(source, live.recording.stimuli, ("resid_post",), "target", "float32")
     some = Live(live.model, recording, live.given)
     assert ANALYSIS.runs(some, Subject("some", xr.Dataset(), {})) == [1]
