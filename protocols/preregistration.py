@@ -166,7 +166,10 @@ def _stimuli(study: Study) -> str:
 def _scan(study: Study) -> str:
     scan = study.protocol.scan
     subjects = [
-        spec.model + (f" (revision {spec.revision})" if spec.revision else "") + f", {spec.dtype}"
+        spec.model
+        + (f" (revision {spec.revision})" if spec.revision else "")
+        + f", {spec.dtype}"
+        + (f" with weights rounded to {spec.weights}" if spec.weights else "")
         for spec in study.protocol.subjects
     ]
     return (

@@ -279,7 +279,14 @@ def _from_hub(model: str, revision: str | None) -> tuple[Path, str]:
     wanted = ["*.safetensors", "*.safetensors.index.json", "*config.json", "tokenizer*", "vocab.*",
               "merges.txt", "special_tokens_map.json", "*.jinja"]  # fmt: skip
     try:
-        folder = Path(snapshot_download(model, revision=revision, allow_patterns=wanted))
+        folder = Path(
+            snapshot_download(
+                model,
+                revision=revision,
+                allow_patterns=wanted,
+                ignore_patterns="*/*",  # the same weights once more, as their makers have them
+            )
+        )
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise SourceError(f"subject '{model}': {str(error).splitlines()[0]}") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:

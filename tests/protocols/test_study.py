@@ -450,6 +450,30 @@ def test_models_are_compared_by_a_command_that_claims_nothing(tmp_path, tiny_sou
     assert "scan compare needs two models or more" in _flat(capfd)
 
 
+def test_a_model_in_parts_gives_the_same_study(study: Path, tmp_path, capfd) -> None:
+    protocol = study / "protocol.yaml"
+    model = protocol.read_text().split("subjects: [")[1].split("]")[0]
+    names = ("embed_tokens", "layers.0", "layers.2", "norm", "rotary_emb")
+    lies = {**{f"model.{name}": "cpu" for name in names}, "lm_head": "cpu"}
+    lies["model.layers.1"] = "disk"
+    away = f"{{model: {model}, device_map: {json.dumps(lies)}, offload_folder: {tmp_path / 'off'}}}"
+    protocol.write_text(protocol.read_text().replace(f"[{model}]", f"[{away}]"))
+    run(protocol, "--results", study / "results")
+    assert "nothing has changed since" in _flat(capfd)  # where it lies is no part of the study
+    run(protocol, "--results", study / "again")
+    whole, parts = (
+        json.loads((study / results / "toy/verdicts.json").read_text())
+        for results in ("results", "again")
+    )
+    assert whole["verdicts"][0]["estimate"] == parts["verdicts"][0]["estimate"]
+    assert whole["verdicts"][0]["checks"] == parts["verdicts"][0]["checks"]
+    assert whole["protocol_sha256"] == parts["protocol_sha256"]
+    for one, other in zip(whole["recordings"], parts["recordings"], strict=True):
+        assert one["path"] == other["path"]
+        volume = xr.open_zarr(study / "again" / other["path"], consolidated=False)
+        assert json.loads(volume.attrs["parts"])["model.layers.1"] == "disk"
+
+
 def test_two_subjects_of_one_name_are_refused(study: Path, tmp_path, capfd) -> None:
     protocol = study / "protocol.yaml"
     model = Path(protocol.read_text().split("subjects: [")[1].split("]")[0])

@@ -359,3 +359,25 @@ def test_a_tokenizer_without_character_offsets_is_refused(folder, monkeypatch):
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_a, **_k: Slow())
     with pytest.raises(SiteError, match="gives no character offsets"):
         Model.load(find_source(str(folder)), device="cpu")
+
+
+def test_weights_are_fetched_once(monkeypatch, tiny_source) -> None:
+    """GPT-OSS has its weights in three forms, two of them in folders of their own."""
+    import huggingface_hub
+    from huggingface_hub.utils import filter_repo_objects
+
+    files = ["config.json", "model-00001.safetensors", "tokenizer.json", "chat_template.jinja"]
+    others = ["original/model-00001.safetensors", "original/config.json", "metal/model.bin"]
+    fetched = []
+
+    def snapshot(model, *, revision, allow_patterns, ignore_patterns):
+        fetched.extend(
+            filter_repo_objects(
+                [*files, *others], allow_patterns=allow_patterns, ignore_patterns=ignore_patterns
+            )
+        )
+        return str(tiny_source("llama").folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    find_source("somebody/something")
+    assert fetched == files
