@@ -985,10 +985,15 @@ def _changed(found: Found, variable: str) -> Panel:
     at = found.measures.isel(layer=0)
     names = [str(name) for name in at["category"].to_numpy()]
     rows = [
-        (told, [words.number(float(one)) for one in at[name].to_numpy()])
+        (told, [_to_four_digits(float(one)) for one in at[name].to_numpy()])
         for name, told in {variable: "share inside, left", **CHANGED}.items()
     ]
     return Panel(_title(variable), READING[variable], None, names, rows)
+
+
+def _to_four_digits(value: float) -> str:
+    """A cosine of 0.9998 is another than one of 0.9975, and 0.0017 is not 0.002."""
+    return f"{value:.4g}" if np.isfinite(value) else words.number(value)
 
 
 def _published(found: Found, variable: str) -> Panel:
