@@ -50,6 +50,8 @@ calibrate: .venv/.installed
 # Others' tools pin what they need; they are measured in an environment of their own.
 bench: .venv/.installed .venv-peers/.installed
 	OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.analyses
+	OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.weights --make
+	OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.weights
 	OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.causal --peers .venv-peers/bin/python
 	OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.scanner --peers .venv-peers/bin/python $(ARGS)
 

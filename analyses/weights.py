@@ -22,7 +22,14 @@ import xarray as xr
 
 from analyses.acting import Acting, by_kind, own, values_of
 from analyses.base import AnalysisError, Quantity, labels, register
-from analyses.subspaces import TOLERANCE, Moved, Subspace, agreement, dealt_out
+from analyses.subspaces import (
+    TOLERANCE,
+    Moved,
+    Subspace,
+    agreement,
+    cosine_after,
+    dealt_out,
+)
 from scanner import Live, Subject
 from scanner.components import MATRICES, Component, Piece
 from scanner.weights import Folder, InMemory, Weights, changes
@@ -154,9 +161,17 @@ class TuningVectors(Acting):
                 kinds.append(kind)
                 shares.append(both)
         left, right = zip(*shares, strict=True)
-        values = {"inside": left, "inside_right": right}
+        values, beside = {"inside": left, "inside_right": right}, _beside(told)
         if read.other is not None:
-            values |= _agreed(read, read.other.matrix(piece), piece, matrix, kinds, rng)
+            theirs = read.other.matrix(piece)
+            values |= _agreed(read, theirs, piece, matrix, kinds, rng)
+            both = agreement(matrix, theirs)
+            beside |= {
+                "product": both.product,
+                "product_dealt": both.dealt,
+                "product_spread": both.spread,
+                "other_changed": both.squares[1],
+            }
         of_rows = "" if piece.rows is None else f" ({piece.component})"
         rows = {
             "item": piece.name,
@@ -164,7 +179,7 @@ class TuningVectors(Acting):
             "frame": "weights",
             "category": piece.component,
             "depth": piece.layer,
-            **_beside(told),
+            **beside,
         }
         return xr.Dataset(
             {name: (("stimulus", "layer", "target"), [[one]]) for name, one in values.items()},
@@ -235,10 +250,14 @@ class TuningVectors(Acting):
             in which nothing can be beyond chance counts for nothing; with another tuning vector
             ``aligned`` (layer), whose chance is what it is on average when rows are dealt out.
             ``excess_of``, ``aligned_of`` (layer, arm): of all that it is held against.
-            ``share``, ``share_chance``, ``share_noise``, ``share_excess`` and those of the right
-            side, ``size``, ``floor``, ``cosine``, ``zeros``, ``effective_rank``, ``directions``
-            (layer, category): by component, on average over its layers; ``share_pooled``
-            (layer, category): the share of the squares of all layers together.
+            ``whole_cosine``, ``whole_size``, ``whole_aligned``: of all matrices as one; and how
+            far the last is from chance, in spreads of rows that are dealt out, ``whole_aligned_z``.
+            ``share``, ``share_chance``, ``share_noise``, ``share_excess``, ``share_z`` (in spreads
+            of a change that is turned at random) and those of the right side, ``size``, ``floor``,
+            ``cosine``, ``zeros``, ``effective_rank``, ``directions``, ``kept`` and the largest
+            singular values inside and outside (layer, category): by component, on average over its
+            layers; ``share_pooled`` (layer, category): the share of the squares of all layers
+            together.
             ``profile``, ``profile_right``, ``profile_cosine``, ``profile_aligned``
             (layer, category, depth): the excess of each matrix, the cosine of its weights before
             and after, and of two tuning vectors.
@@ -257,7 +276,7 @@ class TuningVectors(Acting):
                 cosines = self._cosines(subject)[0].mean(-1)
                 aligned = by_kind(volume, cosines)[1]
                 result = result.assign(aligned_of=(("layer", "arm"), aligned))
-        return result.assign(self._by_component(subject))
+        return result.assign({**_together(volume), **self._by_component(subject)})
 
     def _by_component(self, subject: Subject) -> dict[str, xr.DataArray]:
         """What is told of each component and of each of its matrices."""
@@ -273,6 +292,7 @@ class TuningVectors(Acting):
             "share_chance": chance,
             "share_noise": volume["noise"].to_numpy(),
             "share_excess": _each(share[mine], chance),
+            "share_z": _ratio(share[mine] - chance, volume["spread"].to_numpy()),
             "share_right": right[mine],
             "share_right_chance": chance_right,
             "share_right_excess": _each(right[mine], chance_right),
@@ -368,6 +388,8 @@ def _beside(told: Moved) -> dict[str, float]:
         "spread": told.left.spread,
         "noise": told.left.noise,
         "changed": told.changed,
+        "squares": told.squares,
+        "along": told.along,
         "size": told.size,
         "cosine": told.cosine,
         "floor": told.floor,
@@ -414,8 +436,28 @@ def _beyond(inside: np.ndarray, chance: np.ndarray) -> np.ndarray:
 
 def _each(inside: np.ndarray, chance: np.ndarray) -> np.ndarray:
     """The same of each matrix; NaN where chance is all."""
-    room = 1 - chance
-    return np.divide(inside - chance, room, out=np.full_like(inside, np.nan), where=room > 0)
+    return _ratio(inside - chance, 1 - chance)
+
+
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
+
+
+def _together(volume: xr.Dataset) -> dict[str, float]:
+    """Of all matrices as one: cosines, sizes, and how far two changes are alike beyond chance."""
+    names = "squares", "changed", "along"
+    squares, changed, along = (float(volume[name].sum()) for name in names)
+    found = {
+        "whole_cosine": cosine_after(squares, changed, along),
+        "whole_size": float(np.sqrt(changed / squares)),
+    }
+    if "product" in volume.coords:
+        beyond = float((volume["product"] - volume["product_dealt"]).sum())
+        size = np.sqrt(changed * float(volume["other_changed"].sum()))
+        found["whole_aligned"] = float(volume["product"].sum()) / size
+        # The rows of each matrix are dealt out for themselves.
+        found["whole_aligned_z"] = beyond / float(np.linalg.norm(volume["product_spread"]))
+    return found
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

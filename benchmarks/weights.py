@@ -1,7 +1,7 @@
 """Time and memory of telling what tuning has changed in the weights of a model.
 
     python -m benchmarks.weights --make
-    python -m benchmarks.weights
+    python -m benchmarks.weights [--layers N]
 
 Writes a base and a tuned model of Qwen2.5-0.5B's shapes, with weights at random in bfloat16, and
 tells every matrix: shares inside on both sides, three norms, chance, spread, what rounding gives.
@@ -29,9 +29,9 @@ QWEN = {
 SEED = 0
 
 
-def make(folder: Path, layers: int) -> None:
+def make(folder: Path) -> None:
     """A base and a model tuned from it, unless they are there."""
-    config = AutoConfig.for_model("qwen2", **{**QWEN, "num_hidden_layers": layers})
+    config = AutoConfig.for_model("qwen2", **QWEN)
     if (folder / "tuned" / "model.safetensors").exists():
         return
     torch.manual_seed(SEED)
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--make", action="store_true", help="only write the two models")
     asked = parser.parse_args()
     if asked.make:
-        make(asked.folder, asked.layers)
+        make(asked.folder)
         return
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     begun, wall = used(), time.perf_counter()
@@ -64,7 +64,8 @@ def main() -> None:
     found = changes(base, asked.folder / "tuned")
     opened = used() - begun
     largest, told, seconds = 0, 0, {}
-    for piece in found.pieces:
+    asked_for = [piece for piece in found.pieces if (piece.layer or 0) < asked.layers]
+    for piece in asked_for:
         start = used()
         change = found.matrix(piece)
         largest = max(largest, change.nbytes)
@@ -74,17 +75,19 @@ def main() -> None:
         seconds[piece.component] = seconds.get(piece.component, 0.0) + used() - start
     spent, wall = used() - begun, time.perf_counter() - wall
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    each = sum(seconds.get(name, 0.0) for name in MATRICES) / asked.layers
     rows = "\n".join(f"| {name} | {one:.1f} |" for name, one in seconds.items())
     text = f"""# Weights
 
 Written by `python -m benchmarks.weights --make` and then without `--make`, on one thread: a pair of
-models of Qwen2.5-0.5B's shapes at random ({asked.layers} layers, bfloat16, {told} matrices of
-{len(found.pieces)} tensors).
+models of Qwen2.5-0.5B's shapes at random, bfloat16, {asked.layers} of their
+{QWEN["num_hidden_layers"]} layers: {told} matrices, {len(asked_for)} tensors.
 
 | | |
 |---|---|
 | processor time | {spent:.0f} s |
-| of which to find the components | {opened:.1f} s |
+| processor time of a layer | {each:.2f} s |
+| of the whole to find the components | {opened:.1f} s |
 | wall time, on a machine shared with others | {wall:.0f} s |
 | peak memory | {peak:.0f} MiB, of which {before:.0f} were there before anything was read |
 | largest tensor, float32 | {largest / 2**20:.0f} MiB |

@@ -3,7 +3,7 @@
 Dimensions, here and in every analysis:
 
 ========== =========================================================================
-stimulus   one row of the stimulus table; its labels are coordinates
+stimulus   one row of the stimulus table; its labels are coordinates. Of weights, a matrix
 token      a token of a stimulus, all those of the first, then of the second; which
            they are say ``token_stimulus``, ``token_position``, ``token_id``
 pair       a token and one that it sees, itself included; ``pair_stimulus``,

@@ -357,7 +357,11 @@ def _changed(
               "directions": rng.uniform(10, 20, size=count), "zeros": np.full(count, 0.1),
               "effective_rank": rng.uniform(10, 20, size=count),
               "spectral_inside": np.ones(count), "spectral_outside": np.ones(count),
-              "noise": chance["chance"], "changed": rng.uniform(1, 2, size=count)}  # fmt: skip
+              "noise": chance["chance"], "changed": rng.uniform(1, 2, size=count),
+              "squares": np.full(count, 1e4), "along": np.zeros(count),
+              "spread": np.full(count, 0.01), "product": effects[:, 0, 0],
+              "product_dealt": np.zeros(count), "product_spread": np.full(count, 0.1),
+              "other_changed": np.ones(count)}  # fmt: skip
     return labels.assign(
         {**inside, "agreed": (dims, effects), "agreed_dealt": (dims, np.zeros(effects.shape))}
     ).assign_coords(

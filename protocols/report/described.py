@@ -433,6 +433,10 @@ TITLES = {
     "profile_aligned": "cosine of two tuning vectors",
     "share": "what has changed, by component",
     "share_published": "shares inside that were published",
+    "whole_cosine": "cosine before and after of all matrices as one",
+    "whole_size": "relative size of the change of all",
+    "whole_aligned": "cosine of both tuning vectors as one",
+    "whole_aligned_z": "how far that is from chance, in spreads of rows that are dealt out",
     "nearer": "own network nearer than another",
     "identified": "categories told by their network",
     "networks_apart": "networks of categories",
@@ -615,6 +619,7 @@ CHANGED = {
     "share_chance": "of it by chance, left",
     "share_noise": "of it in rounding to bfloat16, left",
     "share_excess": "beyond chance, left",
+    "share_z": "the same in spreads of a change turned at random",
     "share_pooled": "share of all layers' squares, left",
     "share_right": "share inside, right",
     "share_right_chance": "of it by chance, right",
@@ -1100,10 +1105,15 @@ def _changed(found: Found, variable: str) -> Panel:
     at = found.measures.isel(layer=0)
     names = [str(name) for name in at["category"].to_numpy()]
     rows = [
-        (told, [words.number(float(one)) for one in at[name].to_numpy()])
+        (told, [_to_four_digits(float(one)) for one in at[name].to_numpy()])
         for name, told in {variable: "share inside, left", **CHANGED}.items()
     ]
     return Panel(_title(variable), READING[variable], None, names, rows)
+
+
+def _to_four_digits(value: float) -> str:
+    """A cosine of 0.9998 is another than one of 0.9975, and 0.0017 is not 0.002."""
+    return f"{value:.4g}" if np.isfinite(value) else words.number(value)
 
 
 def _published(found: Found, variable: str) -> Panel:

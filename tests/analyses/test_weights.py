@@ -95,6 +95,22 @@ def test_what_was_moved_at_random_has_no_excess_and_what_is_shared_is_aligned(li
     assert found["profile"].dims == ("layer", "category", "depth")
     assert found["category"].to_numpy().tolist() == list(MATRICES)
     assert float(found["size"].min()) > float(found["floor"].max()) > 0
+    base = Folder.open(live.given["base"].folder)
+    mine, theirs = (
+        changes(base, one.folder) for one in (live.recording.source, live.given["maths"])
+    )
+    every = [piece for piece in mine.pieces if piece.component in MATRICES]
+    a, b, w = (
+        np.concatenate([one.matrix(piece).ravel().astype(float) for piece in every])
+        for one in (mine, theirs, base)
+    )
+    assert float(found["whole_aligned"]) == pytest.approx(
+        a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+    )
+    assert float(found["whole_cosine"]) == pytest.approx(
+        w @ (w + a) / np.linalg.norm(w) / np.linalg.norm(w + a)
+    )
+    assert float(found["whole_aligned_z"]) > 20
 
 
 def test_a_twin_is_fresh_weights_in_the_place_of_the_base(live) -> None:
