@@ -181,7 +181,8 @@ class Run:
                     self._sources[model] = replace(source, name=spec.name or source.name)
             else:
                 recipe = self._recipe(spec)
-                what = "putting together" if recipe.lesson is None else "teaching"
+                way = "putting together" if recipe.lesson is None else "teaching"
+                what = "finding" if recipe.made else way
                 with step(f"{what} {model}", recipe.steps, "steps") as done:
                     self._sources[model] = make(recipe, advance=done)
         return self._sources[model]

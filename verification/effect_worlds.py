@@ -298,7 +298,8 @@ def _moved(
 ) -> xr.Dataset:
     """An effect of 1 is a nat by which answers become likelier, taught or kept back."""
     assert isinstance(analysis, TuningVector)
-    _, which = np.unique(labels["item"].to_numpy().astype(str), return_inverse=True)
+    # By frame, so that as many items tell the one and the other; of a real set, other items do.
+    _, which = np.unique(labels["frame"].to_numpy().astype(str), return_inverse=True)
     dims, count = ("stimulus", "layer", "target"), labels.sizes["target"]
     signed = np.sign(analysis.strengths[0]) * effects
     intact = np.log(0.25) + 0.3 * rng.normal(size=effects.shape[:1])[:, None, None]

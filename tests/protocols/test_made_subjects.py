@@ -92,7 +92,7 @@ def test_made_subjects_are_recorded_moved_judged_and_verified_as_any(
     page = (results / "toy/report.html").read_text()
     assert "recalled by vector" in page and "Ilharco et al. 2023" in page
     registered = json.loads((results / "ledger.jsonl").read_text().splitlines()[0])
-    assert set(registered["registration"]["scan"]["made"]) == {"land", "dealt"}
+    assert set(registered["content"]["scan"]["made"]) == {"land", "dealt"}
 
     made_ones = len(list((tmp_path / "cache").glob("llama*")))
     run(protocol, "--results", results)
