@@ -164,9 +164,7 @@ class NumberLine(Analysis):
         work = self._read if variable == "read" else self._predicted
         if self.of is None:
             found, folds = self._divided(subject, rng)
-            values = [
-                work(halves.mean(0), found.values, folds)[variable] for halves in found.halves
-            ]
+            values = work(found.halves.mean(1), found.values, folds)[variable]
         else:
             courses = self._courses(subject, rest=False)
             every = np.ones((1, len(courses.items)), dtype=bool)
