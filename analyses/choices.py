@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 import xarray as xr
 
-from analyses.acting import Acting, own, values_of
+from analyses.acting import ANSWERS, Acting, own, values_of
 from analyses.asking import (
     Form,
     LeftOut,
@@ -117,7 +117,7 @@ class Choices(Acting):
         }
         return xr.Dataset(
             # What others read of it.
-            {"choices": (told["margin"][0], answered(told["margin"][1])), **told},
+            {"choices": (told["margin"][0], answered(told["margin"][1]), ANSWERS), **told},
             coords={
                 "stimulus": np.arange(len(asked)),
                 "layer": [layer],

@@ -30,7 +30,7 @@ from typing import Any, ClassVar
 import numpy as np
 import xarray as xr
 
-from analyses.acting import Acting, own, values_of
+from analyses.acting import ANSWERS, Acting, own, values_of
 from analyses.asking import (
     ENDING,
     LETTERS,
@@ -107,7 +107,7 @@ class Replies(Acting):
         scores = [self._scored(questions, orders, world, said) for world in plan]
         shape = "stimulus", "layer", "target"
         told = {
-            name: (shape, np.stack([one[name] for one in scores], axis=1)[:, None])
+            name: (shape, np.stack([one[name] for one in scores], axis=1)[:, None], ANSWERS)
             for name in SCORES
         }
         return xr.Dataset(

@@ -190,7 +190,7 @@ def _evaluated(
     def documents() -> dict[str, Dataset]:
         return {"test": Dataset.from_list([dict(row) for row in rows])}
 
-    with _silently(), _plain_generation(model), model.intervene(edits):
+    with silently(), _plain_generation(model), model.intervene(edits):
         made = ConfigurableTask(config={**task, "custom_dataset": documents})
         found = evaluate(engine, {task["task"]: made}, bootstrap_iters=0, log_samples=True)
     assert found is not None
@@ -199,7 +199,7 @@ def _evaluated(
 
 def _engine(model: Model, *, special: bool) -> Any:
     """The engine around a model; whether the tokenizer adds its special tokens."""
-    with _silently():
+    with silently():
         return _engine_class()(
             pretrained=model.network,
             backend="causal",
@@ -217,7 +217,7 @@ def _engine_class() -> type[Any]:
     why = missing()
     if why:
         raise HarnessError(why)
-    with _silently():
+    with silently():
         from lm_eval.models.huggingface import HFLM
 
     class Engine(HFLM):
@@ -284,16 +284,20 @@ def _plain_generation(model: Model) -> Iterator[None]:
 
 
 @contextmanager
-def _silently() -> Iterator[None]:
+def silently() -> Iterator[None]:
     """Keep bars and lines of the engine off a terminal that has ours."""
+    import datasets
     import lm_eval.api.task as tasks
 
     logger, bars = logging.getLogger("lm_eval"), tasks.tqdm
-    level = logger.level
+    level, others = logger.level, datasets.is_progress_bar_enabled()
     logger.setLevel(logging.ERROR)
+    datasets.disable_progress_bars()
     tasks.tqdm = partial(bars, disable=True)  # it has no other switch
     try:
         yield
     finally:
         logger.setLevel(level)
         tasks.tqdm = bars
+        if others:
+            datasets.enable_progress_bars()

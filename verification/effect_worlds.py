@@ -11,7 +11,7 @@ import xarray as xr
 from scipy.stats import norm
 
 from analyses.ablation import Ablation
-from analyses.acting import RANDOM, Acting
+from analyses.acting import ANSWERS, RANDOM, Acting
 from analyses.bus import Bus
 from analyses.choices import Choices, answered
 from analyses.knowledge_map import KnowledgeMap
@@ -359,7 +359,7 @@ def _chosen(
     dims = ("stimulus", "layer", "target")
     return labels.assign(
         margin=(dims, margin), margin_normed=(dims, margin),
-        choices=(dims, answered(margin)),
+        choices=(dims, answered(margin), ANSWERS),
     ).assign_coords(by_luck=("stimulus", np.full(len(effects), 0.25)))  # fmt: skip
 
 
@@ -373,7 +373,7 @@ def _spoken(
     told["replies"] = told["said"]
     told["overlap"] *= rng.uniform(0.5, 1.0, size=effects.shape)
     return labels.assign(
-        {name: (dims, values) for name, values in told.items()}
+        {name: (dims, values, ANSWERS) for name, values in told.items()}
     ).assign_coords(
         by_luck=("stimulus", np.zeros(len(effects))),
         read=(dims[:2], np.maximum(told["said"][..., 0], rng.random(effects.shape[:2]) < 0.5)),
