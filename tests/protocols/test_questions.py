@@ -15,6 +15,7 @@ ITEMS = {
     "animals": ("cat", "beaver", "horse", "otter", "mole", "deer"),
     "tools": ("hammer", "saw", "chisel", "wrench", "drill", "file"),
 }
+ANSWERS = ("today", "a word", "the bread")
 PROTOCOL = """\
 study: toy
 subjects: [{one}, {other}]
@@ -47,11 +48,12 @@ hypotheses:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, tiny_source) -> tuple[Path, list[str]]:
     folder = tmp_path_factory.mktemp("questions")
+    # Each of three answers is right as often, so that one that is always given is right by luck.
     rows = [
-        (f"{frame} {item}\nAnswer:", item, frame, kind, f"is {kind}", "a word", "the bread")
+        (f"{frame} {item}\nAnswer:", item, frame, kind, *np.roll(ANSWERS, number))
         for frame in ("This was the", "There was a")
         for kind, items in ITEMS.items()
-        for item in items
+        for number, item in enumerate(items)
     ]
     columns = ["text", "item", "frame", "category", "answer", "wrong_1", "wrong_2"]
     pd.DataFrame(rows, columns=columns).to_csv(folder / "questions.csv", index=False)
@@ -70,7 +72,7 @@ def test_an_untrained_model_is_not_found_to_know(finished) -> None:
     assert verdict["status"] in ("null", "inconclusive", "rejected")
     assert len(verdict["checks"]) == 3
     measured = xr.load_dataset(results / f"toy/measures/know--{one}.nc")
-    assert float(measured["accuracy"][0]) - 1 / 3 == pytest.approx(verdict["estimate"])
+    assert float(measured["accuracy"][0]) == pytest.approx(verdict["estimate"])
 
 
 def test_layers_that_are_left_out_stand_beside_each_other(finished) -> None:
