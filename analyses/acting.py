@@ -31,6 +31,9 @@ import xarray as xr
 from analyses.base import Analysis, AnalysisError, Asks
 from scanner import Live, Subject
 
+# Of a variable that tells whether something was answered: where nothing is, it is the same for all
+# stimuli, and the model is not dead for that.
+ANSWERS = {"answers": 1}
 # Against which a claim is held, in this order.
 RANDOM = ("equal", "matched", "disruptive", "shuffled", "other")
 

@@ -267,9 +267,9 @@ class TuningVector(Acting):
         xarray.Dataset
             ``recalled`` and ``transferred`` (layer): the measures. ``recalled_of``,
             ``transferred_of`` and ``elsewhere_of`` (layer, arm): the same for all vectors that were
-            tried at the first strength, the last for questions of other domains; ``right_of`` and
-            ``right_kept_of`` (layer, arm): the share of questions answered right, taught and kept
-            back; ``surprisal_of`` (layer, arm): by how much the right answer is likelier among all
+            tried at the first strength, the last for questions of other domains;
+            ``right_taught_of`` and ``right_kept_of`` (layer, arm): the share of questions answered
+            right, taught and kept back; ``surprisal_of`` (layer, arm): by how much the right answer is likelier among all
             texts; ``harm_surprisal`` (layer, arm): of unrelated sentences. ``recalled_at``,
             ``transferred_at``, ``elsewhere_at`` and ``harm_at`` (layer, strength): of the own
             vector, as it was taught. With a conversation: for ``recalled`` and ``transferred`` the
@@ -295,7 +295,7 @@ class TuningVector(Acting):
         taught, kept = some["recalled"], some["transferred"]
         of_each = {
             **{f"{name}_of": values for name, values in told.items()},
-            "right_of": over_items(right[..., taught].astype(float), items[taught]),
+            "right_taught_of": over_items(right[..., taught].astype(float), items[taught]),
             "right_kept_of": over_items(right[..., kept].astype(float), items[kept]),
             "surprisal_of": over_items(cost[..., taught], items[taught]),
             "harm_surprisal": harder,

@@ -23,7 +23,7 @@ from protocols.marked_yaml import ProtocolError
 from protocols.preregistration import Form, export
 from protocols.progress import CONSOLE, noted
 from protocols.report import words
-from protocols.run import Folders, Run, RunError
+from protocols.run import Folders, Run, RunError, save_text
 from protocols.schema import load_study
 from protocols.suggest import by_hand, suggestions, write_tests
 from protocols.trace import trace
@@ -39,6 +39,8 @@ from scanner import (
     anatomy,
     find_source,
 )
+from scanner.benchmarks import questions_in
+from scanner.harness import HarnessError
 from scanner.plan import estimate
 from scanner.provenance import version
 from scanner.sites import KINDS, MEANINGS, PAIRED, sites_of
@@ -48,7 +50,7 @@ from verification import CONTROLS, Ledger, LedgerError
 
 MISTAKES = (
     ProtocolError, StimulusError, SourceError, SiteError, VolumeError, AnalysisError, LedgerError,
-    RunError, VerifyError, DictionaryError,
+    RunError, VerifyError, DictionaryError, HarnessError,
 )  # fmt: skip
 # From a first run on two cores, one thread each: 135 million weights.
 SECONDS_PER_TOKEN_AND_WEIGHT = 2e-11
@@ -176,6 +178,23 @@ def suggest(
         _say(caution)
     for path in written:
         print(f"protocol: {path}")
+
+
+@app.command
+def questions(
+    *tasks: Annotated[
+        str, Parameter(help="Of lm-evaluation-harness, or tanwar2025_medical, …", negative="")
+    ],
+    out: Annotated[Path, Parameter(help="Where the table is written.")],
+    include: Annotated[Path | None, Parameter(help="A folder with task files of your own.")] = None,
+) -> None:
+    """Write what benchmarks ask as a table of stimuli, for `choices` and `replies` to ask.
+
+    Their data are fetched from the hub when they are asked for.
+    """
+    table = questions_in(*tasks, include=include)
+    save_text(table.to_csv(index=False, lineterminator="\n"), out)
+    print(f"{len(table)} questions: {out}")
 
 
 @app.command

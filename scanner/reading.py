@@ -129,7 +129,7 @@ def read(
             )
     texts, moved = table["text"].tolist(), np.zeros(len(table), int)
     if chat is not None:
-        texts, moved = _conversations(model, texts, chat)
+        texts, moved = conversations(model, texts, chat)
     starts, ends = (table[name].to_numpy() + moved for name in SPAN)
     ids, kept, labels = [], [], []
     encodings = _encodings(model, texts, special=chat is None)
@@ -164,8 +164,14 @@ def _encodings(model: Model, texts: list[str], *, special: bool) -> Iterator[_En
         yield from map(_Encoding, some["input_ids"], some["offset_mapping"])
 
 
-def _conversations(model: Model, texts: list[str], chat: Chat) -> tuple[list[str], np.ndarray]:
-    """Each text in its conversation, and how many characters stand before it there."""
+def conversations(model: Model, texts: list[str], chat: Chat) -> tuple[list[str], np.ndarray]:
+    """Each text in its conversation, and how many characters stand before it there.
+
+    Raises
+    ------
+    StimulusError
+        If there is no chat template, or it does not hold a text, or the system prompt, once.
+    """
     if not model.tokenizer.chat_template:
         raise StimulusError(
             f"'{model.source.name}' has no chat template; leave `chat` out, or take a subject that "

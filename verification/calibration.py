@@ -22,6 +22,7 @@ from analyses.ablation import Ablation
 from analyses.abstraction import Abstraction
 from analyses.acting import Acting
 from analyses.bus import Bus
+from analyses.choices import Choices
 from analyses.circuits import Circuits
 from analyses.circularity import Circularity
 from analyses.connectome import Connectome
@@ -42,6 +43,7 @@ from analyses.patching import Patching
 from analyses.paths import Paths
 from analyses.probe import Probe
 from analyses.rank import Rank
+from analyses.replies import SCORES, Replies
 from analyses.rsa import Rsa
 from analyses.saliency import Saliency
 from analyses.scaling import Scaling
@@ -404,6 +406,11 @@ KINDS = {
         ActingKind("ablation.drop_frozen", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),
         ActingKind("ablation.divergence", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),
         ActingKind("ablation.drop_words", Ablation(SITE, (0,), later=(1,)), 0.1, ACTING),
+        *(
+            ActingKind(f"choices.{name}", Choices(), 0.1, ACTING)
+            for name in ("accuracy", "normed", "macro")
+        ),
+        *(ActingKind(f"replies.{name}", Replies(), 0.1, ACTING) for name in SCORES),
         ActingKind("circuits.alike", Circuits("base"), 0.1, ACTING),
         ActingKind("circuits.reached", Circuits("base"), 0.1, ACTING),
         ActingKind("gates.moved", Gates("base"), 0.1, ACTING),

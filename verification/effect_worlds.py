@@ -11,8 +11,9 @@ import xarray as xr
 from scipy.stats import norm
 
 from analyses.ablation import Ablation
-from analyses.acting import RANDOM, Acting
+from analyses.acting import ANSWERS, RANDOM, Acting
 from analyses.bus import Bus
+from analyses.choices import Choices, answered
 from analyses.circuits import Circuits
 from analyses.domain_neurons import DomainNeurons
 from analyses.gates import NORMAL, OWN, Gates
@@ -21,6 +22,7 @@ from analyses.lesion import Lesion
 from analyses.neurons import TEXTS, Neurons
 from analyses.patching import Patching
 from analyses.paths import Paths
+from analyses.replies import SCORES, Replies
 from analyses.saliency import Saliency
 from analyses.scaling import Scaling
 from analyses.steering import Steering
@@ -469,6 +471,50 @@ def _silenced_apart(
     return whole.isel(stimulus=np.argsort(np.argsort(~inside, kind="stable"), kind="stable"))
 
 
+def _lucky(
+    labels: xr.Dataset, effects: np.ndarray, luck: float, rng: np.random.Generator
+) -> np.ndarray:
+    """How far each question is on the right side (above 0), alike within an item.
+
+    With an effect of 0 as many are as by luck, with one of 1 all.
+    """
+    _, which = np.unique(labels["item"].to_numpy(), return_inverse=True)
+    drawn = rng.normal(size=(which.max() + 1, *effects.shape[1:]))[which]
+    even = norm.cdf((drawn + rng.normal(size=effects.shape)) / np.sqrt(2))
+    return luck + (1 - luck) * effects.mean(0) - even
+
+
+def _chosen(
+    labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
+) -> xr.Dataset:
+    """An effect of 1 has the right one of four options chosen always."""
+    assert isinstance(analysis, Choices)
+    margin = _lucky(labels, effects, 0.25, rng)
+    dims = ("stimulus", "layer", "target")
+    return labels.assign(
+        margin=(dims, margin), margin_normed=(dims, margin),
+        choices=(dims, answered(margin), ANSWERS),
+    ).assign_coords(by_luck=("stimulus", np.full(len(effects), 0.25)))  # fmt: skip
+
+
+def _spoken(
+    labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
+) -> xr.Dataset:
+    """An effect of 1 has every reply right, and as it was told to be; without, hardly any is."""
+    assert isinstance(analysis, Replies)
+    dims = ("stimulus", "layer", "target")
+    told = {name: (_lucky(labels, effects, 0.02, rng) > 0).astype(float) for name in SCORES}
+    told["replies"] = told["said"]
+    told["overlap"] *= rng.uniform(0.5, 1.0, size=effects.shape)
+    return labels.assign(
+        {name: (dims, values, ANSWERS) for name, values in told.items()}
+    ).assign_coords(
+        by_luck=("stimulus", np.zeros(len(effects))),
+        read=(dims[:2], np.maximum(told["said"][..., 0], rng.random(effects.shape[:2]) < 0.5)),
+        reply=(dims[:2], np.full(effects.shape[:2], "so it is")),
+    )  # fmt: skip
+
+
 def _ablated(
     labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
 ) -> xr.Dataset:
@@ -508,8 +554,9 @@ def _ablated(
 
 Planting = Callable[[xr.Dataset, np.ndarray, Acting, np.random.Generator], xr.Dataset]
 PLANTING: dict[type[Acting], Planting] = {
-    Ablation: _ablated, Circuits: _alike, DomainNeurons: _silenced_apart, Gates: _opened,
-    KnowledgeMap: _mapped, Lesion: _cut, Bus: _added, Neurons: _silenced, Patching: _patched,
+    Ablation: _ablated, Choices: _chosen, Circuits: _alike, DomainNeurons: _silenced_apart,
+    Gates: _opened, KnowledgeMap: _mapped, Lesion: _cut, Bus: _added, Neurons: _silenced,
+    Patching: _patched, Replies: _spoken,
     Paths: _sent, Saliency: _sloped,
     Scaling: _scaled, Steering: _steered, Stitching: _stitched, Tuning: _taught,
     TuningVectors: _changed,

@@ -29,6 +29,7 @@ from protocols.report.figures import (
     matrix,
     plane,
     ranked,
+    table,
 )
 from protocols.report.layer_maps import centres, lens_maps, side_by_side, subject_maps
 from protocols.report.prose import summary_line
@@ -226,6 +227,45 @@ READING = {
     "noise as long as the tuning in each tensor. One scale for all.",
     "agrees": "Spearman's correlation of estimates with true patches at the target and the last "
     "token, over layers of some pairs.",
+    "answered": "The share of questions whose right option is likelier than every other, with its "
+    "interval at 95 % over items (Wilson 1927).",
+    "answered_of": "The same where right answers are dealt out anew among the options (shuffled), "
+    "where the options stand after the question about another item (other), and where each "
+    "question is asked after it was answered (known).",
+    "ahead_of": "By how much the right option is likelier than the next, in nats; below 0 another "
+    "one is likelier.",
+    "answered_by_category": "The same of each category.",
+    "right": "The share of questions whose reply names the right option, with its interval at 95 % "
+    "over items (Wilson 1927). Published, in percent of ten medical benchmarks (Tanwar et al. "
+    "2025, table 7; base, instruct, medical): Llama-3-8B 69.45, 69.48, 72.44; Qwen2.5-7B 75.24, "
+    "78.33, 80.18; Phi-3.5 instruct 78.85, medical 79.34. Some of their subsets have 11 or 14 "
+    "questions.",
+    "unread": "The share of replies that name no option. They count as wrong.",
+    "near": "ROUGE-1 of what is said and the answer, with its interval at 95 % by bootstrap over "
+    "items. Published, of free answers to six sets (table 8): Llama-3-8B .24, .32, .24; Qwen2.5-7B "
+    ".26, .31, .32; Phi-3.5 .33, .33.",
+    "right_of": "The share of right replies where right answers are dealt out anew (shuffled), of "
+    "replies to the question about another item (other), and where each question is asked after it "
+    "was answered (known).",
+    "near_of": "ROUGE-1 of the same.",
+    "tags_of": "The share of replies with thoughts between tags; held against what is said to the "
+    "same question without being told how. Published, in percent (table 9; base, instruct, "
+    "medical): Llama-3-8B 0, 28.89, 89.03; Qwen2.5-7B 1.72, 99.26, .55; Phi-3.5 instruct 61.98, "
+    "medical 39.49.",
+    "valid_of": "The share of replies with one answer in the given format. Published: Llama-3-8B "
+    "94.70, 96.73, 99.63; Qwen2.5-7B 99.13, 99.75, 100; Phi-3.5 98.4, 98.27.",
+    "stopped_of": "The share of replies that end with the answer. Published: Llama-3-8B 1.04, "
+    "45.90, 41.03; Qwen2.5-7B 10.47, 97.41, 97.90; Phi-3.5 64.07, 83.17.",
+    "right_by_category": "The share of right replies of each category.",
+    "standing": "What each subject has of the score, with its interval at 95 % by bootstrap over "
+    "items.",
+    "standing_macro": "The mean over categories of the same.",
+    "standing_by_category": "The same of each category.",
+    "lead": "By how much the subject of a row is ahead of that of a column, item by item.",
+    "lead_p": "How often that is reached if the signs of items are changed at random.",
+    "lead_mcnemar": "McNemar's exact p of the items that one of them answers and the other not.",
+    "normalised": "What the subject of a row has over what that of a column has: above 1, a model "
+    "made of several is better than the specialist that stands in the column.",
     "attributed": "The same, estimated for all patches at once from the gradient.",
     "said": "How the model goes on after '{begun}', by the likeliest token, while the direction of "
     "a category is added behind block {layer}. Without, it says '{unsteered}'. Nothing is measured "
@@ -389,7 +429,7 @@ READING = {
     "less likely.",
     "transferred_of": "The same of questions of the domain that were kept back.",
     "elsewhere_of": "The same of questions of other domains.",
-    "right_of": "The share of questions of the domain whose right answer is the likeliest of its "
+    "right_taught_of": "The share of questions of the domain whose right answer is the likeliest of its "
     "options, of those that were taught, in other words. A quarter is right by luck.",
     "right_kept_of": "The same of those that were kept back.",
     "surprisal_of": "By how many nats the surprisal of the right answer falls: what is learnt of "
@@ -501,6 +541,26 @@ TITLES = {
     "drop_margin": "drop of the margin, nats",
     "drop_relative": "drop of accuracy, over what was right",
     "drop_beyond_chance": "drop of accuracy, over what was right beyond luck",
+    "answered": "questions answered right",
+    "answered_of": "questions answered right",
+    "ahead_of": "right option ahead of the next",
+    "answered_by_category": "questions answered right",
+    "right": "right replies",
+    "unread": "replies that name no option",
+    "near": "ROUGE-1",
+    "right_of": "right replies",
+    "near_of": "ROUGE-1",
+    "tags_of": "replies with thoughts between tags",
+    "valid_of": "replies with a valid answer",
+    "stopped_of": "replies that end with the answer",
+    "right_by_category": "right replies",
+    "standing": "score of each subject",
+    "standing_macro": "mean score over categories",
+    "standing_by_category": "score by category",
+    "lead": "lead over another subject",
+    "lead_p": "p of a lead, signs changed at random",
+    "lead_mcnemar": "p of a lead (McNemar)",
+    "normalised": "normalised score",
     "on_the_path": "how much of what all senders do goes on the path",
     "attribution_agreement": "agreement of attributions with patches (Spearman)",
     "said": "what is said under each dose",
@@ -597,7 +657,7 @@ TITLES = {
     "recalled_of": "recalled by vector",
     "transferred_of": "transferred by vector",
     "elsewhere_of": "change of other domains by vector",
-    "right_of": "right of what was taught",
+    "right_taught_of": "right of what was taught",
     "right_kept_of": "right of what was kept back",
     "surprisal_of": "fall of surprisal by vector",
     "recalled_at": "recalled by strength",
@@ -983,8 +1043,25 @@ def _categories(found: Found, variable: str) -> Panel:
     return Panel(title, READING[variable].format(layer=best), figure)
 
 
+def _of_subjects_each(found: Found, variable: str) -> Panel:
+    """A number of each subject, with its interval where it has one."""
+    values = found.measures[variable]
+    every = (values, *(found.measures.get(variable + bound, values) for bound in BOUNDS))
+    one, low, high = (each.expand_dims(layer=[0]) for each in every)
+    return Panel(_title(variable), READING[variable], intervals(one, low, high, []))
+
+
+def _subjects_by_category(found: Found, variable: str) -> Panel:
+    figure = table(found.measures[variable], name="score")
+    return Panel(_title(variable), READING[variable], figure)
+
+
 def _subjects(found: Found, variable: str) -> Panel:
     """How far all subjects are apart; of one alone there is nothing to see."""
+    if variable != "apart":  # of each beside each, in which the order of both matters
+        return Panel(
+            _title(variable), READING[variable], table(found.measures[variable], name="row, column")
+        )
     figure = apart(found.measures[variable], name=_title(variable))
     return Panel("distance of models", READING[variable], figure)
 
@@ -1167,6 +1244,8 @@ PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"subject", "patch", "block"}): _beside,
     frozenset({"side", "kind"}): _agreement,
     frozenset({"subject", "other_subject"}): _subjects,
+    frozenset({"subject"}): _of_subjects_each,
+    frozenset({"subject", "category"}): _subjects_by_category,
     frozenset({"subject", "axis"}): _places_of_subjects,
     frozenset({"node", "other_node"}): _matrix,
     frozenset({"layer", "unit"}): _units,

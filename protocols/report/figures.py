@@ -265,6 +265,17 @@ def apart(values: xr.DataArray, *, name: str) -> go.Figure:
     return figure
 
 
+def table(values: xr.DataArray, *, name: str) -> go.Figure:
+    """Rows x columns in their own order, the first row on top, each number in its place."""
+    figure = _map(values[::-1], name=name, hover="%{y}, %{x}: %{z:.3g}<extra></extra>")
+    figure.update_traces(texttemplate="%{z:.3g}")
+    figure.update_layout(
+        xaxis=bare_axis("", None)
+        | {"tickangle": -45, "automargin": True, "ticks": "", "showline": False},
+    )
+    return figure
+
+
 def matrix(values: xr.DataArray, *, name: str) -> go.Figure:
     """How far every two nodes go together, in the order that they are given in.
 
@@ -635,8 +646,8 @@ def _map(values: xr.DataArray, *, name: str, hover: str) -> go.Figure:
             x=columns,
             y=rows,
             z=[[_json_number(value) for value in row] for row in z],
-            zmin=min(0.0, *finite.tolist()),
-            zmax=max(1.0, *finite.tolist()),
+            zmin=min([0.0, *finite.tolist()]),
+            zmax=max([1.0, *finite.tolist()]),
             colorscale=[[0, "#ffffff"], [0.35, "#b9d0e4"], [0.7, "#3d7fb3"], [1, "#0a2f51"]],
             xgap=1,
             ygap=1,

@@ -635,6 +635,59 @@ def _domain_neurons(name: str, settings: Mapping[str, Any]) -> str:
     )
 
 
+_PUT = {
+    "plain": "as they stand, an option being what follows",
+    "letters": "with their options behind letters, a letter being what follows",
+    "reasoned": "under the system prompt of Tanwar et al. (2025), which asks for thoughts in tags, "
+    "then 'Answer: [X]', and nothing more",
+}
+
+
+def _left_out(settings: Mapping[str, Any]) -> str:
+    part, layers = settings["left_out"], listed(_numbers(settings["layers"]))
+    if part == "nothing":
+        return ""
+    return f" Meanwhile the {part} of layer {layers} was left out at every token but the first."
+
+
+def _choices(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"Questions (analysis '{name}'; Tanwar et al. 2025) were put {_PUT[settings['prompt']]}, "
+        "by lm-evaluation-harness (Gao et al. 2024) around the model in the scanner. A question is "
+        "answered right if its right option is likelier than every other, by the sum of the "
+        "logarithms of the probabilities of its tokens, and, normed, by that over its number of "
+        "letters. Shares are of items, the mean over the questions of each; their interval is "
+        "after Wilson (1927). Beside it stand right answers dealt out anew among the options by "
+        "item, and the options of each item after the question about another one of its category "
+        f"({settings['random']} draws each).{_left_out(settings)}"
+    )
+
+
+def _replies(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"Questions (analysis '{name}'; Tanwar et al. 2025) were put {_PUT[settings['prompt']]}, "
+        f"and up to {settings['tokens']} tokens were said by the likeliest one after the other "
+        "(lm-evaluation-harness, Gao et al. 2024, around the model in the scanner). A reply is "
+        "right if it names the right option; one that names none is wrong. ROUGE-1 (Lin 2004) is "
+        "the F1 of the words that it has in common with the answer, lower case, without stemming. "
+        "Three instructions were checked: thoughts between tags, once; one answer in the given "
+        "format; an end behind it. Beside it stand right answers dealt out anew and replies to the "
+        f"question about another item ({settings['random']} draws each), and, for the "
+        f"instructions, what is said without them.{_left_out(settings)}"
+    )
+
+
+def _standings(name: str, settings: Mapping[str, Any]) -> str:
+    score = "whether they are right" if settings["score"] is None else settings["score"]
+    return (
+        f"Subjects were held against each other in what '{settings['site']}' found (analysis "
+        f"'{name}'): {score}, item by item, with an interval by bootstrap over items, the p of "
+        "changing the signs of items at random, and McNemar's exact test (McNemar 1947) of items "
+        "that one answers and the other does not. A normalised score is that of one over that of "
+        "another (Tanwar et al. 2025). Nothing is claimed of it."
+    )
+
+
 def _steering(name: str, settings: Mapping[str, Any]) -> str:
     doses = listed([f"{dose:+g}" for dose in settings["doses"]])
     return (
@@ -864,6 +917,9 @@ _PROSE = {
     "ablation": _ablation,
     "neurons": _neurons,
     "domain_neurons": _domain_neurons,
+    "choices": _choices,
+    "replies": _replies,
+    "standings": _standings,
     "patching": _patching,
     "paths": _paths,
     "steering": _steering,

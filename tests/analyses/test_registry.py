@@ -10,6 +10,7 @@ import xarray as xr
 from analyses import REGISTRY, Analysis, AnalysisError
 from analyses.acting import Acting, alone
 from analyses.base import DIMENSIONS, label_of
+from analyses.choices import Choices
 from analyses.splits import item_groups
 from protocols.report.described import Found, panels
 from scanner import Subject
@@ -57,9 +58,9 @@ SETTINGS = {
 }
 # Analyses that act and have measures.
 ACTING = (
-    "ablation", "bus", "circuits", "domain_neurons", "gates", "knowledge_map", "lesion", "neurons",
-    "patching", "paths", "saliency", "scaling", "steering", "stitching", "tuning", "tuning_vector",
-    "weights",
+    "ablation", "bus", "choices", "circuits", "domain_neurons", "gates", "knowledge_map", "lesion",
+    "neurons", "patching", "paths", "replies", "saliency", "scaling", "steering", "stitching",
+    "tuning", "tuning_vector", "weights",
 )  # fmt: skip
 # Of these, what knows labels when it acts, and not when it averages.
 ALONG = (
@@ -77,7 +78,7 @@ ACROSS = {
     ),
 }  # fmt: skip
 # Analyses that read other sites than the residual stream.
-SITES = {"topography": "z", "localisation": "told", "coupling": "told"}
+SITES = {"topography": "z", "localisation": "told", "coupling": "told", "standings": "told"}
 
 
 # Analyses that read numbers, which stand in each sentence.
@@ -109,6 +110,10 @@ def subject_of(name: str, **settings: Any) -> Subject:
     )
     if name == "time_course":
         return in_tokens(subject)
+    if name == "standings":
+        settings.pop("code", None)
+        asked = effect_world(np.random.default_rng(0), Choices(), size=0.5, **settings)
+        return asked.replace_volume(asked.volume.rename(choices="told")[["told"]])
     if name in ("features", "localisation"):
         return in_features(subject)
     if name == "parcels":

@@ -104,7 +104,7 @@ def test_what_was_taught_is_recalled_and_no_other_vector_does_it(scanned) -> Non
     # All that was dealt out anew has learnt as well is which answers are given at all.
     surprisal = found["surprisal_of"].sel(layer=0).to_series()
     assert surprisal["shuffled"] > 1 and surprisal["own"] > 1
-    assert float(found["right_of"].sel(arm="own").squeeze()) == 1.0
+    assert float(found["right_taught_of"].sel(arm="own").squeeze()) == 1.0
 
 
 def test_strengths_go_from_less_than_the_base_to_the_tuned_model(scanned) -> None:

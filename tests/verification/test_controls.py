@@ -102,6 +102,19 @@ def test_a_twin_that_is_dead_where_it_is_read_makes_the_verdict_invalid() -> Non
     assert "twin 1 is dead: its resid_post is the same for all stimuli in layer 0" in found.reason
 
 
+def test_a_twin_that_answers_nothing_is_not_dead_for_that_but_one_without_likelihoods_is() -> None:
+    kind = KINDS["choices.accuracy"]
+    subject = effect_world(np.random.default_rng(0), kind.analysis, size=0.6, random=3)
+    volume = subject.twins[1]
+    nothing = volume.assign(choices=0 * volume["choices"], margin=volume["margin"] - 5)
+    found = judge([kind.case(replace(subject, twins={1: nothing}))], seed=0)[0]
+    assert found.status == "supported"
+    silent = volume.assign(margin=0 * volume["margin"] - 5)
+    (found,) = judge([kind.case(replace(subject, twins={1: silent}))], seed=0)
+    assert found.status == "invalid"
+    assert "twin 1 is dead: its margin is the same for all stimuli" in found.reason
+
+
 def test_better_than_the_twin_by_less_than_the_margin_is_not_enough() -> None:
     subject = world(np.random.default_rng(0), code="direction", size=2)
     strict = PRESENCE | {"untrained_twin": {"margin": 0.9}}

@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 
 from analyses import AnalysisError
+from analyses.acting import ANSWERS
 from scanner import Subject
 from verification.base import Check, Hypothesis, Kind
 from verification.control import Control, control
@@ -113,6 +114,8 @@ def check_twin(trained: xr.Dataset, twin: xr.Dataset, seed: int) -> None:
             f"where guessing has {guessing:.2f}"
         )
     for kind, values in twin.data_vars.items():
+        if ANSWERS.items() <= values.attrs.items():
+            continue
         spread = np.asarray(values.std("stimulus").max([d for d in values.dims if d not in (
             "stimulus", "layer")]))  # fmt: skip
         dead = np.flatnonzero(~(spread > 0))
