@@ -270,11 +270,12 @@ class TuningVector(Acting):
             tried at the first strength, the last for questions of other domains;
             ``right_taught_of`` and ``right_kept_of`` (layer, arm): the share of questions answered
             right, taught and kept back; ``surprisal_of`` (layer, arm): by how much the right answer
-            is likelier among all texts; ``harm_surprisal`` (layer, arm): of unrelated sentences. ``recalled_at``,
-            ``transferred_at``, ``elsewhere_at`` and ``harm_at`` (layer, strength): of the own
-            vector, as it was taught. With a conversation: for ``recalled`` and ``transferred`` the
-            effects ``_of_weights``, ``_of_format`` and ``_interaction`` (layer, strength) of the
-            two by two of weights (base, moved) and formats, with ``_low`` and ``_high``.
+            is likelier among all texts; ``harm_surprisal`` (layer, arm): of unrelated sentences.
+            ``recalled_at``, ``transferred_at``, ``elsewhere_at`` and ``harm_at`` (layer, strength):
+            of the own vector, as it was taught. With a conversation: for ``recalled`` and
+            ``transferred`` the effects ``_of_weights``, ``_of_format`` and ``_interaction`` of the
+            two by two of weights (base, moved) and formats (layer, strength), with ``_low`` and
+            ``_high``.
         """
         (subject,) = subjects
         volume, some = subject.volume, self._some(subject)
