@@ -429,8 +429,8 @@ READING = {
     "less likely.",
     "transferred_of": "The same of questions of the domain that were kept back.",
     "elsewhere_of": "The same of questions of other domains.",
-    "right_taught_of": "The share of questions of the domain whose right answer is the likeliest of "
-    "its options, of those that were taught, in other words. A quarter is right by luck.",
+    "right_taught_of": "The share of questions of the domain whose right answer is the likeliest "
+    "of its options, of those that were taught, in other words. A quarter is right by luck.",
     "right_kept_of": "The same of those that were kept back.",
     "surprisal_of": "By how many nats the surprisal of the right answer falls: what is learnt of "
     "how such questions are answered is in it, too.",
