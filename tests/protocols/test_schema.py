@@ -57,7 +57,7 @@ def test_a_good_protocol_is_read_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(Path("protocols").glob("*.yaml")), ids=lambda p: p.stem)
 def test_shipped_protocols_are_good(path: Path) -> None:
-    assert load_study(path).protocol.hypotheses
+    assert load_study(path).analyses
 
 
 def test_comments_and_spacing_do_not_change_the_digest_but_settings_do(tmp_path: Path) -> None:
