@@ -15,8 +15,9 @@ import numpy as np
 import xarray as xr
 
 from analyses.acting import kinds, own, values_of
-from analyses.base import AnalysisError, Quantity, labels, one_value, register
+from analyses.base import Quantity, labels, register
 from analyses.neurons import TEXTS, Neurons, right
+from analyses.sides import members
 from scanner import Live, Subject
 
 
@@ -47,27 +48,12 @@ class DomainNeurons(Neurons):
         return values == self.domain
 
     def runs(self, live: Live, subject: Subject) -> list[tuple[int, range]]:
-        self._inside(subject)  # what is wrong is said before anything is done
+        members(subject, self.label, self.domain)  # what is wrong is said before anything is done
         return super().runs(live, subject)
-
-    def _inside(self, subject: Subject) -> np.ndarray:
-        """The stimuli of the domain.
-
-        Raises
-        ------
-        AnalysisError
-            If there are none, or no others.
-        """
-        values = labels(subject, self.label)
-        if len(np.unique(values)) < 2:
-            raise AnalysisError(one_value(self.label, values[0]))
-        if self.domain not in values:
-            raise AnalysisError(f"{subject.name}: no '{self.domain}' among '{self.label}'")
-        return values == self.domain
 
     def measured(self, *subjects: Subject, variable: str, rng: np.random.Generator) -> xr.DataArray:
         (subject,) = subjects
-        inside = self._inside(subject)
+        inside = members(subject, self.label, self.domain)
         apart = _drops(subject, inside) - _drops(subject, ~inside)
         return xr.DataArray(
             apart[own(subject)], dims="layer",
@@ -91,7 +77,7 @@ class DomainNeurons(Neurons):
             If there is nothing of the domain, or nothing else.
         """
         (subject,) = subjects
-        inside, values = self._inside(subject), labels(subject, self.label)
+        inside, values = members(subject, self.label, self.domain), labels(subject, self.label)
         told = super().__call__(subject.take(np.flatnonzero(inside)), rng=rng)
         names = np.unique(values)
         of_categories = [_drops(subject, values == one)[own(subject)] for one in names]

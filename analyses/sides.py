@@ -6,11 +6,27 @@ contrast of each of them instead.
 
 import numpy as np
 
-from analyses.base import labels
+from analyses.base import AnalysisError, labels, one_value
 from scanner import Subject
 
 # Of targets: the category, then dealings.
 DEALT = "shuffled"
+
+
+def members(subject: Subject, label: str, category: str) -> np.ndarray:
+    """Whether each stimulus is of the category.
+
+    Raises
+    ------
+    AnalysisError
+        If there are none, or no others.
+    """
+    values = labels(subject, label)
+    if len(np.unique(values)) < 2:
+        raise AnalysisError(one_value(label, values[0]))
+    if category not in values:
+        raise AnalysisError(f"{subject.name}: no '{category}' among '{label}'")
+    return values == category
 
 
 def sides(

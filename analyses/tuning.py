@@ -28,6 +28,7 @@ from analyses.acting import Acting, by_kind, own, values_of
 from analyses.base import AnalysisError, Quantity, labels, one_value, register
 from analyses.neutral import sentences
 from analyses.pairs import token_after
+from analyses.sides import members
 from analyses.splits import item_groups
 from analyses.words import over_items
 from scanner import Live, Subject
@@ -230,7 +231,7 @@ class Tuning(Acting):
     def _ahead(self, subject: Subject, variable: str) -> xr.DataArray:
         """By how much the gain, inside or outside of the domain, is above that of other sets."""
         volume, mine = subject.volume, own(subject)
-        inside = self._inside(subject)
+        inside = members(subject, self.label, self.category)
         some = inside if variable == "advantage" else ~inside
         gain = values_of(volume, "gain", "target", "layer", "stimulus")[mine].astype(float)
         beside = values_of(volume, "beside", "draw", "layer", "stimulus").astype(float)
@@ -250,7 +251,7 @@ class Tuning(Acting):
         AnalysisError
             If all have learnt all that there is: that none is ahead says nothing then.
         """
-        volume, inside = subject.volume, self._inside(subject)
+        volume, inside = subject.volume, members(subject, self.label, self.category)
         gain = values_of(volume, "gain", "target", "layer", "stimulus")[own(subject)][..., inside]
         beside = values_of(volume, "beside", "draw", "layer", "stimulus")[..., inside]
         least = min(gain.mean(), beside.mean((1, 2)).min())
@@ -261,21 +262,6 @@ class Tuning(Acting):
                 f"gained, and sets cannot differ; give fewer `steps` than {self.steps}, or a lower "
                 f"`rate` than {self.rate:g}"
             )
-
-    def _inside(self, subject: Subject) -> np.ndarray:
-        """The stimuli of the domain that was taught.
-
-        Raises
-        ------
-        AnalysisError
-            If there are none, or no others.
-        """
-        values = labels(subject, self.label)
-        if len(np.unique(values)) < 2:
-            raise AnalysisError(one_value(self.label, values[0]))
-        if self.category not in values:
-            raise AnalysisError(f"{subject.name}: no '{self.category}' among '{self.label}'")
-        return values == self.category
 
     def __call__(self, *subjects: Subject, rng: np.random.Generator) -> xr.Dataset:
         """Average over the frames of an item and then over items.
@@ -299,7 +285,7 @@ class Tuning(Acting):
             If there is nothing of the domain, or nothing else.
         """
         (subject,) = subjects
-        volume, inside = subject.volume, self._inside(subject)
+        volume, inside = subject.volume, members(subject, self.label, self.category)
         items, values = labels(subject, "item"), labels(subject, self.label)
         gain = values_of(volume, "gain", "target", "layer", "stimulus").astype(float)
         gained = over_items(gain[..., inside], items[inside])

@@ -21,8 +21,9 @@ import numpy as np
 import xarray as xr
 
 from analyses.acting import Acting, by_kind, kinds, own, values_of
-from analyses.base import AnalysisError, Quantity, labels, one_value, register
+from analyses.base import AnalysisError, Quantity, labels, register
 from analyses.neutral import sentences
+from analyses.sides import members
 from analyses.words import averages, over_items
 from scanner import Chat, Live, Subject
 from scanner.tuning import Asked, asked, predicted
@@ -170,10 +171,10 @@ class TuningVector(Acting):
 
     def runs(self, live: Live, subject: Subject) -> list[int]:
         """What is done, by number."""
-        values = self._domains(subject)
+        inside = members(subject, self.label, self.category)
         known = labels(subject, "known")
         for one in (TAUGHT, KEPT):
-            if not ((values == self.category) & (known == one)).any():
+            if not (inside & (known == one)).any():
                 raise AnalysisError(
                     f"tuning_vector: no stimulus of '{self.category}' has '{one}' in the column "
                     "'known'; ask some that were taught and some that were kept back"
@@ -235,24 +236,10 @@ class TuningVector(Acting):
             coords={"layer": volume["layer"].to_numpy()}, attrs={"chance": 0.0},
         )  # fmt: skip
 
-    def _domains(self, subject: Subject) -> np.ndarray:
-        """The domain of each stimulus.
-
-        Raises
-        ------
-        AnalysisError
-            If none is the one that was taught, or all are.
-        """
-        values = labels(subject, self.label)
-        if len(np.unique(values)) < 2:
-            raise AnalysisError(one_value(self.label, values[0]))
-        if self.category not in values:
-            raise AnalysisError(f"{subject.name}: no '{self.category}' among '{self.label}'")
-        return values
-
     def _some(self, subject: Subject) -> dict[str, np.ndarray]:
         """The stimuli of each measure, and those of other domains."""
-        inside, known = self._domains(subject) == self.category, labels(subject, "known")
+        inside = members(subject, self.label, self.category)
+        known = labels(subject, "known")
         return {
             "recalled": inside & (known == TAUGHT),
             "transferred": inside & (known == KEPT),

@@ -258,6 +258,27 @@ def sentences_of(model, folder: Path, words: dict[str, list[str]] = WORDS):
     return Live(model, recording), Subject("toy", open_volume(at), {})
 
 
+def done(live, subject, analysis):
+    """What an analysis does to a subject, all its runs in one, under the labels of the stimuli."""
+    import numpy as np
+    import xarray as xr
+
+    parts = [
+        analysis.act(live, subject, run, rng=np.random.default_rng(0))
+        for run in analysis.runs(live, subject)
+    ]
+    found = xr.combine_by_coords(
+        parts, combine_attrs="override", data_vars="minimal", compat="no_conflicts"
+    )
+    assert isinstance(found, xr.Dataset)
+    labels = {
+        name: ("stimulus", values.values)
+        for name, values in subject.volume.coords.items()
+        if values.dims == ("stimulus",) and name not in found
+    }
+    return subject.replace_volume(found.drop_vars("stimulus").assign_coords(labels))
+
+
 def run(*arguments: object, code: int = 0) -> None:
     """`scan` in this process, with the exit status that is expected."""
     from protocols.cli import main

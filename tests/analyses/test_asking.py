@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-import xarray as xr
 
 from analyses import AnalysisError
 from analyses.asking import SYSTEM, Form, Question, left_out, orders_of, questions_of, worlds_of
@@ -12,6 +11,7 @@ from analyses.replies import Replies, beginning, lettered, rouge, tagged
 from scanner import Chat, Edit, Live, Recording, Subject, open_volume, record
 from scanner.harness import Asked, likelihoods, replies
 from stimuli import load
+from tests.conftest import done
 
 FIELDS = ("text", "item", "frame", "category", "answer", "wrong_1", "wrong_2")
 QUESTION = Question("Question: What is it?\nAnswer:", ("cat", "dog", "fox"))
@@ -42,18 +42,6 @@ def scanned(model, folder, *, fields=FIELDS) -> tuple[Live, Subject]:
     recording = Recording(model.source, load(str(path)), ("resid_post",), "target", "float32")
     volume = record(recording, folder, lambda: model, protocol_sha256="0" * 64)
     return Live(model, recording), Subject("toy", open_volume(volume), {})
-
-
-def done(live: Live, subject: Subject, analysis: Choices | Replies) -> Subject:
-    parts = [analysis.act(live, subject, run, rng=generator())
-             for run in analysis.runs(live, subject)]  # fmt: skip
-    found = xr.combine_by_coords(
-        parts, combine_attrs="override", data_vars="minimal", compat="no_conflicts"
-    )
-    assert isinstance(found, xr.Dataset)
-    labels = {name: ("stimulus", subject.volume[name].values)
-              for name in ("item", "category", "frame")}  # fmt: skip
-    return subject.replace_volume(found.drop_vars("stimulus").assign_coords(labels))
 
 
 # --- how questions are put

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import xarray as xr
 
 from analyses import AnalysisError
 from analyses.acting import aimed, kinds
@@ -25,6 +24,7 @@ from scanner import (
 )
 from scanner.moved_weights import weights_of
 from stimuli import load
+from tests.conftest import done
 from verification.effect_worlds import effect_world
 
 FIELDS = ("text", "item", "frame", "category", "corrupt", "answer", "foil")
@@ -62,18 +62,6 @@ def pair(tiny_model, tmp_path_factory) -> tuple[Live, Subject]:
     volume = record(recording, folder, lambda: model, protocol_sha256="0" * 64)
     donor = replace(recording, source=base.source)
     return Live(model, recording, {"another": donor}), Subject("toy", open_volume(volume), {})
-
-
-def done(live: Live, subject: Subject, analysis: Circuits) -> Subject:
-    parts = [analysis.act(live, subject, run, rng=generator())
-             for run in analysis.runs(live, subject)]  # fmt: skip
-    found = xr.combine_by_coords(
-        parts, combine_attrs="override", data_vars="minimal", compat="no_conflicts"
-    )
-    assert isinstance(found, xr.Dataset)
-    labels = {name: ("stimulus", subject.volume[name].values)
-              for name in ("item", "frame", "category")}  # fmt: skip
-    return subject.replace_volume(found.drop_vars("stimulus").assign_coords(labels))
 
 
 @pytest.fixture(scope="module")

@@ -4,14 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import xarray as xr
 
 from analyses import AnalysisError
 from analyses.domain_neurons import DomainNeurons
-from analyses.neurons import Neurons
 from analyses.pairs import pairs_of
 from scanner import Live, Recording, Subject, open_volume, record
 from stimuli import load
+from tests.conftest import done
 
 FIELDS = ("text", "item", "frame", "category", "corrupt", "answer", "foil")
 WORDS = {"drug": ("dog", "pig", "fox", "ivy"), "tool": ("elk", "yak", "bee", "owl")}
@@ -37,16 +36,6 @@ def live(tiny_model, tmp_path) -> tuple[Live, Subject]:
     recording = Recording(model.source, load(str(path)), ("resid_post",), "target", "float32")
     volume = record(recording, tmp_path, lambda: model, protocol_sha256="0" * 64)
     return Live(model, recording), Subject("toy", open_volume(volume), {})
-
-
-def done(live: Live, subject: Subject, analysis: Neurons) -> Subject:
-    parts = [analysis.act(live, subject, run, rng=generator())
-             for run in analysis.runs(live, subject)]  # fmt: skip
-    found = xr.combine_by_coords(parts, combine_attrs="override", data_vars="minimal")
-    assert isinstance(found, xr.Dataset)
-    labels = {name: ("stimulus", subject.volume[name].values)
-              for name in ("item", "category")}  # fmt: skip
-    return subject.replace_volume(found.drop_vars("stimulus").assign_coords(labels))
 
 
 @torch.no_grad()

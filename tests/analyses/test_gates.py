@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import xarray as xr
 
 from analyses import AnalysisError
 from analyses.acting import aimed, kinds
 from analyses.gates import DEALT, ELSEWHERE, ENTRIES, KNOWN, NORMAL, OWN, Gates
 from scanner import Live, Model, SiteError, Subject, find_source
 from scanner.moved_weights import weights_of
-from tests.conftest import sentences_of
+from tests.conftest import done, sentences_of
 from verification.effect_worlds import effect_world
 
 
@@ -49,18 +48,6 @@ def pair(tiny_model, tmp_path_factory) -> tuple[Live, Subject]:
 def save(model: Model, folder: Path) -> None:
     model.network.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
-
-
-def done(live: Live, subject: Subject, analysis: Gates) -> Subject:
-    parts = [analysis.act(live, subject, run, rng=generator())
-             for run in analysis.runs(live, subject)]  # fmt: skip
-    found = xr.combine_by_coords(
-        parts, combine_attrs="override", data_vars="minimal", compat="no_conflicts"
-    )
-    assert isinstance(found, xr.Dataset)
-    labels = {name: ("stimulus", subject.volume[name].values)
-              for name in ("item", "frame", "category")}  # fmt: skip
-    return subject.replace_volume(found.drop_vars("stimulus").assign_coords(labels))
 
 
 @pytest.fixture(scope="module")

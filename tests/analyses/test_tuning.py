@@ -14,6 +14,7 @@ from analyses.tuning import Tuning, _asked
 from scanner import Live, Recording, Subject, open_volume, record
 from scanner.tuning import predicted, surprisals, tuned
 from stimuli import load
+from tests.conftest import done
 from verification.effect_worlds import effect_world
 
 FIELDS = ("text", "item", "frame", "category", "answer")
@@ -43,18 +44,6 @@ def scanned(model, table: pd.DataFrame, folder) -> tuple[Live, Subject]:
     recording = Recording(model.source, load(str(path)), ("resid_post",), "target", "float32")
     volume = record(recording, folder, lambda: model, protocol_sha256="0" * 64)
     return Live(model, recording), Subject("toy", open_volume(volume), {})
-
-
-def done(live: Live, subject: Subject, analysis: Tuning) -> Subject:
-    parts = [analysis.act(live, subject, run, rng=generator())
-             for run in analysis.runs(live, subject)]  # fmt: skip
-    found = xr.combine_by_coords(
-        parts, combine_attrs="override", data_vars="minimal", compat="no_conflicts"
-    )
-    assert isinstance(found, xr.Dataset)
-    labels = {name: ("stimulus", subject.volume[name].values)
-              for name in ("item", "frame", "category")}  # fmt: skip
-    return subject.replace_volume(found.drop_vars("stimulus").assign_coords(labels))
 
 
 @torch.no_grad()

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import xarray as xr
 
 from analyses import AnalysisError
 from analyses.acting import aimed, kinds
@@ -16,6 +15,7 @@ from scanner import made as module
 from scanner.tuning import surprisals
 from scanner.vectors import Vector, costs, moved
 from stimuli import StimulusSet, load
+from tests.conftest import done
 from verification.effect_worlds import effect_world
 
 FIELDS = ("text", "item", "frame", "category", "domain", "known", "answer", *WRONG)
@@ -67,18 +67,6 @@ def scanned(tiny_model, tmp_path_factory):
 ANALYSIS = TuningVector(
     "base", "land", "land", strengths=(1.0, -0.1, 0.5), shuffled=("dealt",), random=2
 )
-
-
-def done(live: Live, subject: Subject, analysis: TuningVector) -> Subject:
-    parts = [analysis.act(live, subject, run, rng=generator())
-             for run in analysis.runs(live, subject)]  # fmt: skip
-    found = xr.combine_by_coords(
-        parts, combine_attrs="override", data_vars="minimal", compat="no_conflicts"
-    )
-    assert isinstance(found, xr.Dataset)
-    labels = {name: ("stimulus", subject.volume[name].values)
-              for name in ("text", "item", "frame", "category", "domain", "known")}  # fmt: skip
-    return subject.replace_volume(found.drop_vars("stimulus").assign_coords(labels))
 
 
 def state(model) -> dict[str, torch.Tensor]:
