@@ -95,9 +95,9 @@ def test_what_was_moved_at_random_has_no_excess_and_what_is_shared_is_aligned(li
     assert found["profile"].dims == ("layer", "category", "depth")
     assert found["category"].to_numpy().tolist() == list(MATRICES)
     assert float(found["size"].min()) > float(found["floor"].max()) > 0
-    base = Folder.open(live.given["base"].folder)
+    base = Folder.open(live.given["base"].source.folder)
     mine, theirs = (
-        changes(base, one.folder) for one in (live.recording.source, live.given["maths"])
+        changes(base, one.folder) for one in (live.recording.source, live.given["maths"].source)
     )
     every = [piece for piece in mine.pieces if piece.component in MATRICES]
     a, b, w = (

@@ -97,4 +97,4 @@ def test_a_claim_about_the_base_itself_is_refused(tmp_path, folders, capsys) -> 
         f"analyses:\n  opened: {{gates: {{donor: {base}}}}}\nhypotheses:{told(base, id='moved')}\n"
     )
     run(protocol, "--results", tmp_path / "results", code=1)
-    assert "is the donor of 'opened'" in " ".join(capsys.readouterr().err.split())
+    assert "is only given to 'opened'" in " ".join(capsys.readouterr().err.split())

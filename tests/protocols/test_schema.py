@@ -612,7 +612,7 @@ def test_layers_of_a_donor_are_not_those_that_are_written_to(tmp_path: Path) -> 
         (
             "subject: smollm2-135m-instruct",
             "subject: other/model",
-            "'other/model' is given to 'sewn', which acts on others",
+            "'other/model' is only given to 'sewn', which acts on smollm2-135m-instruct",
         ),
         (", other/model]", "]", "is not scanned"),
         (
