@@ -322,6 +322,16 @@ def check_recorded(subject: Subject, site: str) -> None:
         )
 
 
+def by_layer(values: np.ndarray, subject: Subject) -> xr.DataArray:
+    """A measure whose chance is 0 with its labels: layer, or draw x layer."""
+    return xr.DataArray(
+        values,
+        dims=("draw", "layer")[-values.ndim :],
+        coords={"layer": subject.volume["layer"].to_numpy()},
+        attrs={"chance": 0.0},
+    )
+
+
 def misfit(site: str, dims: Collection[str]) -> str:
     """Why a site is not one vector a stimulus in each layer, as most analyses read it.
 

@@ -35,7 +35,7 @@ import xarray as xr
 from ripser import ripser
 from scipy.spatial.distance import squareform
 
-from analyses.base import Analysis, AnalysisError, Quantity, Reading, register
+from analyses.base import Analysis, AnalysisError, Quantity, Reading, by_layer, register
 from analyses.courses import Courses, courses_of, dealt_names, over_items
 from analyses.number_line import check_of, values_of
 from analyses.rdm import compared, crossnobis, squared_euclidean
@@ -128,9 +128,9 @@ class Circularity(Analysis):
         (subject,) = subjects
         if self.of is not None:
             closing = self._closing(self._courses(subject, rest=False))
-            return _by_layer(over_items(closing, np.ones((1, len(closing)), bool))[0], subject)
+            return by_layer(over_items(closing, np.ones((1, len(closing)), bool))[0], subject)
         halves, rdms = self._distances(subject, rng)
-        return _by_layer(_closes(_fits(rdms, halves.shape[2])), subject)
+        return by_layer(_closes(_fits(rdms, halves.shape[2])), subject)
 
     def permuted(
         self,
@@ -146,7 +146,7 @@ class Circularity(Analysis):
             return super().permuted(subject, variable, draws=draws, rng=rng, shuffles=shuffles)
         courses = self._courses(subject, rest=True)
         dealt = dealt_names(courses.names, self.of, draws=draws, shuffles=shuffles)
-        return _by_layer(over_items(self._closing(courses), dealt), subject)
+        return by_layer(over_items(self._closing(courses), dealt), subject)
 
     def _along(self, subject: Subject) -> xr.Dataset:
         """What `__call__` gives where items go along the numbers."""
@@ -233,16 +233,6 @@ def _fits(rdms: np.ndarray, count: int) -> np.ndarray:
 def _closes(alike: np.ndarray) -> np.ndarray:
     """By how much the circle fits better, by layer."""
     return alike[:, 2] - alike[:, :2].max(1)
-
-
-def _by_layer(closing: np.ndarray, subject: Subject) -> xr.DataArray:
-    """With its labels: layer, or draw x layer."""
-    return xr.DataArray(
-        closing,
-        dims=("draw", "layer")[-closing.ndim :],
-        coords={"layer": subject.volume["layer"].to_numpy()},
-        attrs={"chance": 0.0},
-    )
 
 
 def loop(distances: np.ndarray) -> float:

@@ -36,6 +36,7 @@ from analyses.base import (
     AnalysisError,
     Quantity,
     Reading,
+    by_layer,
     labels,
     numbers,
     one_value,
@@ -169,12 +170,7 @@ class NumberLine(Analysis):
             courses = self._courses(subject, rest=False)
             every = np.ones((1, len(courses.items)), dtype=bool)
             values = over_items(self._by_item(courses, variable, rng), every)[0]
-        return xr.DataArray(
-            values,
-            dims="layer",
-            coords={"layer": subject.volume["layer"].to_numpy()},
-            attrs={"chance": 0.0},
-        )
+        return by_layer(values, subject)
 
     def permuted(
         self,
@@ -190,12 +186,7 @@ class NumberLine(Analysis):
             return super().permuted(subject, variable, draws=draws, rng=rng, shuffles=shuffles)
         courses = self._courses(subject, rest=True)
         dealt = dealt_names(courses.names, self.of, draws=draws, shuffles=shuffles)
-        return xr.DataArray(
-            over_items(self._by_item(courses, variable, rng), dealt),
-            dims=("draw", "layer"),
-            coords={"layer": subject.volume["layer"].to_numpy()},
-            attrs={"chance": 0.0},
-        )
+        return by_layer(over_items(self._by_item(courses, variable, rng), dealt), subject)
 
     def _along(self, subject: Subject, rng: np.random.Generator) -> xr.Dataset:
         """What `__call__` gives where items go along the numbers."""

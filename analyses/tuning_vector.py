@@ -152,7 +152,7 @@ class TuningVector(Acting):
         own = _Target("own", self.vector, first)
         if not trained:
             return [own]
-        ways: list[tuple[str, Made]] = [("equal", "random"), ("matched", "permuted")]
+        ways: list[tuple[str, Made]] = [("equal", "normal"), ("matched", "dealt")]
         drawn = [
             _Target(kind, self.vector, first, made, int(rng.integers(2**31)))
             for kind, made in ways

@@ -45,6 +45,7 @@ from scanner.sources import (
     tokenizer_files,
 )
 from scanner.tuning import asked, learn, weights_of
+from scanner.weights import stored_in
 from stimuli import StimulusSet
 
 # Raised when the same recipe would give other weights.
@@ -379,11 +380,8 @@ class Tensors:
     @cached_property
     def files(self) -> dict[str, Path]:
         """The file of each weight."""
-        found = {}
-        for path in sorted(self.source.folder.glob("*.safetensors")):
-            with safe_open(path, "pt") as opened:
-                found |= dict.fromkeys(opened.keys(), path)
-        return found
+        files = sorted(self.source.folder.glob("*.safetensors"))
+        return {one.name: one.file for one in stored_in(files)}
 
     def of(self, name: str, like: torch.Tensor) -> torch.Tensor:
         """One weight, in float32 and on the device of another that it must be shaped as.

@@ -71,17 +71,9 @@ def jolted(tuned: Model, base: Model, *, noise: Noise, seed: int) -> Iterator[No
     def make(name: str, weight: torch.Tensor) -> torch.Tensor:
         before = theirs[name].float()
         change = weight.float() - before
-        if not change.any():
-            return weight
-        if noise == "dealt":
-            order = torch.randperm(change.numel(), generator=generator).to(change.device)
-            drawn = change.flatten()[order].view_as(change)
-        else:
-            drawn = torch.randn(change.shape, generator=generator).to(change.device)
-            drawn *= change.norm() / drawn.norm()
-        return before + drawn
+        return before + as_long(change, noise, generator) if change.any() else weight
 
-    with _changed(tuned, make):
+    with changed(tuned, make):
         yield
 
 
@@ -93,12 +85,21 @@ def transplanted(model: Model, tuned: Model, base: Model) -> Iterator[None]:
     def make(name: str, weight: torch.Tensor) -> torch.Tensor:
         return weight.float() + theirs[name].float() - before[name].float()
 
-    with _changed(model, make):
+    with changed(model, make):
         yield
 
 
+def as_long(change: torch.Tensor, noise: Noise, generator: torch.Generator) -> torch.Tensor:
+    """Noise as long as the change of one tensor, drawn on the CPU."""
+    if noise == "dealt":
+        order = torch.randperm(change.numel(), generator=generator).to(change.device)
+        return change.flatten()[order].view_as(change)
+    drawn = torch.randn(change.shape, generator=generator).to(change.device)
+    return drawn * (change.norm() / drawn.norm())
+
+
 @contextmanager
-def _changed(model: Model, make: Callable[[str, torch.Tensor], torch.Tensor]) -> Iterator[None]:
+def changed(model: Model, make: Callable[[str, torch.Tensor], torch.Tensor]) -> Iterator[None]:
     """Other weights in the body, and what they were bit for bit behind it."""
     kept = {name: weight.detach().clone() for name, weight in weights_of(model).items()}
     try:

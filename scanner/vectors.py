@@ -18,11 +18,12 @@ from scanner.batches import padded, shared, together
 from scanner.device import batch_tokens
 from scanner.made import Tensors
 from scanner.model import Model
+from scanner.moved_weights import Noise, as_long, changed
 from scanner.sites import SiteError
 from scanner.sources import Source
 from scanner.tuning import Asked
 
-Made = Literal["as it is", "random", "permuted"]
+Made = Literal["as it is"] | Noise
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Vector:
     Attributes
     ----------
     tuned, base : Source
-    made : {'as it is', 'random', 'permuted'}
+    made : {'as it is', 'normal', 'dealt'}
         Drawn from a normal distribution, or the entries of each weight in another order.
     seed : int
         Of what is drawn.
@@ -45,7 +46,6 @@ class Vector:
 
 
 @contextmanager
-@torch.no_grad()
 def moved(model: Model, vector: Vector, strength: float) -> Iterator[None]:
     """Move the weights of a model along a vector. At the end all are what they were.
 
@@ -69,29 +69,17 @@ def moved(model: Model, vector: Vector, strength: float) -> Iterator[None]:
             f"{model.name} is in {model.dtype}, in which small changes of weights are rounded "
             "away; give the subject `dtype: float32`"
         )
-    weights = dict(model.network.named_parameters())
-    before = {name: one.detach().clone() for name, one in weights.items()}
     tuned, base = Tensors(vector.tuned), Tensors(vector.base)
     generator = torch.Generator().manual_seed(vector.seed)
-    try:
-        for name, weight in weights.items():
-            change = tuned.of(name, weight) - base.of(name, weight)
-            weight += strength * _as_long(change, vector.made, generator)
+
+    def make(name: str, weight: torch.Tensor) -> torch.Tensor:
+        change = tuned.of(name, weight) - base.of(name, weight)
+        if vector.made != "as it is":
+            change = as_long(change, vector.made, generator)
+        return weight + strength * change
+
+    with changed(model, make):
         yield
-    finally:
-        with torch.no_grad():
-            for name, weight in weights.items():
-                weight.copy_(before[name])
-
-
-def _as_long(change: torch.Tensor, made: Made, generator: torch.Generator) -> torch.Tensor:
-    if made == "permuted":
-        order = torch.randperm(change.numel(), generator=generator).to(change.device)
-        return change.flatten()[order].reshape(change.shape)
-    if made == "random":
-        drawn = torch.randn(change.shape, generator=generator).to(change.device)
-        return drawn * (change.norm() / drawn.norm())
-    return change
 
 
 @torch.inference_mode()
