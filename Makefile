@@ -42,7 +42,7 @@ lint: .venv/.installed-lint
 	.venv/bin/lint-imports --no-logo
 
 # Writes what docs/calibration.md and the appendix of reports tell; takes hours, and goes on where it was interrupted.
-calibrate: .venv/.installed
+calibrate: .venv/.installed-test
 	OMP_NUM_THREADS=1 .venv/bin/scan calibrate $(ARGS)
 	cp results/calibration/calibration.md docs/calibration.md
 	cp results/calibration/calibration.json protocols/report/calibration.json

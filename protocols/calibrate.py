@@ -10,14 +10,14 @@ from typing import Any
 from joblib import cpu_count
 
 from protocols.progress import step
-from protocols.run import save_text
+from protocols.run import RunError, save_text
 from scanner.provenance import code_version, environment
 from verification.calibration import (
-    KINDS,
     QUICKSTART,
     SMALL,
     Rate,
     false_findings,
+    kinds,
     planted,
     red_team,
 )
@@ -77,11 +77,15 @@ class Calibration:
         return self.folder / "calibration.md"
 
     def _parts(self) -> Iterator[tuple[str, str, int, Callable[..., Any]]]:
+        try:  # first, so that a missing package is said at once
+            every = kinds()
+        except ValueError as error:
+            raise RunError(f"calibrate: {error}") from None
         for name, fault in FAULTS.items():
             yield "faults", name, self.seeds, partial(red_team, fault, range(self.seeds))
-        for name, kind in KINDS.items():
+        for name, kind in every.items():
             yield "false", name, self.studies, partial(false_findings, kind, range(self.studies))
-        for name, kind in KINDS.items():
+        for name, kind in every.items():
             some, twice = range(self.planted), 2 * kind.smallest_effect
             yield "planted", name, self.planted, partial(planted, kind, twice, some)
             yield "zero", name, self.planted, partial(planted, kind, 0.0, some)

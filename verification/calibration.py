@@ -9,9 +9,9 @@ switched off, would let it through.
 Everything goes through `gate.judge`, as a study does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -362,9 +362,20 @@ OVERLAP: dict[str, dict[str, Any]] = {
     "split_half": {"margin": 0.0, "splits": 10},
 }
 VECTOR = TuningVector(of="base", vector="tuned", category="category0", label="category")
-KINDS = {
-    kind.measure: kind
-    for kind in (
+
+
+@cache
+def kinds() -> Mapping[str, Kind]:
+    """Every kind of measure that is calibrated, by the name of what it measures.
+
+    Made when asked for: some analyses need packages of their own, which scans do without.
+
+    Raises
+    ------
+    ValueError
+        If such a package is not installed.
+    """
+    every = (
         Kind("probe.balanced_accuracy", Probe(SITE, item_folds=4), 0.1, DECODING),
         Kind("probe.auc", Probe(SITE, item_folds=4), 0.1, DECODING),
         Kind("mlp_probe.gap", MlpProbe(SITE, item_folds=3, planted=0.0), 0.2, GAP, "paired"),
@@ -445,8 +456,8 @@ KINDS = {
             for lens in ("separation", "saliency", "lesion")
         ),
         ActingKind("saliency.contrast", Saliency("category0", random=3), 0.1, ACTING),
-    )
-}  # fmt: skip
+    )  # fmt: skip
+    return {kind.measure: kind for kind in every}
 
 
 class FalseFindings(NamedTuple):

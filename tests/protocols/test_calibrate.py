@@ -1,6 +1,8 @@
 """`scan calibrate`: what is measured is told, what is done is not done again."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from protocols import calibrate
 from protocols.calibrate import Calibration, page, shortfalls
 from protocols.cli import app
-from verification.calibration import KINDS
+from verification.calibration import kinds
 from verification.red_team import FAULTS
 
 
@@ -16,7 +18,8 @@ from verification.red_team import FAULTS
 def few(monkeypatch) -> None:
     """One kind of measure and two faults."""
     kept = ("twin-is-the-trained-model", "architecture-taken-for-learning")
-    monkeypatch.setattr(calibrate, "KINDS", {"selectivity.profile": KINDS["selectivity.profile"]})
+    one = {"selectivity.profile": kinds()["selectivity.profile"]}
+    monkeypatch.setattr(calibrate, "kinds", lambda: one)
     monkeypatch.setattr(calibrate, "FAULTS", {name: FAULTS[name] for name in kept})
 
 
@@ -81,3 +84,40 @@ def test_the_page_says_what_misses_the_standard(change: dict[str, int], said: st
     }  # fmt: skip
     assert said in page(summary)
     assert bool(shortfalls(summary)) == bool(change)
+
+
+def test_without_the_packages_of_extras_scan_starts_and_calibrate_says_what_to_install(
+    tmp_path: Path,
+) -> None:
+    # As after the installation that the quickstart does: no package of any extra.
+    bare = """
+import sys
+from importlib.abc import MetaPathFinder
+class Bare(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name in ("lm_eval", "rouge_score", "umap", "sae_lens", "torchao", "datasets"):
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+sys.meta_path.insert(0, Bare())
+import importlib.util
+found = importlib.util.find_spec
+def find_spec(name, package=None):
+    try:
+        return found(name, package)
+    except ModuleNotFoundError:
+        return None
+importlib.util.find_spec = find_spec
+from protocols.cli import main
+sys.argv = ["scan", *sys.argv[1:]]
+main()
+"""
+    quickstart = Path(__file__).parents[2] / "protocols" / "quickstart.yaml"
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", bare, *arguments], capture_output=True, text=True, check=False
+        )
+        for arguments in (["check", str(quickstart)], ["calibrate", "--results", str(tmp_path)])
+    ]
+    assert runs[0].returncode == 0, runs[0].stderr
+    assert runs[1].returncode != 0
+    assert "Traceback" not in runs[1].stderr
+    assert "pip install 'lmfmri[behaviour]'" in runs[1].stderr

@@ -5,17 +5,17 @@ import pytest
 
 from analyses import REGISTRY
 from verification import cases
-from verification.calibration import KINDS, QUICKSTART, SMALL, Rate, false_findings, planted
+from verification.calibration import QUICKSTART, SMALL, Rate, false_findings, kinds, planted
 from verification.gate import believed, judge, significant
 from verification.measure import Measure
 from verification.worlds import world
 
-DECODING = KINDS["probe.balanced_accuracy"]
+DECODING = kinds()["probe.balanced_accuracy"]
 
 
 def test_every_measure_that_a_hypothesis_may_name_is_calibrated() -> None:
     named = {f"{name}.{one}" for name, analysis in REGISTRY.items() for one in analysis.measures}
-    assert set(KINDS) == named
+    assert set(kinds()) == named
 
 
 @pytest.mark.parametrize(
@@ -29,13 +29,13 @@ def test_intervals_of_shares_are_those_of_clopper_and_pearson(
     assert rate == (count, of, pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
 
 
-@pytest.mark.parametrize("name", sorted(KINDS))
+@pytest.mark.parametrize("name", sorted(kinds()))
 def test_what_is_false_is_not_supported(name: str) -> None:
-    found = false_findings(KINDS[name], range(6))
+    found = false_findings(kinds()[name], range(6))
     assert found.supported.hits <= 1  # at one in twenty, two of six have a probability of 3 %
     assert sum(rate.of for rate in found.by_world.values()) == 6
     # Worlds that something else explains would be believed, if nobody asked the controls.
-    assert found.significant.hits > 0 or KINDS[name].than is not None
+    assert found.significant.hits > 0 or kinds()[name].than is not None
 
 
 def test_what_is_asked_until_one_control_stops_it_is_what_the_gate_says() -> None:
@@ -60,9 +60,9 @@ def test_without_controls_what_is_false_is_found(monkeypatch) -> None:
     assert found.by_world["noise"].hits <= 1
 
 
-@pytest.mark.parametrize("name", sorted(KINDS))
+@pytest.mark.parametrize("name", sorted(kinds()))
 def test_a_planted_effect_is_as_large_as_it_was_asked_to_be(name: str) -> None:
-    kind = KINDS[name]
+    kind = kinds()[name]
     measure = Measure(kind.hypothesis, kind.analysis, 0, seed=0)
     effect = 2 * kind.smallest_effect
     found = [measure.effect(kind.planted(effect, seed, **SMALL)) for seed in range(24)]

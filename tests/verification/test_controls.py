@@ -21,7 +21,7 @@ from analyses.universality import Universality
 from scanner import Subject
 from tests.verification.test_gate import PROBE, Shift, case, shifted, verdict
 from verification import CONTROLS, Check, Verdict, judge
-from verification.calibration import KINDS
+from verification.calibration import kinds
 from verification.controls.beyond_surface import residual
 from verification.controls.control_task import ControlTask
 from verification.controls.planted_units import PlantedUnits
@@ -103,7 +103,7 @@ def test_a_twin_that_is_dead_where_it_is_read_makes_the_verdict_invalid() -> Non
 
 
 def test_a_twin_that_answers_nothing_is_not_dead_for_that_but_one_without_likelihoods_is() -> None:
-    kind = KINDS["choices.accuracy"]
+    kind = kinds()["choices.accuracy"]
     subject = effect_world(np.random.default_rng(0), kind.analysis, size=0.6, random=3)
     volume = subject.twins[1]
     nothing = volume.assign(choices=0 * volume["choices"], margin=volume["margin"] - 5)
@@ -133,13 +133,13 @@ def test_surface_only_alone_stops_what_the_length_of_words_gives_away() -> None:
 
 
 def of_number(name: str, subject: Subject) -> Verdict:
-    return judge([KINDS[name].case(subject)], seed=0)[0]
+    return judge([kinds()[name].case(subject)], seed=0)[0]
 
 
 @pytest.mark.parametrize("name", ["number_line.read", "number_line.gain", "circularity.closes"])
 def test_what_is_claimed_of_a_number_passes_all_that_is_asked(name: str) -> None:
     size = {"items": 24, "layers": 1, "units": 40}
-    found = of_number(name, KINDS[name].world(np.random.default_rng(0), 2.0, **size))
+    found = of_number(name, kinds()[name].world(np.random.default_rng(0), 2.0, **size))
     assert found.status == "supported", found.reason
 
 
