@@ -7,8 +7,9 @@ asked is what the base becomes with some of the vector, more than all of it, or 
 (Ilharco et al. 2023), and whether it is asked as it was taught or in a conversation: the design is
 weights by format by strength, its effects and their interaction with intervals over items.
 
-Answers are judged by how likely the right one is among its options, so that no more is asked than
-to tell answers of one kind apart: that such answers are given at all is learnt from any. What is
+Answers are judged by the share of wrong options that the right one is likelier than, so that no
+more is asked than to tell answers of one kind apart: that such answers are given at all is learnt
+from any, and whatever makes some answers likelier makes them so where they are wrong. What is
 moved is held against vectors that are as long in every weight, against those of subjects that were
 taught the same questions with answers dealt out anew, and those of other domains.
 """
@@ -44,15 +45,15 @@ class Options(NamedTuple):
 
     Attributes
     ----------
-    share : numpy.ndarray
-        The logarithm of the probability of the right answer, of those of all options.
+    beaten : numpy.ndarray
+        The share of its wrong options that the right answer is likelier than; 0.5 by luck.
     ahead : numpy.ndarray
         By how many nats it is likelier than the likeliest wrong one.
     cost : numpy.ndarray
         Its surprisal, nats.
     """
 
-    share: np.ndarray
+    beaten: np.ndarray
     ahead: np.ndarray
     cost: np.ndarray
 
@@ -111,16 +112,16 @@ class TuningVector(Acting):
 
     measures: ClassVar[Mapping[str, Quantity]] = {
         "recalled": Quantity(
-            "by how much likelier, among the options, answers become that were taught in other "
-            "words (less likely where the vector is taken away), nats",
-            -float("inf"),
-            float("inf"),
+            "of how many more wrong options answers are told apart that were taught in other "
+            "words (fewer where the vector is taken away), a share",
+            -1.0,
+            1.0,
         ),
         "transferred": Quantity(
-            "by how much likelier, among the options, answers become that were kept back (less "
-            "likely where the vector is taken away), nats",
-            -float("inf"),
-            float("inf"),
+            "of how many more wrong options answers are told apart that were kept back (fewer "
+            "where the vector is taken away), a share",
+            -1.0,
+            1.0,
         ),
     }
 
@@ -328,8 +329,8 @@ class TuningVector(Acting):
         strengths = sorted(set(plain) & set(chat))
         if not strengths:
             return xr.Dataset()
-        share, intact = (values_of(volume, name, "target", "layer", "stimulus").astype(float)
-                         for name in ("share", "intact_share"))  # fmt: skip
+        beaten, intact = (values_of(volume, name, "target", "layer", "stimulus").astype(float)
+                          for name in ("beaten", "intact_beaten"))  # fmt: skip
         found = {}
         for name in self.measures:
             rows = np.flatnonzero(some[name])
@@ -339,7 +340,7 @@ class TuningVector(Acting):
                     [
                         one[way[strength]][:, rows] @ averages(which).T
                         for way in (plain, chat)
-                        for one in (intact, share)
+                        for one in (intact, beaten)
                     ]
                     for strength in strengths
                 ]
@@ -363,10 +364,10 @@ _CONTRASTS = np.array([[-0.5, 0.5, -0.5, 0.5], [-0.5, -0.5, 0.5, 0.5], [1.0, -1.
 
 
 def _moved(volume: xr.Dataset) -> np.ndarray:
-    """By how much the right answer gains of the options, or loses: target x layer x stimulus."""
-    share, intact = (values_of(volume, name, "target", "layer", "stimulus").astype(float)
-                     for name in ("share", "intact_share"))  # fmt: skip
-    return np.sign(volume["strength"].to_numpy())[:, None, None] * (share - intact)
+    """How many more of its wrong options an answer beats, or fewer: target x layer x stimulus."""
+    beaten, intact = (values_of(volume, name, "target", "layer", "stimulus").astype(float)
+                      for name in ("beaten", "intact_beaten"))  # fmt: skip
+    return np.sign(volume["strength"].to_numpy())[:, None, None] * (beaten - intact)
 
 
 def _questions(live: Live, format: str) -> list[list[Asked]]:
@@ -391,8 +392,9 @@ def _asked(live: Live, questions: list[list[Asked]]) -> Options:
     """Ask all of them."""
     cost = costs(live.model, [one for some in questions for one in some])
     cost = cost.reshape(len(questions), -1)
-    share = -cost[:, 0] - np.logaddexp.reduce(-cost, axis=1)
-    return Options(share, cost[:, 1:].min(1) - cost[:, 0], cost[:, 0])
+    ahead = cost[:, 1:] - cost[:, :1]
+    beaten = (ahead > 0).mean(1) + (ahead == 0).mean(1) / 2
+    return Options(beaten, ahead.min(1), cost[:, 0])
 
 
 def _remembered(live: Live, format: str, questions: list[list[Asked]]) -> Options:

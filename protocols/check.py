@@ -9,11 +9,14 @@ import numpy as np
 from analyses.acting import Acting
 from protocols.schema import Study, SubjectSpec
 from scanner.batches import unique_tokens
+from scanner.made import Lesson
 from scanner.plan import stored_bytes
 from scanner.sizes import Size, guessed_lengths, size_of, token_ids
 
 # Of two cores, by the time that first runs took (`cli.SECONDS_PER_TOKEN_AND_WEIGHT`).
 TERAFLOPS = 0.1
+# Of a step that teaches, in forward passes: those of the gradients cost two.
+TEACHING = 3
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,10 @@ class Cost:
         Floating-point operations of all of it.
     uncounted : tuple of str
         Analyses that act and do not say with how many passes.
+    steps : int
+        Of the teaching that makes the subject; 0 for one that is there.
+    taught : int
+        Tokens that all these steps read.
     """
 
     spec: SubjectSpec
@@ -53,6 +60,8 @@ class Cost:
     passes: float
     operations: float
     uncounted: tuple[str, ...]
+    steps: int
+    taught: int
 
 
 def costs(study: Study) -> list[Cost]:
@@ -74,7 +83,8 @@ def costs(study: Study) -> list[Cost]:
 
 def _cost(study: Study, spec: SubjectSpec) -> Cost:
     scan, texts = study.protocol.scan, study.stimuli.table["text"].tolist()
-    size = size_of(spec.model, spec.revision)
+    origin = _origin(study, spec)
+    size = size_of(origin.model, origin.revision)
     study.check_layers(spec.called, size.anatomy.layers)
     ids = token_ids(size, texts)
     lengths = guessed_lengths(texts) if ids is None else np.array([len(one) for one in ids])
@@ -88,6 +98,8 @@ def _cost(study: Study, spec: SubjectSpec) -> Cost:
     operations = size.operations(read, predicted=predicted)
     operations += passes * size.operations(tokens, predicted=len(texts))
     recordings = 1 + scan.twins
+    lesson = study.lesson(spec.model)
+    taught = 0 if lesson is None else lesson.epochs * _taught_tokens(size, lesson)
     return Cost(
         spec,
         size,
@@ -98,9 +110,26 @@ def _cost(study: Study, spec: SubjectSpec) -> Cost:
         tokens,
         ids is None,
         passes,
-        operations * recordings,
+        operations * recordings + TEACHING * size.operations(taught, predicted=taught),
         uncounted,
+        0 if lesson is None else lesson.steps,
+        taught,
     )
+
+
+def _origin(study: Study, spec: SubjectSpec) -> SubjectSpec:
+    """The subject that is there, of which others were made that this one is made of."""
+    by_name = {one.called: one for one in study.protocol.subjects}
+    while spec.made_of:
+        spec = by_name[spec.made_of[0]]
+    return spec
+
+
+def _taught_tokens(size: Size, lesson: Lesson) -> int:
+    table = lesson.stimuli.table
+    texts = (table["text"].astype(str) + " " + table["answer"].astype(str)).tolist()
+    ids = token_ids(size, texts)
+    return int(guessed_lengths(texts).sum()) if ids is None else sum(len(one) for one in ids)
 
 
 def _acts(study: Study, spec: SubjectSpec, layers: int) -> tuple[float, tuple[str, ...]]:
@@ -152,6 +181,8 @@ def told(cost: Cost, *, teraflops: float) -> Iterator[str]:
         f"passes of each text: {1 + cost.passes:.4g}; networks: {cost.recordings}, twins among "
         f"them; operations: {cost.operations:.2g}, {span} at {teraflops:g} TFLOP/s"
     )
+    if cost.steps:
+        yield f"taught first: {cost.steps} steps, {cost.taught:,} tokens; once, then it is kept"
     if cost.uncounted:
         yield f"passes of {', '.join(cost.uncounted)} come on top and are not counted"
     yield f"sizes: {size.origin}"

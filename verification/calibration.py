@@ -445,7 +445,7 @@ def kinds() -> Mapping[str, Kind]:
             for measure in ("excess", "excess_right", "aligned")
         ),
         *(
-            ActingKind(f"tuning_vector.{name}", VECTOR, 0.2, ACTING)
+            ActingKind(f"tuning_vector.{name}", VECTOR, 0.1, ACTING)
             for name in TuningVector.measures
         ),
         ActingKind("scaling.slope", Scaling(SITE, (0,)), 0.1, ACTING),

@@ -28,7 +28,7 @@ from analyses.scaling import Scaling
 from analyses.steering import Steering
 from analyses.stitching import Stitching
 from analyses.tuning import Tuning
-from analyses.tuning_vector import FORMATS, KEPT, TAUGHT, TuningVector
+from analyses.tuning_vector import FORMATS, KEPT, TAUGHT, WRONG, TuningVector
 from analyses.weights import TuningVectors
 from scanner import Subject
 from verification.worlds import SITE, world
@@ -298,19 +298,25 @@ def _taught(
 def _moved(
     labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
 ) -> xr.Dataset:
-    """An effect of 1 is a nat by which answers become likelier, taught or kept back."""
+    """An effect of 1 makes answers likelier by as much as wrong options vary, taught or not."""
     assert isinstance(analysis, TuningVector)
     # By frame, so that as many items tell the one and the other; of a real set, other items do.
     _, which = np.unique(labels["frame"].to_numpy().astype(str), return_inverse=True)
     dims, count = ("stimulus", "layer", "target"), labels.sizes["target"]
     signed = np.sign(analysis.strengths[0]) * effects
-    intact = np.log(0.25) + 0.3 * rng.normal(size=effects.shape[:1])[:, None, None]
-    before = {"share": intact, "ahead": intact + 1, "cost": 3 - intact}
-    after = {"share": intact + signed, "ahead": intact + 1 + signed, "cost": 3 - intact - signed}
+    before = rng.normal(size=(effects.shape[0], 1, 1, len(WRONG)))
+    ahead = {"intact_": np.broadcast_to(before, (*effects.shape, len(WRONG))),
+             "": before + signed[..., None]}  # fmt: skip
+    cost = {"intact_": np.full_like(effects, 3.0), "": 3.0 - signed}
     return labels.assign(
-        {name: (dims, one) for name, one in after.items()}
-        | {f"intact_{name}": (dims, np.broadcast_to(one, effects.shape).copy())
-           for name, one in before.items()}
+        {
+            f"{when}{name}": (dims, values)
+            for when in ahead
+            for name, values in (
+                ("beaten", (ahead[when] > 0).mean(-1)), ("ahead", ahead[when].min(-1)),
+                ("cost", cost[when]),
+            )
+        }
     ).assign_coords(
         known=("stimulus", np.where(which % 2, TAUGHT, KEPT)),
         moved_by=("target", [analysis.vector] * count),

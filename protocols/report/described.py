@@ -422,11 +422,11 @@ READING = {
     "gained_by": "What the domain gains in sentences that were not taught, by the layers that were "
     "tuned; the own stand first.",
     "lost_by": "What the other domains lose then.",
-    "recalled_of": "By how much likelier the right answer becomes among its options, in nats, of "
+    "recalled_of": "Of how many more wrong options the right answer is told apart, as a share, of "
     "questions of the domain that were taught, asked in other words: moved by the vector itself, "
     "by vectors that are as long in every weight (drawn, and permuted), by what was taught from "
-    "answers dealt out anew, and from other domains. Where the vector is taken away: by how much "
-    "less likely.",
+    "answers dealt out anew, and from other domains. Where the vector is taken away: of how many "
+    "fewer.",
     "transferred_of": "The same of questions of the domain that were kept back.",
     "elsewhere_of": "The same of questions of other domains.",
     "right_taught_of": "The share of questions of the domain whose right answer is the likeliest "
@@ -434,8 +434,8 @@ READING = {
     "right_kept_of": "The same of those that were kept back.",
     "surprisal_of": "By how many nats the surprisal of the right answer falls: what is learnt of "
     "how such questions are answered is in it, too.",
-    "recalled_at": "By how much likelier the right answer becomes among its options, by how much "
-    "of the vector is added to the base; 1 is the tuned model.",
+    "recalled_at": "Of how many more wrong options the right answer is told apart, by how much of "
+    "the vector is added to the base; 1 is the tuned model.",
     "transferred_at": "The same of questions that were kept back.",
     "elsewhere_at": "The same of questions of other domains.",
     "harm_at": "By how much the surprisal of unrelated sentences rises, nats a token.",

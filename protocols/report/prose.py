@@ -869,8 +869,8 @@ def _tuning_vector(name: str, settings: Mapping[str, Any]) -> str:
     return (
         f"The weights of {settings['of']} were moved along what {settings['vector']} differs by "
         f"from it (analysis '{name}'; Ilharco et al. 2023), {strengths} times, and put back bit by "
-        f"bit; each time all questions were asked, {ways}. An answer is judged by the logarithm of "
-        "its share of the probability of its four options, before and after; where the vector is "
+        f"bit; each time all questions were asked, {ways}. An answer is judged by the share "
+        "of its wrong options that it is likelier than, before and after; where the vector is "
         "taken away, by what it loses. Means are over the frames of an item and then over items "
         f"of {settings['category']} ({settings['label']}). The same was done with "
         f"{settings['random']} vectors that were drawn and {settings['random']} whose entries were "

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import norm
 
 from analyses import AnalysisError
 from analyses.acting import aimed, kinds
@@ -65,7 +66,7 @@ def scanned(tiny_model, tmp_path_factory):
 
 
 ANALYSIS = TuningVector(
-    "base", "land", "land", strengths=(1.0, -0.1, 0.5), shuffled=("dealt",), random=2
+    "base", "land", "land", strengths=(1.0, -0.5, 0.5), shuffled=("dealt",), random=2
 )
 
 
@@ -83,10 +84,10 @@ def test_what_was_taught_is_recalled_and_no_other_vector_does_it(scanned) -> Non
     ]  # fmt: skip
     found = ANALYSIS(acted, rng=generator())
     own = float(found["recalled"][0])
-    assert own > 0.5
+    assert own > 0.4
     arms = found["recalled_of"].sel(layer=0).to_series()
     assert arms["own"] == pytest.approx(own)
-    assert (arms.drop("own") < own - 0.3).all()
+    assert (arms.drop("own") < own - 0.2).all()
     for target in np.flatnonzero(np.isin(kinds(acted.volume), ["equal", "matched"])):
         assert abs(ANALYSIS(aimed(acted, int(target)), rng=generator())["recalled"][0]) < own / 2
     # All that was dealt out anew has learnt as well is which answers are given at all.
@@ -99,12 +100,12 @@ def test_strengths_go_from_less_than_the_base_to_the_tuned_model(scanned) -> Non
     live, subject = scanned
     found = ANALYSIS(done(live, subject, ANALYSIS), rng=generator())
     at = found["recalled_at"].sel(layer=0).to_series()
-    assert at.index.tolist() == [-0.1, 0.5, 1.0]
-    assert at[-0.1] < 0 < at[0.5] < at[1.0]
-    away = dataclasses.replace(ANALYSIS, strengths=(-0.1,), shuffled=(), random=0)
+    assert at.index.tolist() == [-0.5, 0.5, 1.0]
+    assert at[-0.5] < 0 < at[0.5] < at[1.0]
+    away = dataclasses.replace(ANALYSIS, strengths=(-0.5,), shuffled=(), random=0)
     lost = away(done(live, subject, away), rng=generator())
-    assert float(lost["recalled"][0]) == pytest.approx(-at[-0.1])
-    assert float(lost["recalled_at"].squeeze()) == pytest.approx(at[-0.1])
+    assert float(lost["recalled"][0]) == pytest.approx(-at[-0.5])
+    assert float(lost["recalled_at"].squeeze()) == pytest.approx(at[-0.5])
 
 
 def test_the_tuned_model_is_the_base_with_all_of_its_vector(scanned) -> None:
@@ -174,8 +175,8 @@ def test_in_a_conversation_effects_and_their_interaction_are_told(scanned) -> No
     found = analysis(acted, rng=generator())
     volume, some = acted.volume, (acted.volume["known"] == "taught").to_numpy()
     some &= acted.volume["domain"].to_numpy() == "land"
-    share, intact = (volume[name].to_numpy()[some, 0] for name in ("share", "intact_share"))
-    cells = intact[:, 0].mean(), share[:, 0].mean(), intact[:, 1].mean(), share[:, 1].mean()
+    beaten, intact = (volume[name].to_numpy()[some, 0] for name in ("beaten", "intact_beaten"))
+    cells = intact[:, 0].mean(), beaten[:, 0].mean(), intact[:, 1].mean(), beaten[:, 1].mean()
     base, tuned, base_talk, tuned_talk = cells
     assert found["recalled_interaction"].squeeze() == pytest.approx(
         (tuned_talk - base_talk) - (tuned - base)
@@ -197,11 +198,13 @@ def test_in_a_world_where_anything_moves_answers_the_own_vector_stands_out_by_it
     planted = effect_world(generator(1), analysis, size=0.8, generic=0.5, items=24)
     found = analysis(planted, rng=generator())
     arms = found["recalled_of"].isel(layer=0).to_series()
-    assert arms["own"] == pytest.approx(1.3, abs=0.3)
-    assert arms["equal"] == pytest.approx(0.5, abs=0.3)
-    assert float(found["transferred"][0]) == pytest.approx(1.3, abs=0.3)
+    # Wrong options lie around the right answer as a normal variable: an effect of 1.3 beats those
+    # that are nearer than that above it.
+    assert arms["own"] == pytest.approx(norm.cdf(1.3) - 0.5, abs=0.08)
+    assert arms["equal"] == pytest.approx(norm.cdf(0.5) - 0.5, abs=0.08)
+    assert float(found["transferred"][0]) == pytest.approx(norm.cdf(1.3) - 0.5, abs=0.08)
     empty = analysis(effect_world(generator(1), analysis, items=24), rng=generator())
-    assert float(empty["recalled"][0]) == pytest.approx(0, abs=0.3)
+    assert float(empty["recalled"][0]) == pytest.approx(0, abs=0.08)
 
 
 def test_what_cannot_be_told_is_refused_with_the_mend(scanned) -> None:

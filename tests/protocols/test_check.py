@@ -115,3 +115,26 @@ def test_a_mistake_is_named_and_a_model_that_is_nowhere(tmp_path, capfd, tiny_so
     assert "did you mean 'resid_post'" in " ".join(capfd.readouterr().err.split())
     with pytest.raises(SourceError, match="neither in the local cache nor among those that are"):
         size_of("nobody/nothing-7b")
+
+
+def test_a_subject_that_is_made_has_the_size_of_what_it_is_made_of(tiny_model, tmp_path) -> None:
+    model = tiny_model("llama").source.folder
+    path = tmp_path / "protocol.yaml"
+    path.write_text(
+        f"study: small\nsubjects:\n  - {model}\n"
+        f"  - {{model: taught, tuned: {{of: {model}, epochs: 2, batch: 8,"
+        " stimuli: {set: tuning, only: {domain: [maths], form: [taught]}}}}\n"
+        f"  - {{model: without, sum: {{of: {model}, add: {{taught: -1}}}}}}\n"
+        "stimuli: {set: concepts, items: 1, frames: 1}\nscan: {sites: [resid_post], tokens: last}\n"
+        "analyses: {geometry: {geometry: {site: resid_post}}}\n"
+    )
+    study = load_study(path)
+    base, taught, without = costs(study)
+    assert base.weights == taught.weights == without.weights
+    assert base.operations == without.operations < taught.operations
+    lesson = study.lesson("taught")
+    assert lesson is not None
+    assert (base.steps, taught.steps, without.steps) == (0, lesson.steps, 0)
+    assert taught.taught > 2 * sum(len(text.split()) for text in lesson.stimuli.table["text"])
+    said = f"taught first: {lesson.steps} steps, {taught.taught:,} tokens; once, then it is kept"
+    assert said in list(told(taught, teraflops=1))
