@@ -23,6 +23,23 @@ class Where(BaseModel):
     layer: Annotated[int, Field(ge=0)] | Reduction
 
 
+class Published(BaseModel):
+    """What others found of the same, to stand beside it.
+
+    Attributes
+    ----------
+    found : str
+        The figure, with what it is of: ``0.97 in Qwen2.5-7B``.
+    by : str
+        Where it is published: ``Tanwar et al. 2025, table 5``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    found: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+    by: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
 class Hypothesis(BaseModel):
     """A claim with everything that is needed to judge it, and nothing left to choose afterwards.
 
@@ -59,6 +76,9 @@ class Hypothesis(BaseModel):
     alternatives : mapping of str to list, optional
         Of settings of the analysis: what they might as well have been. Every combination is shown
         beside the verdict, which they do not change.
+    published : Published, optional
+        What others found, which reports show beside what was found. It decides nothing, and is no
+        part of the registration.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -82,6 +102,7 @@ class Hypothesis(BaseModel):
         dict[str, Annotated[list[Any], Field(min_length=1)]] | None,
         Field(exclude_if=lambda alternatives: alternatives is None),
     ] = None
+    published: Annotated[Published | None, Field(exclude=True)] = None
 
 
 @dataclass(frozen=True)

@@ -262,6 +262,11 @@ def _how(study: Study, hypothesis: Hypothesis, verdict: Mapping[str, Any]) -> li
         ),
         ("Controls registered", listed(required) or "none"),
         ("Rationale, as registered", hypothesis.rationale),
+        *(
+            [("Published", f"{hypothesis.published.found} ({hypothesis.published.by})")]
+            if hypothesis.published is not None
+            else []
+        ),
     ]
 
 

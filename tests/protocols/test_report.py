@@ -1,5 +1,6 @@
 """The report of a small study that was made up: one hypothesis for each verdict."""
 
+import dataclasses
 import gzip
 import json
 import re
@@ -22,6 +23,7 @@ from protocols.report.page import _eta_squared
 from protocols.schema import ScanSpec, Study, load_study
 from scanner.volume import PROVENANCE
 from stimuli import StimulusSet, load
+from verification.base import Published
 
 STATUSES = ("supported", "null", "inconclusive", "rejected", "invalid")
 LAYERS = 4
@@ -445,6 +447,24 @@ def test_a_specification_curve_stands_beside_its_verdict_with_its_words_and_numb
     absent = made_up(tmp_path / "absent", ("null",))
     absent.summary["verdicts"][0]["curve"] = {**curve, "dealings": 0, "p": None}
     assert "No joint test: labels dealt out anew are no world" in section(absent.page, "null")
+
+
+def test_what_others_published_stands_beside_and_changes_no_registration(tmp_path: Path) -> None:
+    made = made_up(tmp_path, ("supported", "null"))
+    first, second = made.study.protocol.hypotheses
+    told = Published(found="0.97 in <b>another</b> model", by="Nobody et al. 2026, table 3")
+    protocol = made.study.protocol.model_copy(
+        update={"hypotheses": [first.model_copy(update={"published": told}), second]}
+    )
+    beside = dataclasses.replace(made.study, protocol=protocol)
+    assert beside.sha256 == made.study.sha256
+    assert "Published" not in Parts(made.page).text
+    shown = dataclasses.replace(made, study=beside).page
+    assert "<b>another</b>" not in shown
+    overview = Parts(shown[: shown.index('id="hypotheses"')]).text
+    assert overview.count("0.97 in <b>another</b> model") == 1
+    assert "Nobody et al. 2026, table 3" in section(shown, "supported")
+    assert "Published" not in section(shown, "null")
 
 
 def test_twins_of_two_models_are_pairs() -> None:
