@@ -315,7 +315,12 @@ class Run:
                 scan={
                     **protocol.scan.model_dump(mode="json"),
                     **(
-                        {"subjects": [one.model_dump(mode="json") for one in specs.values()]}
+                        {
+                            "subjects": [
+                                specs[one].model_dump(mode="json")
+                                for one in self.study.subjects_of(hypothesis)
+                            ]
+                        }
                         if hypothesis.subject == EVERY
                         else specs[self.study.subjects_of(hypothesis)[0]].model_dump(mode="json")
                     ),
@@ -619,8 +624,10 @@ class Run:
         if hypothesis.follows is None:
             return None
         if hypothesis.follows != MEASURED:
-            specs = self.study.protocol.subjects
-            return tuple(spec.known[hypothesis.follows] for spec in specs)
+            specs = {spec.called: spec for spec in self.study.protocol.subjects}
+            return tuple(
+                specs[one].known[hypothesis.follows] for one in self.study.subjects_of(hypothesis)
+            )
         for one in members:
             if MEASURED not in one.subject.volume.attrs:
                 raise RunError(

@@ -477,7 +477,7 @@ class Study:
         """The models that a hypothesis speaks of, one after the other."""
         every = [spec.called for spec in self.protocol.subjects]
         if hypothesis.subject == EVERY:
-            return every
+            return every if hypothesis.among is None else list(hypothesis.among)
         return [hypothesis.subject or every[0]]
 
     def groups_of(self, hypothesis: Hypothesis) -> list[list[str]]:
@@ -1018,6 +1018,7 @@ def _check_hypotheses(
             )  # fmt: skip
         if hypothesis.subject is None and len(models) > 1:
             raise source.error(place, f"needs `subject`, one of: {', '.join((*models, EVERY))}")
+        _check_among(source, (*place, "among"), models, hypothesis)
         _check_follows(source, place, protocol, hypothesis)
         if hypothesis.subject == EVERY:
             _check_every(source, place, protocol, hypothesis, analyses[name])
@@ -1062,7 +1063,8 @@ def _check_every(
     analysis: Analysis,
 ) -> None:
     """That a claim about every subject can be one, and that there are enough of them."""
-    name, count = hypothesis.measure.partition(".")[0], len(protocol.subjects)
+    name, among = hypothesis.measure.partition(".")[0], hypothesis.among
+    count = len(protocol.subjects if among is None else among)
     if analysis.takes != 1 or isinstance(analysis, Acting) and analysis.given:
         raise source.error(
             (*place, "subject"),
@@ -1072,9 +1074,26 @@ def _check_every(
     if count < fewest:
         raise source.error(
             (*place, "subject"),
-            f"'{EVERY}' needs at least {fewest} subjects to say something of others, and the "
-            f"protocol has {count}; name one, or add subjects",
+            f"'{EVERY}' needs at least {fewest} subjects to say something of others, and "
+            f"{'the protocol' if among is None else '`among`'} has {count}; name one, or add "
+            "subjects",
         )
+
+
+def _check_among(
+    source: MarkedYaml, place: Place, models: list[str], hypothesis: Hypothesis
+) -> None:
+    """That a sample of subjects is one of a claim about every subject, each scanned and once."""
+    among = hypothesis.among
+    if among is None:
+        return
+    if hypothesis.subject != EVERY:
+        raise source.error(place, f"is of claims about all subjects; say `subject: {EVERY}`")
+    for one in among:
+        if one not in models:
+            raise source.error(place, f"'{one}' is not scanned{_nearest(one, models)}")
+        if among.count(one) > 1:
+            raise source.error(place, f"'{one}' stands twice")
 
 
 def _check_follows(
@@ -1093,6 +1112,8 @@ def _check_follows(
             (*place, "than"), "a correlation with scores is held against none: `than: chance`"
         )
     for spec in protocol.subjects:
+        if hypothesis.among is not None and spec.called not in hypothesis.among:
+            continue
         if follows not in (MEASURED, *spec.known):
             raise source.error(
                 (*place, "follows"),
