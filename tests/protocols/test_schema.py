@@ -8,7 +8,7 @@ from analyses.localiser import Localiser
 from analyses.rsa import Rsa
 from protocols.marked_yaml import ProtocolError, read
 from protocols.schema import dims, load_study
-from scanner import Recording
+from scanner import Penalty, Recording, Training
 from scanner.empty_volume import variables
 from scanner.reading import read as read_stimuli
 from scanner.sites import KINDS
@@ -442,7 +442,8 @@ def test_subjects_that_are_trained_are_told_in_full_and_have_their_dose_for_a_sc
     (spec,) = study.protocol.subjects
     assert (spec.made, spec.made_of, spec.known) == (True, [], {"strength": 1e-4})
     training = study.training("wired")
-    assert training is not None and training.penalty.strength == 1e-4
+    assert training is not None
+    assert training == Training(training.grammar, penalty=Penalty("wiring", 1e-4))
     assert study.lesson("wired") is None
     assert list(study.makings(["wired"])) == ["wired"]
 
