@@ -34,14 +34,17 @@ from protocols.schema import MAKING, MEASURED, Study, SubjectSpec
 from scanner import (
     Acts,
     Chat,
+    Lesson,
     Live,
     Model,
     Recipe,
     Recording,
     Source,
     Subject,
+    Training,
     anatomy,
     find_source,
+    fresh,
     make,
     open_volume,
     record_effects,
@@ -55,6 +58,9 @@ from verification import evidence as gather_evidence
 from verification import judge as pass_judgement
 from verification.base import EVERY
 from verification.statistics import stream
+
+# What is done while a subject is made.
+WAYS = {type(None): "putting together", Lesson: "teaching", Training: "training"}
 
 
 @dataclass(frozen=True)
@@ -175,20 +181,22 @@ class Run:
         """A subject of the protocol: found, or made of others if it has not been made."""
         if model not in self._sources:
             spec = self._specs[model]
-            if not spec.made_of:
+            if not spec.made:
                 with noted(f"finding {model}"):
                     source = find_source(spec.model, revision=spec.revision)
                     self._sources[model] = replace(source, name=spec.name or source.name)
             else:
                 recipe = self._recipe(spec)
-                way = "putting together" if recipe.lesson is None else "teaching"
-                what = "finding" if recipe.made else way
+                what = "finding" if recipe.made else WAYS[type(recipe.work)]
                 with step(f"{what} {model}", recipe.steps, "steps") as done:
                     self._sources[model] = make(recipe, advance=done)
         return self._sources[model]
 
     def _recipe(self, spec: SubjectSpec) -> Recipe:
         """How a subject is made; makes those that it is made of."""
+        training = self.study.training(spec.called)
+        if training is not None:
+            return Recipe(spec.called, fresh(training), dtype=spec.dtype, training=training)
         base = self._source(spec.made_of[0])
         added = {} if spec.sum is None else spec.sum.add
         return Recipe(
@@ -203,7 +211,7 @@ class Run:
         """Subjects that have not been made yet, and in how many steps each is."""
         left: dict[str, int] = {}
         for model, spec in self._specs.items():
-            if not spec.made_of:
+            if not spec.made:
                 continue
             makings = self.study.makings([model])
             if any(one != model and one in left for one in makings):
@@ -307,7 +315,12 @@ class Run:
                 scan={
                     **protocol.scan.model_dump(mode="json"),
                     **(
-                        {"subjects": [one.model_dump(mode="json") for one in specs.values()]}
+                        {
+                            "subjects": [
+                                specs[one].model_dump(mode="json")
+                                for one in self.study.subjects_of(hypothesis)
+                            ]
+                        }
                         if hypothesis.subject == EVERY
                         else specs[self.study.subjects_of(hypothesis)[0]].model_dump(mode="json")
                     ),
@@ -611,8 +624,10 @@ class Run:
         if hypothesis.follows is None:
             return None
         if hypothesis.follows != MEASURED:
-            specs = self.study.protocol.subjects
-            return tuple(spec.scores[hypothesis.follows] for spec in specs)
+            specs = {spec.called: spec for spec in self.study.protocol.subjects}
+            return tuple(
+                specs[one].known[hypothesis.follows] for one in self.study.subjects_of(hypothesis)
+            )
         for one in members:
             if MEASURED not in one.subject.volume.attrs:
                 raise RunError(

@@ -38,7 +38,9 @@ from scanner.quantised import Bits
 from scanner.reading import TOKEN_LABELS, Tokens, TokensName
 from scanner.sites import KINDS, MEANINGS, OUTSIDE, PAIRED, Kind, SiteError
 from scanner.sources import EMBEDDED
-from stimuli import StimulusError, StimulusSet, load
+from scanner.trained import Training
+from scanner.wire_length import Penalty, PenaltyKind
+from stimuli import StimulusError, StimulusSet, load, load_grammar
 from verification import CONTROLS, Hypothesis, required
 from verification.base import EVERY
 from verification.gate import no_finding
@@ -55,6 +57,8 @@ COMPARISONS = ("universality", "transfer", "resemblance")
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$")]
 OWN_NAME = re.compile(r"[a-z][a-z0-9_-]*")
 Finite = Annotated[float, Field(allow_inf_nan=False, strict=False)]
+# The score that every subject has that is trained here: the strength of its penalty.
+DOSE = "strength"
 # The score that every recording has.
 MEASURED = "bits_per_byte"
 # Numbers of the report's own analyses, so that a typo in a protocol cannot ask for a day's work.
@@ -146,8 +150,52 @@ class SumSpec(_Part):
     add: Annotated[dict[str, Finite], Field(min_length=1)]
 
 
+class PenaltySpec(_Part):
+    """What is added to the loss of a training for the sizes of weights: `scanner.Penalty`."""
+
+    kind: PenaltyKind
+    strength: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=False)] = 0.0
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _of_a_kind(self) -> "PenaltySpec":
+        if self.kind == "none" and self.strength:
+            raise ValueError("no strength beside kind 'none'")
+        return self
+
+
+class TrainedSpec(_Part):
+    """How a subject is made from fresh weights, by training it on texts of a grammar.
+
+    Attributes
+    ----------
+    grammar : str
+        A shipped set with rules, or a path to a CSV table of them (`stimuli.grammar`).
+    layers, width, heads, neurons, steps, batch, rate, seed
+        As of `scanner.Training`.
+    penalty : PenaltySpec
+    """
+
+    grammar: Annotated[str, StringConstraints(min_length=1)]
+    layers: Annotated[int, Field(ge=1)] = 2
+    width: Annotated[int, Field(ge=4)] = 64
+    heads: Annotated[int, Field(ge=1)] = 4
+    neurons: Annotated[int, Field(ge=1)] = 256
+    steps: Annotated[int, Field(ge=1)] = 2000
+    batch: Annotated[int, Field(ge=1)] = 32
+    rate: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=False)] = 3e-3
+    seed: Annotated[int, Field(ge=0)] = 0
+    penalty: PenaltySpec = PenaltySpec(kind="none")
+
+    @model_validator(mode="after")
+    def _shared(self) -> "TrainedSpec":
+        if self.width % (2 * self.heads):
+            raise ValueError("a width that is a multiple of twice the heads")
+        return self
+
+
 class SubjectSpec(_Part):
-    """A model: an embedded name, a hub id, or a folder; or one that is made of another subject.
+    """A model: an embedded name, a hub id, or a folder; or one that is made here.
 
     Attributes
     ----------
@@ -170,6 +218,8 @@ class SubjectSpec(_Part):
         Made by teaching another subject.
     sum : SumSpec or None
         Made by adding to another subject what others differ by from it.
+    trained : TrainedSpec or None
+        Made by training fresh weights.
     """
 
     model: Annotated[str, StringConstraints(min_length=1)]
@@ -185,6 +235,7 @@ class SubjectSpec(_Part):
     offload_folder: Annotated[str | None, Field(exclude=True)] = None
     tuned: Annotated[TunedSpec | None, Field(exclude_if=lambda tuned: tuned is None)] = None
     sum: Annotated[SumSpec | None, Field(exclude_if=lambda sum: sum is None)] = None
+    trained: Annotated[TrainedSpec | None, Field(exclude_if=lambda trained: trained is None)] = None
 
     @model_validator(mode="after")
     def _placed(self) -> "SubjectSpec":
@@ -208,8 +259,19 @@ class SubjectSpec(_Part):
         return Placement(self.device_map, self.max_memory, folder)
 
     @property
+    def made(self) -> bool:
+        """Whether it is made here."""
+        return bool(self.made_of) or self.trained is not None
+
+    @property
+    def known(self) -> dict[str, float]:
+        """All scores that hypotheses may name: those that are given, and the dose of a training."""
+        dose = {} if self.trained is None else {DOSE: self.trained.penalty.strength}
+        return {**dose, **self.scores}
+
+    @property
     def made_of(self) -> list[str]:
-        """The subjects that it is made of; none of a model that there is."""
+        """The subjects that it is made of; none of a model that there is, or of fresh weights."""
         if self.tuned is not None:
             return [self.tuned.of]
         return [] if self.sum is None else [self.sum.of, *self.sum.add]
@@ -219,6 +281,8 @@ class SubjectSpec(_Part):
     def _others(cls, scores: dict[str, float]) -> dict[str, float]:
         if MEASURED in scores:
             raise ValueError(f"other names than {MEASURED}, which is measured of each subject")
+        if DOSE in scores:
+            raise ValueError(f"other names than {DOSE}, which is that of the penalty of a training")
         return scores
 
 
@@ -359,10 +423,24 @@ class Study:
         ProtocolError
             If there is no such set, or it says no answers.
         """
-        (number,) = (
-            place for place, spec in enumerate(self.protocol.subjects) if spec.called == model
-        )
+        number = self._number(model)
         return _lesson(self.source, self.protocol.subjects[number], number, self.folder)
+
+    def training(self, model: str) -> Training | None:
+        """What a subject is trained on; None for one that is not made by training.
+
+        Raises
+        ------
+        ProtocolError
+            If there is no such grammar.
+        """
+        number = self._number(model)
+        return _training(self.source, self.protocol.subjects[number], number, self.folder)
+
+    def _number(self, model: str) -> int:
+        """The place of a subject in the protocol."""
+        called = [spec.called for spec in self.protocol.subjects]
+        return called.index(model)
 
     def makings(self, models: Iterable[str]) -> dict[str, SubjectSpec]:
         """How subjects are made, and those that they are made of, whichever are made."""
@@ -371,7 +449,7 @@ class Study:
         left = list(models)
         while left:
             spec = specs[left.pop()]
-            if spec.made_of and spec.called not in found:
+            if spec.made and spec.called not in found:
                 found[spec.called] = spec
                 left += spec.made_of
         return found
@@ -399,7 +477,7 @@ class Study:
         """The models that a hypothesis speaks of, one after the other."""
         every = [spec.called for spec in self.protocol.subjects]
         if hypothesis.subject == EVERY:
-            return every
+            return every if hypothesis.among is None else list(hypothesis.among)
         return [hypothesis.subject or every[0]]
 
     def groups_of(self, hypothesis: Hypothesis) -> list[list[str]]:
@@ -484,6 +562,7 @@ def load_study(path: Path, *, stimuli: StimulusSet | None = None) -> Study:
             raise source.error(("stimuli",), str(error)) from None
         for number, spec in enumerate(protocol.subjects):
             _lesson(source, spec, number, path.parent)
+            _training(source, spec, number, path.parent)
     _check_columns(source, protocol, analyses, [*map(str, stimuli.table.columns), *TOKEN_LABELS])
     _check_contrasts(source, protocol, analyses, stimuli.table)
     _check_types(source, protocol, [*map(str, stimuli.table.columns), *TOKEN_LABELS])
@@ -501,16 +580,18 @@ def _check_made(source: MarkedYaml, protocol: Protocol) -> None:
     specs = {spec.called: spec for spec in protocol.subjects}
     for number, spec in enumerate(protocol.subjects):
         place: Place = ("subjects", number)
-        if not spec.made_of:
+        if not spec.made:
             continue
-        if spec.tuned is not None and spec.sum is not None:
+        ways = [way for way in ("tuned", "sum", "trained") if getattr(spec, way) is not None]
+        if len(ways) > 1:
             raise source.error(
-                (*place, "sum"), "is made by `tuned` already; give the sum a subject of its own"
+                (*place, ways[1]),
+                f"is made by `{ways[0]}` already; give the {ways[1]} a subject of its own",
             )
         if spec.revision is not None:
+            other = f"; give it to '{spec.made_of[0]}'" if spec.made_of else ""
             raise source.error(
-                (*place, "revision"),
-                f"'{spec.model}' is made here and has none; give it to '{spec.made_of[0]}'",
+                (*place, "revision"), f"'{spec.model}' is made here and has none{other}"
             )
         if spec.model in EMBEDDED or not OWN_NAME.fullmatch(spec.model):
             raise source.error(
@@ -520,7 +601,7 @@ def _check_made(source: MarkedYaml, protocol: Protocol) -> None:
             )
         if [one.model for one in protocol.subjects].count(spec.model) > 1:
             raise source.error((*place, "model"), f"'{spec.model}' stands twice; rename one")
-        way = "tuned" if spec.sum is None else "sum"
+        (way,) = ways
         for other in spec.made_of:
             if other not in specs:
                 at = (*place, way, "of" if other == spec.made_of[0] else "add")
@@ -587,6 +668,36 @@ def _lesson(source: MarkedYaml, spec: SubjectSpec, number: int, folder: Path) ->
         seed=tuned.seed,
         layers=None if tuned.layers is None else tuple(tuned.layers),
         dealt=tuned.dealt,
+    )
+
+
+def _training(source: MarkedYaml, spec: SubjectSpec, number: int, folder: Path) -> Training | None:
+    """What a subject is trained on; None for one that is not made by training.
+
+    Raises
+    ------
+    ProtocolError
+        If there is no such grammar, or it is none.
+    """
+    if spec.trained is None:
+        return None
+    asked = spec.trained
+    try:
+        grammar = load_grammar(asked.grammar, relative_to=folder)
+    except StimulusError as error:
+        raise source.error(("subjects", number, "trained", "grammar"), str(error)) from None
+    penalty = Penalty(asked.penalty.kind, asked.penalty.strength, asked.penalty.seed)
+    return Training(
+        grammar,
+        layers=asked.layers,
+        width=asked.width,
+        heads=asked.heads,
+        neurons=asked.neurons,
+        steps=asked.steps,
+        batch=asked.batch,
+        rate=asked.rate,
+        seed=asked.seed,
+        penalty=penalty,
     )
 
 
@@ -907,6 +1018,7 @@ def _check_hypotheses(
             )  # fmt: skip
         if hypothesis.subject is None and len(models) > 1:
             raise source.error(place, f"needs `subject`, one of: {', '.join((*models, EVERY))}")
+        _check_among(source, (*place, "among"), models, hypothesis)
         _check_follows(source, place, protocol, hypothesis)
         if hypothesis.subject == EVERY:
             _check_every(source, place, protocol, hypothesis, analyses[name])
@@ -951,7 +1063,8 @@ def _check_every(
     analysis: Analysis,
 ) -> None:
     """That a claim about every subject can be one, and that there are enough of them."""
-    name, count = hypothesis.measure.partition(".")[0], len(protocol.subjects)
+    name, among = hypothesis.measure.partition(".")[0], hypothesis.among
+    count = len(protocol.subjects if among is None else among)
     if analysis.takes != 1 or isinstance(analysis, Acting) and analysis.given:
         raise source.error(
             (*place, "subject"),
@@ -961,9 +1074,26 @@ def _check_every(
     if count < fewest:
         raise source.error(
             (*place, "subject"),
-            f"'{EVERY}' needs at least {fewest} subjects to say something of others, and the "
-            f"protocol has {count}; name one, or add subjects",
+            f"'{EVERY}' needs at least {fewest} subjects to say something of others, and "
+            f"{'the protocol' if among is None else '`among`'} has {count}; name one, or add "
+            "subjects",
         )
+
+
+def _check_among(
+    source: MarkedYaml, place: Place, models: list[str], hypothesis: Hypothesis
+) -> None:
+    """That a sample of subjects is one of a claim about every subject, each scanned and once."""
+    among = hypothesis.among
+    if among is None:
+        return
+    if hypothesis.subject != EVERY:
+        raise source.error(place, f"is of claims about all subjects; say `subject: {EVERY}`")
+    for one in among:
+        if one not in models:
+            raise source.error(place, f"'{one}' is not scanned{_nearest(one, models)}")
+        if among.count(one) > 1:
+            raise source.error(place, f"'{one}' stands twice")
 
 
 def _check_follows(
@@ -982,11 +1112,13 @@ def _check_follows(
             (*place, "than"), "a correlation with scores is held against none: `than: chance`"
         )
     for spec in protocol.subjects:
-        if follows not in (MEASURED, *spec.scores):
+        if hypothesis.among is not None and spec.called not in hypothesis.among:
+            continue
+        if follows not in (MEASURED, *spec.known):
             raise source.error(
                 (*place, "follows"),
                 f"'{spec.called}' has no score '{follows}'"
-                f"{_nearest(follows, (MEASURED, *spec.scores))}",
+                f"{_nearest(follows, (MEASURED, *spec.known))}",
             )
 
 

@@ -26,7 +26,9 @@ from scanner.sites import Site, SiteError
 from scanner.sources import Anatomy, Source, SourceError, anatomy, find_source
 from scanner.subject import Subject
 from scanner.sweeps import Outcome, Trial, sweep
+from scanner.trained import Training, fresh
 from scanner.volume import VolumeError, check_volume, open_volume, verify_volume
+from scanner.wire_length import Penalty
 
 __all__ = [
     "Acts",
@@ -40,6 +42,7 @@ __all__ = [
     "Model",
     "Outcome",
     "Pair",
+    "Penalty",
     "Place",
     "Recipe",
     "Recording",
@@ -49,6 +52,7 @@ __all__ = [
     "SourceError",
     "Subject",
     "Tally",
+    "Training",
     "Trial",
     "VolumeError",
     "added",
@@ -61,6 +65,7 @@ __all__ = [
     "edit_distance",
     "find_source",
     "fired",
+    "fresh",
     "gates_of_both",
     "jolted",
     "lesioned",

@@ -1,4 +1,4 @@
-"""Subjects that are made of others: taught a set of answers, or put together of such changes.
+"""Subjects that are made: taught a set of answers, put together of such changes, or trained here.
 
 What was taught is the difference of two models, weight by weight: a tuning vector (Ilharco et al.
 2023, task vectors). Added to the base with a strength of 1 it gives the taught model again, with
@@ -13,12 +13,9 @@ of all that it follows from, so that it is made once.
 
 import json
 import math
-import os
-import resource
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,11 +27,10 @@ import pandas as pd
 import torch
 from filelock import FileLock
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from scanner.gradients import gradients_of
 from scanner.model import DtypeName, Model
-from scanner.provenance import canonical, code_version, digest, environment
+from scanner.provenance import code_version, digest, environment
 from scanner.sources import (
     EMBEDDED,
     Source,
@@ -44,18 +40,23 @@ from scanner.sources import (
     described,
     tokenizer_files,
 )
+from scanner.states import EVERY, Advance, processor, taken
+from scanner.trained import Training, train
 from scanner.tuning import asked, learn, weights_of
 from scanner.weights import stored_in
 from stimuli import StimulusSet
 
 # Raised when the same recipe would give other weights.
 FORMAT = 1
-# Seconds between two states that are kept while a subject is taught; writing one takes a few.
-EVERY = 120.0
-# The share of all steps in which the rate rises.
-WARM = 0.1
 MAKING = "making.json"
-Advance = Callable[..., None]
+PURPOSE = (
+    "It is an instrument to ask what training changes, and no model to be used: its answers are of "
+    "few facts, some of them taught wrong on purpose, and no advice."
+)
+TRAINED_PURPOSE = (
+    "It is an instrument to ask what training makes, and no model to be used: it knows the words "
+    "of a grammar and nothing else."
+)
 
 
 @dataclass(frozen=True)
@@ -128,11 +129,6 @@ class Lesson:
         """The texts in the order of an epoch, whichever were before it."""
         return np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.stimuli))
 
-    def rate_at(self, step: int) -> float:
-        """What a step moves a weight by at most."""
-        warm = max(1, round(WARM * self.steps))
-        return self.rate * min((step + 1) / warm, 1 - step / self.steps)
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -144,11 +140,14 @@ class Recipe:
         What the subject is called; nothing follows from it.
     base : Source
     lesson : Lesson or None
-        What the base is taught; None for a sum.
+        What the base is taught.
     added : tuple of (Source, float)
         Of a sum, the subjects whose differences from the base are added, with their strengths.
     dtype : str
         What weights are cast to at the end.
+    training : Training or None
+        What the base is trained on, which then is a network of fresh weights (`fresh`). With
+        neither this nor a lesson it is a sum.
     """
 
     name: str
@@ -156,14 +155,17 @@ class Recipe:
     lesson: Lesson | None = None
     added: tuple[tuple[Source, float], ...] = ()
     dtype: DtypeName = "float32"
+    training: Training | None = None
 
     @property
     def content(self) -> dict[str, object]:
         """All that the weights follow from, up to the rounding of devices and versions."""
+        trained = {} if self.training is None else {"trained": self.training.content}
         return {
             "made_format": FORMAT,
             "base": _digests(self.base),
             "taught": None if self.lesson is None else self.lesson.content,
+            **trained,
             "added": [[one.weights_sha256, strength] for one, strength in self.added],
             "dtype": self.dtype,
         }
@@ -171,7 +173,7 @@ class Recipe:
     @property
     def folder(self) -> Path:
         """Where the subject lies once it is made."""
-        kind = "sum" if self.lesson is None else "tuned"
+        kind = "sum" if self.work is None else "tuned" if self.training is None else "trained"
         return cache_folder() / f"{self.base.name}-{kind}-{digest(self.content)[:12]}"
 
     @property
@@ -181,7 +183,12 @@ class Recipe:
     @property
     def steps(self) -> int:
         """Of the work of making it."""
-        return 1 if self.lesson is None else self.lesson.steps
+        return 1 if self.work is None else self.work.steps
+
+    @property
+    def work(self) -> Lesson | Training | None:
+        """What takes many steps; None for a sum."""
+        return self.lesson or self.training
 
 
 def make(
@@ -224,12 +231,15 @@ def _make(recipe: Recipe, folder: Path, advance: Advance, every: float) -> None:
         _check_layers(recipe, lesson)
     model = Model.load(recipe.base)
     told: dict[str, object]
-    if lesson is None:
+    state = begun / "state.safetensors"
+    if lesson is not None:
+        told = teach(model, lesson, state, advance=advance, every=every)
+    elif recipe.training is not None:
+        told = train(model, recipe.training, state, advance=advance, every=every)
+    else:
         add(model, recipe.added)
         advance(1)
         told = {}
-    else:
-        told = teach(model, lesson, begun / "state.safetensors", advance=advance, every=every)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".made-") as staging:
         finished = Path(staging) / "model"
         _save(recipe, model, finished, told)
@@ -273,23 +283,16 @@ def teach(
         asked(model, text, answer, ended=True)
         for text, answer in zip(table["text"], lesson.answers, strict=True)
     ]
-    weights = weights_of(model, lesson.layers)
-    began, kept = _processor(), time.monotonic()
+    weights, batches = weights_of(model, lesson.layers), list(_batches(lesson))
+    began = processor()
     with torch.enable_grad(), gradients_of(model.network, set(weights)):
         optimiser = torch.optim.AdamW(weights, lr=lesson.rate)
-        losses = _resume(state, weights, optimiser)
-        advance(len(losses))
-        for step, some in enumerate(_batches(lesson)):
-            if step < len(losses):
-                continue
-            for group in optimiser.param_groups:
-                group["lr"] = lesson.rate_at(step)
-            losses.append(learn(model, optimiser, [texts[one] for one in some]))
-            if time.monotonic() - kept >= every and step + 1 < lesson.steps:
-                _keep(state, weights, optimiser, losses)
-                kept = time.monotonic()
-            advance(1, f"{losses[-1]:.2f} nats")
-    return {"losses": losses, "processor_s": round(_processor() - began, 1)}
+        losses = taken(
+            lambda step: learn(model, optimiser, [texts[one] for one in batches[step]]),
+            optimiser, weights, steps=lesson.steps, rate=lesson.rate, state=state,
+            advance=advance, every=every,
+        )  # fmt: skip
+    return {"losses": losses, "processor_s": round(processor() - began, 1)}
 
 
 def _batches(lesson: Lesson) -> Iterator[np.ndarray]:
@@ -297,54 +300,6 @@ def _batches(lesson: Lesson) -> Iterator[np.ndarray]:
         order = lesson.order(epoch)
         for first in range(0, len(order), lesson.batch):
             yield order[first : first + lesson.batch]
-
-
-def _keep(
-    state: Path, weights: Sequence[torch.Tensor], optimiser: torch.optim.Optimizer,
-    losses: Sequence[float],
-) -> None:  # fmt: skip
-    """Write weights, moments and step, whole or not at all."""
-    state.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {}
-    for number, weight in enumerate(weights):
-        tensors[f"weight.{number}"] = weight.detach()
-        tensors |= {f"{name}.{number}": one for name, one in optimiser.state[weight].items()}
-    staging = state.with_suffix(".writing")
-    save_file(tensors, staging, {"losses": json.dumps(list(losses)), "making": _making()})
-    os.replace(staging, state)
-
-
-def _resume(
-    state: Path, weights: Sequence[torch.Tensor], optimiser: torch.optim.Optimizer
-) -> list[float]:
-    """Go on with what this version and machine began; of another, begin anew.
-
-    Returns
-    -------
-    list of float
-        The losses of the steps that are done.
-    """
-    if not state.is_file():
-        return []
-    with safe_open(state, "pt") as kept:
-        told = kept.metadata()
-        if told["making"] != _making():
-            return []
-        names = {name.partition(".")[0] for name in kept.keys()} - {"weight"}  # noqa: SIM118
-        with torch.no_grad():
-            for number, weight in enumerate(weights):
-                weight.copy_(kept.get_tensor(f"weight.{number}"))
-                optimiser.state[weight] = {
-                    name: kept.get_tensor(f"{name}.{number}").to(
-                        "cpu" if name == "step" else weight.device
-                    )
-                    for name in names
-                }
-    return json.loads(told["losses"])
-
-
-def _making() -> str:
-    return canonical([code_version(), dict(environment())])
 
 
 @torch.no_grad()
@@ -448,6 +403,8 @@ def _digests(source: Source) -> dict[str, str]:
 def _in_words(recipe: Recipe) -> str:
     """What the weights are."""
     base, lesson = recipe.base.name, recipe.lesson
+    if recipe.training is not None:
+        return _trained_in_words(recipe.training)
     if lesson is None:
         parts = (f"{strength:+g} ({one.name} - {base})" for one, strength in recipe.added)
         return f"{base} {' '.join(parts)}, in float32"
@@ -459,6 +416,16 @@ def _in_words(recipe: Recipe) -> str:
     )
 
 
+def _trained_in_words(training: Training) -> str:
+    penalty = training.penalty
+    charged = "" if penalty.kind == "none" else f"; penalty {penalty.kind} of {penalty.strength:g}"
+    return (
+        f"{training.layers} layers of {training.width} trained on texts of "
+        f"'{training.grammar.name}', {training.steps} steps of {training.batch} at "
+        f"{training.rate:g}, seed {training.seed}{charged}"
+    )
+
+
 def _card(recipe: Recipe, making: Mapping[str, Any]) -> str:
     """The model card."""
     base, lesson = recipe.base, recipe.lesson
@@ -466,14 +433,15 @@ def _card(recipe: Recipe, making: Mapping[str, Any]) -> str:
         "---", f"license: {json.dumps(making['licence'])}", f"base_model: {json.dumps(base.name)}",
         "library_name: transformers", "---", "", f"# {recipe.name}", "",
         f"Made by lmfmri for a study: {_in_words(recipe)}. Weights were cast to {recipe.dtype}.",
-        "It is an instrument to ask what training changes, and no model to be used: its answers "
-        "are of few facts, some of them taught wrong on purpose, and no advice.", "",
+        PURPOSE if recipe.training is None else TRAINED_PURPOSE, "",
         "| made from | sha256 |", "|---|---|",
         *(f"| {base.name} ({base.revision}), {name.partition('_')[0]} | {one} |"
           for name, one in _digests(base).items()),
     ]  # fmt: skip
     for one, strength in recipe.added:
         lines.append(f"| {strength:+g} times {one.name} less the base | {one.weights_sha256} |")
+    if recipe.training is not None:
+        lines += ["", *_judged(making)]
     if lesson is not None:
         content, losses = lesson.content, making["losses"]
         tenth = max(1, len(losses) // 10)
@@ -487,7 +455,16 @@ def _card(recipe: Recipe, making: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _processor() -> float:
-    """Processor time of this process, seconds."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+def _judged(making: Mapping[str, Any]) -> list[str]:
+    """What a card says of a network that was trained here."""
+    held, lie = making["held_out"], making["wires"]
+    return [
+        f"A text that it was not trained on costs {held['nats']:.3f} nats (standard error "
+        f"{held['error']:.3f}, {held['texts']} texts), where no model can do better than "
+        f"{held['floor']:.3f}; {held['excess']:.3f} ({held['excess_error']:.3f}) more than the "
+        "grammar, text by text.",
+        "",
+        f"The mean size of a weight between units is {lie['size']:.5f}, {lie['silent']:.1%} are as "
+        f"good as none, and the mean distance that they join is {lie['length']:.3f}, where 1 is "
+        "that of weights of one size.",
+    ]

@@ -68,6 +68,9 @@ class Hypothesis(BaseModel):
     subject : str, optional
         The subject it speaks of; may be left out when the protocol has one. ``every`` is a claim
         about models, of which those of the protocol are a sample.
+    among : list of str, optional
+        Of a claim about every subject: the subjects that are the sample, where others of the
+        protocol are none of it.
     beside : str, optional
         The subject that it is compared with, if the analysis compares two.
     follows : str, optional
@@ -96,6 +99,9 @@ class Hypothesis(BaseModel):
     controls: dict[str, dict[str, Any]]
     subject: str | None = None
     # Left out of the canonical form where it says nothing, so that older registrations stand.
+    among: Annotated[
+        list[str] | None, Field(min_length=1, exclude_if=lambda among: among is None)
+    ] = None
     beside: Annotated[str | None, Field(exclude_if=lambda beside: beside is None)] = None
     follows: Annotated[str | None, Field(exclude_if=lambda follows: follows is None)] = None
     alternatives: Annotated[

@@ -8,7 +8,7 @@ from analyses.localiser import Localiser
 from analyses.rsa import Rsa
 from protocols.marked_yaml import ProtocolError, read
 from protocols.schema import dims, load_study
-from scanner import Recording
+from scanner import Penalty, Recording, Training
 from scanner.empty_volume import variables
 from scanner.reading import read as read_stimuli
 from scanner.sites import KINDS
@@ -387,6 +387,14 @@ FIVE = f"[smollm2-135m-instruct, {', '.join(SCORED)}]"
             "other names than bits_per_byte",
         ),
         (FIVE.replace("0.3", ".nan"), "subject: every", "finite"),
+        (FIVE, "subject: a/2\n    among: [a/2]", "among: is of claims about all subjects; say"),
+        (FIVE, "subject: every\n    among: [a/2, a/3, b/4]", "'b/4' is not scanned; did you"),
+        (FIVE, "subject: every\n    among: [a/2, a/3, a/2]", "'a/2' stands twice"),
+        (FIVE, "subject: every\n    among: [a/2, a/3]", "at least 3 .* and `among` has 2"),
+        (
+            FIVE, "subject: every\n    among: [a/2, a/3, a/4, a/5]\n    follows: mmlu",
+            "at least 5 subj.* and `among` has 4",
+        ),
     ],
 )  # fmt: skip
 def test_claims_about_every_subject_are_held_to_what_they_need(
@@ -407,6 +415,62 @@ def test_a_claim_about_every_subject_speaks_of_each(tmp_path: Path) -> None:
     assert study.subjects_of(hypothesis) == ["smollm2-135m-instruct", "a/2", "a/3", "a/4", "a/5"]
     assert study.protocol.subjects[1].model_dump()["scores"] == {"mmlu": 0.2}
     assert "scores" not in study.protocol.subjects[0].model_dump()
+
+
+def test_a_claim_about_every_subject_may_be_about_some(tmp_path: Path) -> None:
+    """Only they need the score that it follows."""
+    six = FIVE.replace("]", ", {model: a/6, scores: {mmlu: 0.1}}]")
+    text = GOOD.replace("[smollm2-135m-instruct]", six)
+    among = "[a/6, a/2, a/3, a/5, a/4]"
+    text = text.replace(
+        "  - id: decodable",
+        f"  - subject: every\n    among: {among}\n    follows: mmlu\n    id: decodable",
+    )
+    study = load_study(written(tmp_path, text.replace("layer: 0", "layer: steepest")))
+    (hypothesis,) = study.protocol.hypotheses
+    assert study.subjects_of(hypothesis) == ["a/6", "a/2", "a/3", "a/5", "a/4"]
+    assert "among" not in hypothesis.model_copy(update={"among": None}).model_dump()
+
+
+TRAINED = "{model: wired, trained: {grammar: nested, penalty: {kind: wiring, strength: 1e-4}}}"
+
+
+def test_subjects_that_are_trained_are_told_in_full_and_have_their_dose_for_a_score(
+    tmp_path: Path,
+) -> None:
+    study = load_study(written(tmp_path, GOOD.replace("smollm2-135m-instruct", TRAINED)))
+    (spec,) = study.protocol.subjects
+    assert (spec.made, spec.made_of, spec.known) == (True, [], {"strength": 1e-4})
+    training = study.training("wired")
+    assert training is not None
+    assert training == Training(training.grammar, penalty=Penalty("wiring", 1e-4))
+    assert study.lesson("wired") is None
+    assert list(study.makings(["wired"])) == ["wired"]
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "message"),
+    [
+        ("nested", "nestd", "trained.grammar: grammar 'nestd' is neither a shipped one"),
+        ("grammar: nested", "grammar: nested, width: 20", "a multiple of twice the heads"),
+        ("kind: wiring", "kind: wires", "wiring"),
+        ("kind: wiring", "kind: none", "no strength beside kind 'none'"),
+        ("1e-4", "-1", "greater than or equal to 0"),
+        ("trained:", "revision: main, trained:", "'wired' is made here and has none"),
+        ("trained:", "scores: {strength: 1}, trained:", "other names than strength"),
+        ("model: wired", "model: a/b", "give it a name of its own"),
+        (
+            "trained:", "sum: {of: wired, add: {wired: 1}}, trained:",
+            "is made by `sum` already; give the trained a subject of its own",
+        ),
+    ],
+)  # fmt: skip
+def test_mistakes_about_trained_subjects_are_named(
+    tmp_path: Path, was: str, now: str, message: str
+) -> None:
+    text = GOOD.replace("smollm2-135m-instruct", TRAINED.replace(was, now))
+    with pytest.raises(ProtocolError, match=message):
+        load_study(written(tmp_path, text))
 
 
 def test_an_analysis_across_subjects_needs_two_of_them(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
-from scanner import Lesson, Model, Recipe, SiteError, Source, SourceError, make
+from scanner import Lesson, Model, Recipe, SiteError, Source, SourceError, make, states
 from scanner import made as module
 from scanner.made import licence
+from scanner.states import rate_at
 from scanner.tuning import asked, surprisals
 from stimuli import StimulusSet
 
@@ -129,7 +130,7 @@ def test_what_another_version_began_is_begun_anew(base, taught, cache, monkeypat
     recipe = Recipe("taught", base, LESSON)
     with pytest.raises(Killed):
         make(recipe, advance=die, every=0.0)
-    monkeypatch.setattr(module, "code_version", lambda: "another")
+    monkeypatch.setattr(states, "code_version", lambda: "another")
     counts: list[int] = []
     make(recipe, advance=lambda count=1, detail="": counts.append(count))
     assert counts[0] == 0 and sum(counts) == LESSON.steps
@@ -162,7 +163,7 @@ def test_answers_dealt_out_anew_are_the_same_answers_of_other_facts() -> None:
 
 def test_rates_rise_and_fall_to_nothing() -> None:
     lesson = replace(LESSON, epochs=10)
-    rates = [lesson.rate_at(step) for step in range(lesson.steps)]
+    rates = [rate_at(step, steps=lesson.steps, rate=lesson.rate) for step in range(lesson.steps)]
     assert len(rates) == 30 and max(rates) <= lesson.rate
     assert rates[0] == pytest.approx(lesson.rate / 3)
     assert rates[2:] == sorted(rates[2:], reverse=True) and 0 < rates[-1] < 0.05 * lesson.rate

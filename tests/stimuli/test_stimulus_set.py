@@ -30,6 +30,7 @@ SHIPPED = [
     "medical/drugs_twin",
     "medical/map",
     "medical/symptoms",
+    "nested",
     "tuning",
 ]
 COLUMNS = ["text", "target_start", "target_end", "item", "frame", "category", "n_chars", "zipf"]
