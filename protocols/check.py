@@ -9,9 +9,9 @@ import numpy as np
 from analyses.acting import Acting
 from protocols.schema import Study, SubjectSpec
 from scanner.batches import unique_tokens
-from scanner.made import Lesson
 from scanner.plan import stored_bytes
 from scanner.sizes import Size, guessed_lengths, size_of, token_ids
+from scanner.trained import fresh
 
 # Of two cores, by the time that first runs took (`cli.SECONDS_PER_TOKEN_AND_WEIGHT`).
 TERAFLOPS = 0.1
@@ -83,8 +83,7 @@ def costs(study: Study) -> list[Cost]:
 
 def _cost(study: Study, spec: SubjectSpec) -> Cost:
     scan, texts = study.protocol.scan, study.stimuli.table["text"].tolist()
-    origin = _origin(study, spec)
-    size = size_of(origin.model, origin.revision)
+    size = _size(study, spec)
     study.check_layers(spec.called, size.anatomy.layers)
     ids = token_ids(size, texts)
     lengths = guessed_lengths(texts) if ids is None else np.array([len(one) for one in ids])
@@ -98,8 +97,7 @@ def _cost(study: Study, spec: SubjectSpec) -> Cost:
     operations = size.operations(read, predicted=predicted)
     operations += passes * size.operations(tokens, predicted=len(texts))
     recordings = 1 + scan.twins
-    lesson = study.lesson(spec.model)
-    taught = 0 if lesson is None else lesson.epochs * _taught_tokens(size, lesson)
+    steps, taught = _teaching(study, spec, size)
     return Cost(
         spec,
         size,
@@ -112,22 +110,36 @@ def _cost(study: Study, spec: SubjectSpec) -> Cost:
         passes,
         operations * recordings + TEACHING * size.operations(taught, predicted=taught),
         uncounted,
-        0 if lesson is None else lesson.steps,
+        steps,
         taught,
     )
 
 
-def _origin(study: Study, spec: SubjectSpec) -> SubjectSpec:
-    """The subject that is there, of which others were made that this one is made of."""
+def _size(study: Study, spec: SubjectSpec) -> Size:
+    """The size of a subject: of one that is made, that of what it is made of."""
     by_name = {one.called: one for one in study.protocol.subjects}
     while spec.made_of:
         spec = by_name[spec.made_of[0]]
-    return spec
+    training = study.training(spec.called)
+    if training is not None:
+        return size_of(str(fresh(training).folder))
+    return size_of(spec.model, spec.revision)
 
 
-def _taught_tokens(size: Size, lesson: Lesson) -> int:
-    table = lesson.stimuli.table
-    texts = (table["text"].astype(str) + " " + table["answer"].astype(str)).tolist()
+def _teaching(study: Study, spec: SubjectSpec, size: Size) -> tuple[int, int]:
+    """The steps that make a subject, and the tokens that they read."""
+    lesson, training = study.lesson(spec.called), study.training(spec.called)
+    if lesson is not None:
+        table = lesson.stimuli.table
+        texts = (table["text"].astype(str) + " " + table["answer"].astype(str)).tolist()
+        return lesson.steps, lesson.epochs * _tokens(size, texts)
+    if training is not None:
+        # Texts of each step are drawn anew; those of the first are as long as any.
+        return training.steps, training.steps * _tokens(size, training.texts(0))
+    return 0, 0
+
+
+def _tokens(size: Size, texts: list[str]) -> int:
     ids = token_ids(size, texts)
     return int(guessed_lengths(texts).sum()) if ids is None else sum(len(one) for one in ids)
 
@@ -166,8 +178,10 @@ def told(cost: Cost, *, teraflops: float) -> Iterator[str]:
     through = (size.active + size.head) / 1e9
     active = "" if size.active == size.blocks else f", {through:.1f} of them for a token"
     rounded = "" if spec.weights is None else f", blocks rounded to {spec.weights}"
+    many = (1e9, "billion", "GB") if size.parameters >= 1e8 else (1e6, "million", "MB")
     yield (
-        f"{size.parameters / 1e9:.3g} billion parameters{active}: {cost.weights / 1e9:.3g} GB of "
+        f"{size.parameters / many[0]:.3g} {many[1]} parameters{active}: "
+        f"{cost.weights / many[0]:.3g} {many[2]} of "
         f"weights in {spec.dtype}{rounded}"
     )
     yield (
@@ -182,7 +196,7 @@ def told(cost: Cost, *, teraflops: float) -> Iterator[str]:
         f"them; operations: {cost.operations:.2g}, {span} at {teraflops:g} TFLOP/s"
     )
     if cost.steps:
-        yield f"taught first: {cost.steps} steps, {cost.taught:,} tokens; once, then it is kept"
+        yield f"made first: {cost.steps} steps, {cost.taught:,} tokens; once, then it is kept"
     if cost.uncounted:
         yield f"passes of {', '.join(cost.uncounted)} come on top and are not counted"
     yield f"sizes: {size.origin}"

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from protocols.check import costs, told
 from protocols.schema import load_study
-from scanner import Recording, SourceError, record
+from scanner import Recording, SourceError, record, trained
 from scanner.sizes import SHIPPED, size_of
 from tests.conftest import run
 
@@ -136,5 +136,27 @@ def test_a_subject_that_is_made_has_the_size_of_what_it_is_made_of(tiny_model, t
     assert lesson is not None
     assert (base.steps, taught.steps, without.steps) == (0, lesson.steps, 0)
     assert taught.taught > 2 * sum(len(text.split()) for text in lesson.stimuli.table["text"])
-    said = f"taught first: {lesson.steps} steps, {taught.taught:,} tokens; once, then it is kept"
+    said = f"made first: {lesson.steps} steps, {taught.taught:,} tokens; once, then it is kept"
     assert said in list(told(taught, teraflops=1))
+
+
+def test_a_network_that_is_trained_here_costs_its_texts(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(trained, "cache_folder", lambda: tmp_path / "cache")
+    path = tmp_path / "protocol.yaml"
+    path.write_text(
+        "study: small\nsubjects:\n  - {model: own, trained: {grammar: nested, layers: 1, width: 16,"
+        " heads: 2, neurons: 24, steps: 30, batch: 4}}\n"
+        "stimuli: {set: nested, items: 1, frames: 1}\nscan: {sites: [resid_post], tokens: last}\n"
+        "analyses: {geometry: {geometry: {site: resid_post}}}\n"
+    )
+    study = load_study(path)
+    (cost,) = costs(study)
+    training = study.training("own")
+    assert training is not None
+    # Words are tokens, and a text begins with one of its own.
+    words = sum(1 + len(text.split()) for step in range(30) for text in training.texts(step))
+    assert cost.steps == 30
+    assert cost.taught == pytest.approx(words, rel=0.1)
+    blocks = 4 * 16 * 16 + 3 * 16 * 24 + 2 * 16
+    assert cost.size.parameters == blocks + 2 * cost.size.head + 16
+    assert "million parameters" in next(told(cost, teraflops=1))
