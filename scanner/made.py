@@ -32,8 +32,9 @@ from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from scanner.device import DtypeName
 from scanner.gradients import gradients_of
-from scanner.model import DtypeName, Model
+from scanner.model import Model
 from scanner.provenance import canonical, code_version, digest, environment
 from scanner.sources import (
     EMBEDDED,

@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from scanner.aliases import Place, resolve
 from scanner.batches import LONG_ROW_TOKENS, Batch, padded
-from scanner.device import DeviceName, attention_implementation, best_device
+from scanner.device import DeviceName, DtypeName, attention_implementation, best_device
 from scanner.hooks import Visitor, visiting
 from scanner.identities import TOLERANCE, Proof, off_when_shared, prove
 from scanner.interventions import Applied, Edit, applying, check_edit
@@ -27,7 +27,6 @@ from scanner.sites import PAIRED, Kind, Site, SiteError, sites_of
 from scanner.sources import Source
 from scanner.structure import Structure, explore, find_blocks
 
-DtypeName = Literal["float32", "bfloat16", "float16"]
 # What surprisal is measured on: plain words, so that no model that was trained is at chance, and
 # written for this, so that none was trained on them.
 PASSAGE = (

@@ -4,6 +4,6 @@
 Nothing here knows of models: what depends on a tokenizer is added by the scanner when it records.
 """
 
-from stimuli.stimulus_set import StimulusError, StimulusSet, load, shipped
+from stimuli.stimulus_set import StimulusError, StimulusSet, about, load, shipped
 
-__all__ = ["StimulusError", "StimulusSet", "load", "shipped"]
+__all__ = ["StimulusError", "StimulusSet", "about", "load", "shipped"]
