@@ -23,6 +23,7 @@ from protocols.compare import comparison
 from protocols.doctor import examined
 from protocols.doctor import told as machine_told
 from protocols.examples import EXAMPLES, shown
+from protocols.export import export as export_study
 from protocols.marked_yaml import ProtocolError
 from protocols.new import SUBJECT, begin
 from protocols.output import Json, print_columns, print_json
@@ -307,6 +308,25 @@ def verify(
     print(f"verified: {verify_study(study)}")
     if rerun:
         print(f"replicated: {record_anew(study)}")
+
+
+@app.command(name="export")
+def export_finished(
+    study: Annotated[Path, Parameter(help="Its folder, results/NAME.")],
+    /,
+    *,
+    to: Annotated[Path, Parameter(help="A folder that is not there yet.")],
+    licence: Annotated[
+        str | None, Parameter(name="--license", help="Under which it may be used, as CC0-1.0.")
+    ] = None,
+) -> None:
+    """Write a finished study for other tools: CSV, parquet, rsatoolbox, GraphML.
+
+    Beside each table stands what its columns are and where its numbers are from.
+    """
+    for line in export_study(study, to, licence=licence):
+        print(line)
+    print(f"exported: {to}")
 
 
 @app.command

@@ -61,6 +61,10 @@ EXAMPLES: Mapping[str, Mapping[str, str]] = {
         "scan verify results/quickstart": "digests and verdicts, from what was recorded",
         "scan verify results/quickstart --rerun": "recorded anew, too",
     },
+    "export": {
+        "scan export results/quickstart --to quickstart-export": "tables, RDMs, graphs",
+        "scan export results/mine --to shared --license CC0-1.0": "with a licence of your own",
+    },
     "calibrate": {
         "scan calibrate": "as published, in hours",
         "scan calibrate --studies 20 --planted 10 --seeds 5": "a first look",
