@@ -143,6 +143,7 @@ def check(
             print(f"  {line}")
     disk = sum(cost.volume * cost.recordings for cost in found)
     print(f"in all {disk / 1e6:.4g} MB of activations on disk")
+    print("times are of passes: what analyses and the gate compute afterwards comes on top")
 
 
 @app.command
@@ -437,8 +438,8 @@ def subjects(
 
 
 for _command in EXAMPLES:
-    _told = app[_command] if _command else app
-    _told.help_epilogue = shown(_command)
+    _asked = app[_command] if _command else app
+    _asked.help_epilogue = shown(_command)
 
 
 def _say(text: str = "") -> None:

@@ -69,6 +69,10 @@ EXAMPLES: Mapping[str, Mapping[str, str]] = {
         "scan calibrate": "as published, in hours",
         "scan calibrate --studies 20 --planted 10 --seeds 5": "a first look",
     },
+    "--install-completion": {
+        "scan --install-completion": "of the shell that you are in",
+        "scan --install-completion --shell zsh --output ~/.zfunc/_scan": "to a file of your own",
+    },
 }  # fmt: skip
 STATUSES = (
     "Exit status: 0, done; 1, a mistake that is said in one line with its mend; 2, a command line "

@@ -35,11 +35,13 @@ BIDS as far as it goes for what is no brain: `dataset_description.json`, and bes
 `.json` that says what its columns are and where its numbers are from (digests of the recordings,
 version of the code). `n/a` is a number that could not be computed.
 
-- `verdicts.csv`: what was claimed, and what became of it
-- `measures/`: each analysis of each subject, a table for each set of dimensions{parquet}
-- `rdms/`: distances of items by layer, for `rsatoolbox.rdm.load_rdm`
-- `graphs/`: networks in GraphML, for `networkx.read_graphml`
 """
+PARTS = {
+    "verdicts.csv": "what was claimed, and what became of it",
+    "measures": "each analysis of each subject, a table for each set of dimensions",
+    "rdms": "distances of items by layer, for `rsatoolbox.rdm.load_rdm`",
+    "graphs": "networks in GraphML, for `networkx.read_graphml`",
+}
 # Of verdicts.csv; those of the gate are explained in results/README.md.
 VERDICTS = {
     "id": "name of the hypothesis", "claim": "as registered", "status": "the verdict",
@@ -194,7 +196,7 @@ def _measures(finished: Finished, into: Path) -> Iterator[str]:
             told = _columns(finished.study, name, table, measures)
             _save_json(_sidecar(told, sources), into / f"{stem}.json")
             if packed:
-                table.attrs = sources  # pandas keeps them in the file
+                table.attrs.update(sources)  # pandas keeps them in the file
                 table.to_parquet(into / f"{stem}.parquet", index=False)
             count += 1
     yield f"measures/: {count} tables as CSV" + (" and parquet" if packed else "")
@@ -267,9 +269,14 @@ def _rdms(finished: Finished, into: Path) -> str:
 
 
 def _save_rdms(
-    subject: Subject, analysis: Any, sources: dict[str, Any], path: Path, *, rng: np.random.Generator
+    subject: Subject,
+    analysis: Any,
+    sources: Mapping[str, Any],
+    path: Path,
+    *,
+    rng: np.random.Generator,
 ) -> None:
-    from rsatoolbox.rdm import RDMs  # slow to import
+    from rsatoolbox.rdm.rdms import RDMs  # slow to import
 
     found = item_rdms(
         subject,
@@ -364,8 +371,8 @@ def _describe(finished: Finished, into: Path, licence: str | None) -> None:
         },
     }
     _save_json(described, into / "dataset_description.json")
-    parquet = ", as CSV and parquet" if any(into.glob("measures/*.parquet")) else ""
-    page = README.format(name=name, study=protocol.study, parquet=parquet)
+    parts = [f"- `{part}`: {what}\n" for part, what in PARTS.items() if (into / part).exists()]
+    page = README.format(name=name, study=protocol.study) + "".join(parts)
     (into / "README.md").write_text(page, encoding="utf-8")
 
 
