@@ -256,7 +256,7 @@ def _about_devices(machine: Machine) -> Iterator[Advice]:
             "cpu",
             "no accelerator was found",
             "nothing for models of some hundred million weights; `scan check PROTOCOL` says how "
-            "long a study takes",
+            "long the passes of a study take",
         )
     for device in machine.devices:
         for dtype, fault in device.dtypes.items():
@@ -340,7 +340,7 @@ def _found(machine: Machine) -> Iterator[tuple[str, str]]:
     for name, one in machine.subjects.items():
         unfetched = "cannot be fetched" if one.obstacle else "is fetched when it is first named"
         yield name, "in the cache" if one.here else unfetched
-    yield "network", f"needed for {' and '.join(machine.network)}; for nothing else"
+    yield "network", f"needed for {', '.join(machine.network)}; for nothing else"
 
 
 def pip(extra: str) -> str:
