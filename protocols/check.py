@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -189,7 +190,7 @@ def told(cost: Cost, *, teraflops: float) -> Iterator[str]:
         f"{' (guessed from words)' if cost.guessed else ''}; a text leaves "
         f"{cost.volume / cost.stimuli / 1e3:.4g} kB, a recording {cost.volume / 1e6:.4g} MB"
     )
-    hours = cost.operations / (teraflops * 1e12) / 3600
+    hours = _seconds(cost, teraflops) / 3600
     span = f"{hours:.2g} hours" if hours >= 1 else f"{max(1, round(hours * 3600))} seconds"
     yield (
         f"passes of each text: {1 + cost.passes:.4g}; networks: {cost.recordings}, twins among "
@@ -200,3 +201,44 @@ def told(cost: Cost, *, teraflops: float) -> Iterator[str]:
     if cost.uncounted:
         yield f"passes of {', '.join(cost.uncounted)} come on top and are not counted"
     yield f"sizes: {size.origin}"
+
+
+def costs_as_json(study: Study, found: list[Cost], *, teraflops: float) -> dict[str, Any]:
+    """The costs for machines; keys are stable.
+
+    Parameters
+    ----------
+    study : Study
+    found : list of Cost
+    teraflops : float
+        Floating-point operations that the machine does, 10^12 a second.
+    """
+    subjects = {
+        cost.spec.called: {
+            "parameters": cost.size.parameters,
+            "weight_bytes": cost.weights,
+            "dtype": cost.spec.dtype,
+            "recordings": cost.recordings,
+            "recording_bytes": cost.volume,
+            "stimuli": cost.stimuli,
+            "tokens": cost.tokens,
+            "tokens_guessed": cost.guessed,
+            "passes": 1 + cost.passes,
+            "uncounted": list(cost.uncounted),
+            "operations": cost.operations,
+            "seconds": _seconds(cost, teraflops),
+            "sizes_from": cost.size.origin,
+        }
+        for cost in found
+    }
+    return {
+        "study": study.protocol.study,
+        "protocol_sha256": study.sha256,
+        "teraflops": teraflops,
+        "subjects": subjects,
+        "disk_bytes": sum(cost.volume * cost.recordings for cost in found),
+    }
+
+
+def _seconds(cost: Cost, teraflops: float) -> float:
+    return cost.operations / (teraflops * 1e12)

@@ -1,28 +1,35 @@
 """The command `scan`."""
 
+import difflib
 import errno
 import json
-import math
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-import numpy as np
 from cyclopts import App, Parameter
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from analyses import REGISTRY, AnalysisError
+from analyses import AnalysisError
+from protocols import subjects as anatomies
 from protocols.calibrate import Calibration
-from protocols.check import TERAFLOPS, costs, told
+from protocols.check import TERAFLOPS, costs, costs_as_json, told
 from protocols.compare import comparison
+from protocols.doctor import examined
+from protocols.doctor import told as machine_told
+from protocols.examples import EXAMPLES, shown
+from protocols.export import export as export_study
 from protocols.marked_yaml import ProtocolError
+from protocols.new import SUBJECT, begin
+from protocols.output import Json, print_columns, print_json
+from protocols.parts import Kind, parts
 from protocols.preregistration import Form, export
 from protocols.progress import CONSOLE, noted
-from protocols.report import words
 from protocols.run import Folders, Run, RunError, save_text
 from protocols.schema import load_study
 from protocols.suggest import by_hand, suggestions, write_tests
@@ -40,13 +47,12 @@ from scanner import (
     find_source,
 )
 from scanner.benchmarks import questions_in
+from scanner.device import DtypeName
 from scanner.harness import HarnessError
 from scanner.plan import estimate
 from scanner.provenance import version
-from scanner.sites import KINDS, MEANINGS, PAIRED, sites_of
-from scanner.sources import EMBEDDED
-from stimuli import StimulusError, shipped
-from verification import CONTROLS, Ledger, LedgerError
+from stimuli import StimulusError
+from verification import Ledger, LedgerError
 
 MISTAKES = (
     ProtocolError, StimulusError, SourceError, SiteError, VolumeError, AnalysisError, LedgerError,
@@ -67,6 +73,11 @@ app = App(
     version=lambda: version("lmfmri"),
     suppress_keyboard_interrupt=False,  # `main` says how to go on
     console=Console(),
+)
+
+
+app.register_install_completion_command(
+    help="Have the shell complete commands and options; restart it afterwards."
 )
 
 
@@ -114,20 +125,25 @@ def check(
     teraflops: Annotated[
         float, Parameter(help="What the machine computes, 10^12 operations a second.")
     ] = TERAFLOPS,
+    as_json: Json = False,
 ) -> None:
     """Hold a protocol to its form, and say what it costs: memory, disk, passes, time.
 
     Nothing is recorded, and no model of the hub is fetched: sizes follow from configurations.
     """
     study = load_study(protocol)
-    print(f"{study.protocol.study}: nothing is wrong with it")
     found = costs(study)
+    if as_json:
+        print_json("check", costs_as_json(study, found, teraflops=teraflops))
+        return
+    print(f"{study.protocol.study}: nothing is wrong with it")
     for cost in found:
         print(f"{cost.spec.called}:")
         for line in told(cost, teraflops=teraflops):
             print(f"  {line}")
     disk = sum(cost.volume * cost.recordings for cost in found)
     print(f"in all {disk / 1e6:.4g} MB of activations on disk")
+    print("times are of passes: what analyses and the gate compute afterwards comes on top")
 
 
 @app.command
@@ -222,9 +238,14 @@ def register(
 
 
 @app.command
-def ledger(*, results: Results = RESULTS) -> None:
+def ledger(*, results: Results = RESULTS, as_json: Json = False) -> None:
     """Show the file drawer: everything that was registered, and what became of it."""
     chain = Ledger(Folders(results, "").ledger)
+    if as_json:
+        filed = [asdict(one) for one in chain.drawer()]
+        told = {"path": str(chain.path), "lines": len(chain.entries), "head": chain.head}
+        print_json("ledger", {**told, "registered": filed})
+        return
     table = Table(title=f"{chain.path}: the file drawer", title_justify="left")
     for column in ("study", "hypothesis", "registered", "verdict"):
         table.add_column(column, overflow="fold")
@@ -290,6 +311,25 @@ def verify(
         print(f"replicated: {record_anew(study)}")
 
 
+@app.command(name="export")
+def export_finished(
+    study: Annotated[Path, Parameter(help="Its folder, results/NAME.")],
+    /,
+    *,
+    to: Annotated[Path, Parameter(help="A folder that is not there yet.")],
+    licence: Annotated[
+        str | None, Parameter(name="--license", help="Under which it may be used, as CC0-1.0.")
+    ] = None,
+) -> None:
+    """Write a finished study for other tools: CSV, parquet, rsatoolbox, GraphML.
+
+    Beside each table stands what its columns are and where its numbers are from.
+    """
+    for line in export_study(study, to, licence=licence):
+        print(line)
+    print(f"exported: {to}")
+
+
 @app.command
 def calibrate(
     *,
@@ -319,19 +359,53 @@ def trace_number(
     Console(width=1000).print(trace(study, hypothesis), highlight=False)
 
 
+@app.command
+def new(
+    name: Annotated[str, Parameter(help="Of the study; the protocol is written to NAME.yaml.")],
+    /,
+    *,
+    subject: Annotated[
+        str, Parameter(help="Whom to scan: an embedded name, a folder, or a hub id.")
+    ] = SUBJECT,
+) -> None:
+    """Write a protocol to start from, which explains itself and can be run as it is."""
+    written = begin(name, subject=subject)
+    print(f"protocol: {written}")
+    print(f"next: scan check {written}, then scan {written}")
+
+
 @app.command(name="list")
-def list_parts() -> None:
-    """List analyses, controls, stimulus sets and embedded subjects."""
-    parts = {
-        "analyses": {name: _first_line(REGISTRY[name]) for name in sorted(REGISTRY)},
-        "controls": {name: _first_line(CONTROLS[name]) for name in sorted(CONTROLS)},
-        "stimuli": dict.fromkeys(shipped(), ""),
-        "subjects": {name: f"{p.weights}, {p.licence}" for name, p in EMBEDDED.items()},
-    }
-    for kind, known in parts.items():
-        print(kind)
-        for name, what in known.items():
-            print(f"  {name:24}{what}".rstrip())
+def list_parts(
+    kind: Annotated[Kind | None, Parameter(help="One kind alone.", show_default=False)] = None,
+    /,
+    *,
+    as_json: Json = False,
+) -> None:
+    """List what a protocol can name: analyses, controls, stimuli, sites, subjects, protocols."""
+    found = parts(kind)
+    if as_json:
+        print_json("list", found)
+        return
+    for one, known in found.items():
+        print(one)
+        print_columns(known.items(), width=22)
+
+
+@app.command
+def doctor(*, results: Results = RESULTS, as_json: Json = False) -> None:
+    """Say what this machine can do, and what to do about what it cannot.
+
+    Nothing is written or downloaded; the package index is asked for subjects that are not here.
+    The exit status is 1 if nothing can be scanned.
+    """
+    machine = examined(results)
+    if as_json:
+        print_json("doctor", machine.as_json())
+    else:
+        print_columns(machine_told(machine))
+        print("scanning works here" if machine.can_scan else "nothing can be scanned yet")
+    if not machine.can_scan:
+        sys.exit(1)
 
 
 @app.command
@@ -339,7 +413,10 @@ def subjects(
     name: Annotated[str, Parameter(help="An embedded name, a folder, or a hub id.")],
     /,
     *,
-    dtype: Annotated[Literal["float32", "bfloat16", "float16"], Parameter()] = "float32",
+    dtype: Annotated[
+        DtypeName, Parameter(help="Of its weights; proofs are exact in float32 alone.")
+    ] = "float32",
+    as_json: Json = False,
 ) -> None:
     """Show a subject's anatomy: its sites, where they are, their shapes, what they cost."""
     source = find_source(name)
@@ -347,74 +424,27 @@ def subjects(
     with noted(f"loading {source.name}"):
         model = Model.load(source, dtype=dtype)
     with noted(f"proving the sites of {source.name}"):
-        structure, proof = model.structure, model.proof
-    for line in _heading(model):
+        _ = model.proof
+    if as_json:
+        print_json("subjects", anatomies.as_json(model))
+        return
+    for line in anatomies.heading(model):
         _say(line)
     _say()
-    Console().print(_sites(model))
+    Console().print(anatomies.table(model))
     _say()
-    for why in dict.fromkeys(structure.refused.values()):
-        _say(f"no {', '.join(kind for kind in KINDS if structure.refused.get(kind) == why)}: {why}")
-    worst = max(proof.deviations, key=lambda one: np.nan_to_num(proof.deviations[one], nan=np.inf))
-    _say(
-        f"{len(proof.deviations)} identities were checked; the largest deviation was "
-        f"{proof.deviations[worst]:.1e} ({worst})"
-    )
-    if structure.multiplier != 1:
-        _say(f"attention and MLP outputs are added times {structure.multiplier:g}")
-    if structure.entry != "embeddings":
-        _say(f"the stream begins as {structure.entry}")
-    how = f"apart: {proof.sharing}" if proof.sharing else "together"
-    _say(f"texts that begin alike are computed {how}")
-    for kind, why in proof.unwritable.items():
-        _say(f"{kind} can be recorded but not written: {why}")
+    for line in anatomies.remarks(model):
+        _say(line)
 
 
-def _heading(model: Model) -> list[str]:
-    weights = sum(parameter.numel() for parameter in model.network.parameters())
-    size = f"{weights / 1e6:.0f} million" if weights >= 1e6 else f"{weights:,}"
-    window = "" if model.window is None else f", windows of {model.window}"
-    return [
-        f"{model.source.name}: {type(model.network).__name__}, {size} weights "
-        f"({model.source.weights}), on {model.device} in {model.dtype}",
-        f"{model.layers} layers of {model.width} units, context of {model.context or 'any'} "
-        f"tokens{window}",
-        f"blocks: {model.structure.blocks}.N; modules inside are named from there",
-        "bytes: of a token in all layers, in float32 (of attention weights, with one key)",
-    ]
-
-
-def _sites(model: Model) -> Table:
-    """The sites that a model has; within blocks all layers are alike."""
-    structure = model.structure
-    table = Table(box=None, pad_edge=False)
-    for column in ("site", "shape", "bytes", "where"):
-        right = column == "bytes"
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
-    for kind in structure.kinds:
-        sites = sites_of(kind, model.layers)
-        sizes = structure.sizes[kind]
-        shape = words.shape(dict(zip(MEANINGS[kind].dims, sizes, strict=True)))
-        path, side = structure.port(sites[0])
-        first = f"{structure.blocks}.0"
-        where = "the block" if path == first else path.removeprefix(f"{first}.") or "the network"
-        table.add_row(
-            kind,
-            f"{shape} a key" if kind in PAIRED else shape,
-            f"{4 * len(sites) * math.prod(sizes):,}",
-            f"the block + {where} (sum)" if side == "sum" else f"{where} ({side})",
-        )
-    return table
+for _command in EXAMPLES:
+    _asked = app[_command] if _command else app
+    _asked.help_epilogue = shown(_command)
 
 
 def _say(text: str = "") -> None:
     """A line for people, wrapped between words."""
     Console().print(text, markup=False, highlight=False)
-
-
-def _first_line(cls: type) -> str:
-    module = sys.modules[cls.__module__]
-    return (module.__doc__ or "").strip().splitlines()[0]
 
 
 def _show_plan(run: Run) -> None:
@@ -480,8 +510,24 @@ def _explain(error: OSError) -> str:
     return f"{error.strerror or error}{place}"
 
 
+class UnknownCommand(ValueError):
+    """A word in the place of a command that is none, and no protocol either."""
+
+
+def _check_command(arguments: Sequence[str]) -> None:
+    word = next(iter(arguments), "-")
+    known = [name for name in app if not name.startswith("-")]
+    plain = not word.startswith("-") and not Path(word).suffix and os.sep not in word
+    if plain and word not in known and not Path(word).exists():
+        near = difflib.get_close_matches(word, known, n=1)
+        hint = f"did you mean 'scan {near[0]}'?" if near else f"commands: {', '.join(known)}."
+        raise UnknownCommand(f"'{word}' is neither a command nor a protocol; {hint}")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; a user's mistake is one line and exit status 1, without a traceback.
+
+    The statuses are those of `examples.STATUSES`.
 
     Parameters
     ----------
@@ -489,10 +535,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Those of the command line by default.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    arguments = sys.argv[1:] if arguments is None else arguments
+    status = 1
     try:
-        app(sys.argv[1:] if arguments is None else arguments)
+        _check_command(arguments)
+        app(arguments)
     except MISTAKES as error:
         message = str(error)
+    except UnknownCommand as error:
+        message, status = str(error), 2
+    except BrokenPipeError:  # whoever read the output has seen enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
     except OSError as error:
         message = _explain(error)
     except KeyboardInterrupt:
@@ -501,4 +555,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         return
     CONSOLE.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
-    sys.exit(1)
+    sys.exit(status)

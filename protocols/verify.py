@@ -47,7 +47,7 @@ def verify(home: Path) -> str:
             f"{home} holds no verdicts.json; it is not the folder of a finished study"
         )
     ledger = Ledger(folders.ledger)
-    files = _check_files(folders, ledger)
+    files = check_files(folders, ledger)
     study = load_study(folders.protocol, stimuli=StimulusSet.from_csv(folders.stimuli))
     stated = json.loads(folders.verdicts.read_text())
     for key, value in (
@@ -60,7 +60,7 @@ def verify(home: Path) -> str:
     if not any(entry["digest"] == stated["ledger_head"] for entry in ledger.entries):
         raise VerifyError(f"{folders.verdicts}: its ledger_head is no line of {folders.ledger}")
     recorded = [Recorded(**one) for one in (*stated["recordings"], *stated["effects"])]
-    _check_volumes(folders, recorded, study.stimuli.digest)
+    check_volumes(folders, recorded, study.stimuli.digest)
     run = Run(study, folders)
     recomputed = [verdict.as_json() for verdict in run.judged(run.cases(ledger, recorded))]
     for was, now in zip(stated["verdicts"], recomputed, strict=True):
@@ -120,7 +120,14 @@ def rerun(home: Path) -> str:
     )
 
 
-def _check_files(folders: Folders, ledger: Ledger) -> int:
+def check_files(folders: Folders, ledger: Ledger) -> int:
+    """Hold the files of a study against the ledger. Returns how many there are.
+
+    Raises
+    ------
+    VerifyError
+        Naming the first that is not what was written.
+    """
     entry = ledger.latest_judgement(folders.study)
     if entry is None:
         raise VerifyError(f"{folders.ledger} knows no verdicts of '{folders.study}'")
@@ -136,8 +143,16 @@ def _check_files(folders: Folders, ledger: Ledger) -> int:
     return len(found)
 
 
-def _check_volumes(folders: Folders, recorded: list[Recorded], stimuli_sha256: str) -> None:
-    """The bytes themselves are checked when the volumes are opened."""
+def check_volumes(folders: Folders, recorded: list[Recorded], stimuli_sha256: str) -> None:
+    """Hold recordings against those that were judged.
+
+    The bytes themselves are checked when the volumes are opened.
+
+    Raises
+    ------
+    VerifyError
+        Naming the first that is another, or is gone.
+    """
     for one in recorded:
         path = folders.root / one.path
         if not digest_file(path).is_file():

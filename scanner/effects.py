@@ -17,7 +17,8 @@ from typing import TypeVar, cast
 import numpy as np
 import xarray as xr
 
-from scanner.model import DtypeName, Model
+from scanner.device import DtypeName
+from scanner.model import Model
 from scanner.plan import Recording
 from scanner.provenance import code_version, digest, environment, now
 from scanner.reading import Reading, read

@@ -28,8 +28,9 @@ import torch
 from filelock import FileLock
 from safetensors import safe_open
 
+from scanner.device import DtypeName
 from scanner.gradients import gradients_of
-from scanner.model import DtypeName, Model
+from scanner.model import Model
 from scanner.provenance import code_version, digest, environment
 from scanner.sources import (
     EMBEDDED,

@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from scanner.aliases import Place, resolve
 from scanner.batches import LONG_ROW_TOKENS, Batch, padded
-from scanner.device import DeviceName, attention_implementation, best_device
+from scanner.device import DeviceName, DtypeName, attention_implementation, best_device
 from scanner.hooks import Visitor, visiting
 from scanner.identities import TOLERANCE, Proof, off_when_shared, prove
 from scanner.interventions import Applied, Edit, applying, check_edit
@@ -27,7 +27,6 @@ from scanner.sites import PAIRED, Kind, Site, SiteError, sites_of
 from scanner.sources import Source
 from scanner.structure import Structure, explore, find_blocks
 
-DtypeName = Literal["float32", "bfloat16", "float16"]
 # What surprisal is measured on: plain words, so that no model that was trained is at chance, and
 # written for this, so that none was trained on them.
 PASSAGE = (
@@ -128,7 +127,7 @@ class Model:
                 **where,
             )
 
-        with _quietly():
+        with quietly():
             network = load() if placement is None else load_divided(load, placement, source.name)
             tokenizer = AutoTokenizer.from_pretrained(
                 source.folder, trust_remote_code=False, local_files_only=True
@@ -154,7 +153,7 @@ class Model:
         """
         from transformers import AutoModelForCausalLM
 
-        with torch.random.fork_rng(devices=[]), _quietly():
+        with torch.random.fork_rng(devices=[]), quietly():
             torch.manual_seed(seed)
             network: Any = AutoModelForCausalLM.from_config(
                 self.network.config,
@@ -415,7 +414,7 @@ class Model:
             self._compute_attention(before)
 
     def _compute_attention(self, way: str) -> None:
-        with _quietly():
+        with quietly():
             self.network.set_attn_implementation(way)
         if self.attention != way:  # families older than the setting read it at each call (Falcon)
             self.network.config._attn_implementation = way
@@ -549,7 +548,7 @@ def _as_it_is() -> Iterator[None]:
 
 
 @contextmanager
-def _quietly():
+def quietly():
     """Keep transformers' own bars and advice off a terminal that has ours."""
     from transformers.utils import logging as transformers_logging
 

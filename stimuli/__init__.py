@@ -6,6 +6,6 @@ Nothing here knows of models: what depends on a tokenizer is added by the scanne
 """
 
 from stimuli.grammar import Grammar, load_grammar
-from stimuli.stimulus_set import StimulusError, StimulusSet, load, shipped
+from stimuli.stimulus_set import StimulusError, StimulusSet, about, load, shipped
 
-__all__ = ["Grammar", "StimulusError", "StimulusSet", "load", "load_grammar", "shipped"]
+__all__ = ["Grammar", "StimulusError", "StimulusSet", "about", "load", "load_grammar", "shipped"]

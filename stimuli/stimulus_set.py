@@ -11,6 +11,7 @@ One row of the shipped set ``concepts``::
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,6 +175,14 @@ def _sampled_by(table: pd.DataFrame, column: str) -> pd.DataFrame:
 def shipped() -> list[str]:
     """Names of the sets that come with the suite: the folders here that hold a card."""
     return sorted(card.parent.relative_to(_HERE).as_posix() for card in _HERE.glob("**/card.md"))
+
+
+def about(name: str) -> str:
+    """What a shipped set holds: the first sentence of its card."""
+    card = (_HERE / name / "card.md").read_text(encoding="utf-8")
+    told = " ".join(card.split("\n\n")[1].split())
+    # A sentence ends where another begins: a set may be of "two kinds. 261 items".
+    return re.split(r"(?<=\.)\s+(?=[A-Z0-9])", told)[0]
 
 
 def load(source: str, *, relative_to: Path | None = None) -> StimulusSet:
