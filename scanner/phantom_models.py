@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from scanner.device import DeviceName, attention_implementation
 from scanner.model import DtypeName, Model
 from scanner.sources import Source
+from scanner.structure import Structure
 
 # Heads of 64 components and contexts beyond 1,024 tokens: kernels of their own begin there. The
 # root of the width is a power of two, so that Gemma's scale of embeddings is no rounding.
@@ -67,9 +68,12 @@ def phantom_model(family: str, dtype: DtypeName, device: DeviceName) -> Model:
     return Model(source, network, tokenizer, "cpu", dtype)
 
 
-def placed(model: Model, device: DeviceName) -> Model:
-    """The model on its device."""
-    return replace(model, network=model.network.to(device), device=device)
+def placed(model: Model, device: DeviceName, found: Structure) -> Model:
+    """The model on its device, with its sites as they were found elsewhere."""
+    moved = replace(model, network=model.network.to(device), device=device)
+    # They are the same modules everywhere; a device that is wrong might not find them by itself.
+    vars(moved)["found"] = found
+    return moved
 
 
 def exact_model(model: Model) -> Model:

@@ -158,7 +158,9 @@ def test_the_same_device_without_a_fault_passes_to_the_same_digits(clean):
 
 
 def test_a_fault_of_batches_is_told_as_one_of_batches():
-    with Faulty(F.silu, lambda made, *_: made * 1.2 if len(made) == phantom.REPEATS else made):
+    with Faulty(
+        F.silu, lambda made, *_, **__: made * 1.2 if len(made) == phantom.REPEATS else made
+    ):
         check = scan_phantom("cpu", "float32")
     assert any(one.startswith("results depend on batch size: ") for one in check.faults)
     assert not any("depend on padding" in one for one in check.faults)
@@ -167,7 +169,7 @@ def test_a_fault_of_batches_is_told_as_one_of_batches():
 
 def test_an_operation_that_is_never_the_same_twice_is_told():
     seen = iter(range(10**6))
-    with Faulty(F.silu, lambda made, *_: made * (1 + 1e-6 * (next(seen) % 2))):
+    with Faulty(F.silu, lambda made, *_, **__: made * (1 + 1e-6 * (next(seen) % 2))):
         check = scan_phantom("cpu", "float32")
     assert check.first is None  # within the bound
     assert len(check.faults) == 1
@@ -175,7 +177,7 @@ def test_an_operation_that_is_never_the_same_twice_is_told():
 
 
 def test_numbers_that_are_none_fail():
-    with Faulty(F.silu, lambda made, *_: made * float("nan")):
+    with Faulty(F.silu, lambda made, *_, **__: made * float("nan")):
         check = scan_phantom("cpu", "float32")
     assert check.faults[0].startswith("mlp_act in layer 0 of llama (alone) is off by nan")
     assert json.loads(check.attribute)["largest_error"] in ("nan", "inf")
