@@ -221,6 +221,15 @@ class Check:
         )
 
 
+def in_words(told: Mapping[str, Any]) -> str:
+    """What a volume says of its device (`Check.attribute`, decoded), for people."""
+    said = (
+        f"{told['verdict']}: off from float64 by {told['largest_error']} of a site's scale at "
+        f"most, where {told['bound']} is allowed ({told['site']})"
+    )
+    return "; ".join([said, *told.get("faults", ())])
+
+
 def _beyond(one: Deviation) -> str:
     return f"is off by {one.relative:.2g} of its scale where {one.bound:.2g} is allowed"
 

@@ -3,6 +3,7 @@
 import json
 from contextlib import ExitStack
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from scanner import Model, Recording, open_volume, phantom, record, recording
+from scanner.model import DtypeName
 from scanner.phantom import PhantomError, phantom_of
 from scanner.volume import digest_file, provenance, seal
 from tests.conftest import run
@@ -44,9 +46,13 @@ def recorded(plan, folder, load, **settings):
     return record(plan, folder, load, protocol_sha256="0" * 64, **settings)
 
 
+def said_by(path) -> dict[str, Any]:
+    return provenance(open_volume(path))
+
+
 def test_a_volume_says_what_its_device_was_found_to_be(plan, tiny_model, tmp_path):
     path = recorded(plan, tmp_path, lambda: tiny_model("llama"))
-    said = provenance(open_volume(path))
+    said = said_by(path)
     check = phantom_of("cpu", "float32")
     assert said["phantom"] == json.loads(check.attribute)
     assert said["phantom"]["verdict"] == "passed"
@@ -72,7 +78,7 @@ def test_a_device_that_fails_and_is_accepted_is_told_in_the_volume(
 ):
     with Wrong():
         path = recorded(plan, tmp_path / "v", lambda: tiny_model("llama"), accept_phantom=True)
-    said = provenance(open_volume(path))["phantom"]
+    said = said_by(path)["phantom"]
     assert said["verdict"] == "failed, and accepted by --accept-phantom"
     assert any("mlp_act in layer 0 of llama" in fault for fault in said["faults"])
     assert said["largest_error"] > 0.01
@@ -94,7 +100,7 @@ def test_what_was_recorded_before_there_was_a_phantom_is_read_and_not_recorded_a
         raise AssertionError("the model was loaded")
 
     assert recorded(plan, tmp_path, refuse_to_load) == path
-    assert "phantom" not in provenance(open_volume(path))
+    assert "phantom" not in said_by(path)
 
 
 class Pretended(TorchFunctionMode):
@@ -125,8 +131,8 @@ def other_device(monkeypatch):
                     return whole(self, *args, **settings)
                 stack = ExitStack()
                 if fault is not None:
-                    base = self.base_model
-                    base.register_forward_pre_hook(lambda *_: stack.enter_context(fault()) and None)
+                    wrong, base = fault, self.base_model
+                    base.register_forward_pre_hook(lambda *_: stack.enter_context(wrong()) and None)
                     base.register_forward_hook(lambda *_: stack.close())
                 return self
 
@@ -137,7 +143,7 @@ def other_device(monkeypatch):
         yield pretend
 
 
-def on_mps(plan, dtype="float32"):
+def on_mps(plan, dtype: DtypeName = "float32"):
     return Model.load(plan.source, dtype=dtype, device=MPS)
 
 
@@ -146,7 +152,7 @@ def test_another_device_that_is_right_says_how_far_it_is_off_from_the_cpu(
 ):
     other_device(None)
     path = recorded(plan, tmp_path / "v", lambda: on_mps(plan))
-    said = provenance(open_volume(path))
+    said = said_by(path)
     assert said["device"] == said["phantom"]["device"] == "mps"
     assert said["phantom"]["verdict"] == "passed"
     off = said["off_from_cpu"]
@@ -164,7 +170,7 @@ def test_another_device_that_is_wrong_is_refused_and_told_from_the_cpu(
     with pytest.raises(PhantomError, match="mps in float32 fails its phantom: mlp_act in layer 0"):
         recorded(plan, tmp_path / "v", lambda: on_mps(plan))
     path = recorded(plan, tmp_path / "v", lambda: on_mps(plan), accept_phantom=True)
-    off = provenance(open_volume(path))["off_from_cpu"]
+    off = said_by(path)["off_from_cpu"]
     # What comes before the fault is right, what comes after it is not.
     assert off["z"][0] < 1e-5 and off["attn_scores"][0] < 1e-5
     assert off["mlp_act"][0] == pytest.approx(0.2, rel=1e-3)
@@ -179,7 +185,7 @@ def test_half_precision_and_twins_are_compared_with_the_same_weights_in_float32(
     for tokens in ("all", "mean", (0, -1)):
         twin = Recording(plan.source, toy_stimuli, ("resid_post",), tokens, "bfloat16", 3)
         path = recorded(twin, tmp_path / "v", lambda: model)
-        off = provenance(open_volume(path))["off_from_cpu"]
+        off = said_by(path)["off_from_cpu"]
         assert np.shape(off["resid_post"]) == (3,)
         assert 1e-4 < min(off["resid_post"]) <= max(off["resid_post"]) < 0.05
 
