@@ -207,3 +207,33 @@ def test_the_command_shows_all_sites_and_ends_with_the_verdict(capfd, cache, mon
 def test_a_device_that_is_not_there_is_one_line(capfd):
     run("phantom", "--device", "mps", code=1)
     assert "finds no mps on this machine, only cpu" in capfd.readouterr().err.replace("\n", " ")
+
+
+PROTOCOL = """\
+study: toy
+subjects: [{model}]
+stimuli: {stimuli}
+scan: {{sites: [resid_post], twins: 1}}
+analyses:
+  cut: {{lesion: {{category: animals, parts: [mlp]}}}}
+hypotheses: []
+"""
+
+
+def test_a_study_is_refused_where_the_device_fails_and_accepted_in_all_its_volumes(
+    tiny_source, toy_csv, tmp_path, cache, capfd
+):
+    protocol, results = tmp_path / "toy.yaml", tmp_path / "results"
+    text = PROTOCOL.format(model=tiny_source("llama", seed=100).folder, stimuli=toy_csv)
+    protocol.write_text(text)
+    with Wrong():
+        run("record", protocol, "--results", results, code=1)
+        shown = " ".join(capfd.readouterr().err.split())
+        assert "error: cpu in float32 fails its phantom: mlp_act in layer 0 of llama" in shown
+        assert not list(results.glob("volumes/*"))
+        run("record", protocol, "--results", results, "--accept-phantom")
+    volumes = sorted((results / "volumes").glob("*.zarr"))
+    assert len(volumes) == 4  # the subject and its twin, and what was done to both
+    for path in volumes:
+        said = said_by(path)["phantom"]
+        assert said["verdict"] == "failed, and accepted by --accept-phantom", path
