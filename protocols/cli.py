@@ -47,8 +47,9 @@ from scanner import (
     find_source,
 )
 from scanner.benchmarks import questions_in
-from scanner.device import DtypeName
+from scanner.device import DeviceError, DeviceName, DtypeName, best_device, check_device
 from scanner.harness import HarnessError
+from scanner.phantom import PhantomError, scan_phantom
 from scanner.plan import estimate
 from scanner.provenance import version
 from stimuli import StimulusError
@@ -57,11 +58,18 @@ from verification import Ledger, LedgerError
 MISTAKES = (
     ProtocolError, StimulusError, SourceError, SiteError, VolumeError, AnalysisError, LedgerError,
     RunError, VerifyError, DictionaryError, HarnessError,
+    DeviceError, PhantomError,
 )  # fmt: skip
 # From a first run on two cores, one thread each: 135 million weights.
 SECONDS_PER_TOKEN_AND_WEIGHT = 2e-11
 
 Protocol = Annotated[Path, Parameter(help="The protocol, a YAML file.")]
+AcceptPhantom = Annotated[
+    bool,
+    Parameter(
+        name="--accept-phantom", help="Record on a device that fails its phantom.", negative=""
+    ),
+]
 Results = Annotated[
     Path, Parameter(name=["--results", "-r"], help="Where results go; shared by all studies.")
 ]
@@ -81,9 +89,9 @@ app.register_install_completion_command(
 )
 
 
-def _open(protocol: Path, results: Path) -> Run:
+def _open(protocol: Path, results: Path, *, accept_phantom: bool = False) -> Run:
     study = load_study(protocol)
-    return Run(study, Folders(results, study.protocol.study))
+    return Run(study, Folders(results, study.protocol.study), accept_phantom)
 
 
 @app.default
@@ -95,13 +103,14 @@ def scan(
     dry_run: Annotated[
         bool, Parameter(name="--dry-run", help="Say what would be recorded, and stop.", negative="")
     ] = False,
+    accept_phantom: AcceptPhantom = False,
 ) -> None:
     """Run a protocol: register, record, analyse, judge, report.
 
     What has been recorded before is not recorded again, what has been judged and has not changed
     is not judged again, and an interrupted run goes on.
     """
-    run = _open(protocol, results)
+    run = _open(protocol, results, accept_phantom=accept_phantom)
     if dry_run:
         _show_plan(run)
         return
@@ -144,6 +153,35 @@ def check(
     disk = sum(cost.volume * cost.recordings for cost in found)
     print(f"in all {disk / 1e6:.4g} MB of activations on disk")
     print("times are of passes: what analyses and the gate compute afterwards comes on top")
+
+
+@app.command
+def phantom(
+    *,
+    device: Annotated[
+        DeviceName | None, Parameter(help="The best there is by default, as for recordings.")
+    ] = None,
+    dtype: Annotated[DtypeName, Parameter(help="Of computing.")] = "float32",
+) -> None:
+    """Check this device: small models whose activations are known, at every site.
+
+    What recordings know of a device is kept until torch or the device changes; here it is checked
+    anew. Ends with status 1 if the device fails.
+    """
+    device = check_device(device or best_device())
+    with noted(f"scanning the phantom on {device} in {dtype}"):
+        found = scan_phantom(device, dtype)
+    table = Table(box=None, pad_edge=False)
+    for column in ("site", "off by", "of its scale", "allowed", "where"):
+        right = column in ("off by", "of its scale", "allowed")
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    for row in found.table:
+        table.add_row(*row)
+    Console().print(table)
+    for line in found.lines:
+        _say(line)
+    if not found.passed:
+        sys.exit(1)
 
 
 @app.command
@@ -262,9 +300,15 @@ def ledger(*, results: Results = RESULTS, as_json: Json = False) -> None:
 
 
 @app.command
-def record(protocol: Protocol, /, *, results: Results = RESULTS) -> None:
+def record(
+    protocol: Protocol,
+    /,
+    *,
+    results: Results = RESULTS,
+    accept_phantom: AcceptPhantom = False,
+) -> None:
     """Register the hypotheses and record the subjects and their twins."""
-    run = _open(protocol, results)
+    run = _open(protocol, results, accept_phantom=accept_phantom)
     with run.alone():
         run.register()
         run.record()

@@ -27,6 +27,10 @@ EXAMPLES: Mapping[str, Mapping[str, str]] = {
         "scan doctor": "what this machine can do",
         "scan doctor --results /data/results --json": "of another folder, for a script",
     },
+    "phantom": {
+        "scan phantom": "the best device there is, in float32",
+        "scan phantom --device cpu --dtype bfloat16": "another, or another dtype",
+    },
     "subjects": {
         "scan subjects smollm2-135m-instruct": "its sites, where they are, what they cost",
         "scan subjects owner/name --dtype bfloat16": "a model of the hub, in half the memory",

@@ -51,6 +51,7 @@ from scanner import (
     verify_volume,
 )
 from scanner import record as record_volume
+from scanner.phantom import Check, phantom_of
 from scanner.provenance import code_version, digest, environment, file_digest
 from scanner.volume import check_finite, digest_file
 from verification import Case, Hypothesis, Ledger, Population, Registration, Verdict
@@ -153,10 +154,19 @@ class RunError(ValueError):
 
 @dataclass(frozen=True)
 class Run:
-    """A study and the folders that it writes to."""
+    """A study and the folders that it writes to.
+
+    Attributes
+    ----------
+    study : Study
+    folders : Folders
+    accept_phantom : bool
+        Whether a device is recorded on that fails its phantom.
+    """
 
     study: Study
     folders: Folders
+    accept_phantom: bool = False
 
     @cached_property
     def plan(self) -> list[Planned]:
@@ -374,6 +384,7 @@ class Run:
                     self.folders.volumes,
                     load,
                     protocol_sha256=self.study.sha256,
+                    accept_phantom=self.accept_phantom,
                     advance=done,
                 )
             if not there:
@@ -441,6 +452,7 @@ class Run:
         with noted(f"preparing {name} of {recording.subject}"):
             given = {one: self._trained(one) for one in analysis.given}
             live = None if there else Live(load(), recording, given)
+            phantom = None if live is None else self._phantom(live.model)
             subject = Subject(recording.subject, open_volume(recording.path(volumes)), {})
             subject = subject.set_beside(*_given(acts, volumes))
             runs = [] if live is None else analysis.runs(live, subject)
@@ -455,10 +467,23 @@ class Run:
             threadpool_limits(limits=1, user_api="blas"),
         ):
             record_effects(
-                acts, volumes, runs, act, protocol_sha256=self.study.sha256, advance=done
+                acts,
+                volumes,
+                runs,
+                act,
+                protocol_sha256=self.study.sha256,
+                phantom=phantom,
+                advance=done,
             )
         if not there:
             ledger.recorded(path.name, digest_file(path).read_text().strip())
+
+    def _phantom(self, model: Model) -> Check:
+        """What is known of the device of a model; one that fails is refused."""
+        check = phantom_of(model.device, model.dtype)
+        if not self.accept_phantom:
+            check.refuse()
+        return check
 
     def recorded(self) -> list[Recorded]:
         """The finished recordings of the plan.

@@ -26,6 +26,27 @@ def best_device() -> DeviceName:
     return "cpu"
 
 
+class DeviceError(ValueError):
+    """A device that this machine does not have."""
+
+
+def check_device(device: DeviceName) -> DeviceName:
+    """The same device, if it is there.
+
+    Raises
+    ------
+    DeviceError
+    """
+    there = {"cpu": True, "cuda": torch.cuda.is_available(),
+             "mps": torch.backends.mps.is_available()}  # fmt: skip
+    if there[device]:
+        return device
+    raise DeviceError(
+        f"torch {torch.__version__} finds no {device} on this machine, only "
+        f"{', '.join(name for name, found in there.items() if found)}"
+    )
+
+
 def attention_implementation(device: DeviceName) -> str | None:
     """The attention kernel to load a model with; None leaves it to transformers.
 

@@ -19,6 +19,7 @@ import xarray as xr
 
 from scanner.device import DtypeName
 from scanner.model import Model
+from scanner.phantom import Check
 from scanner.plan import Recording
 from scanner.provenance import code_version, digest, environment, now
 from scanner.reading import Reading, read
@@ -187,6 +188,7 @@ def record_effects(
     act: Callable[[One], xr.Dataset],
     *,
     protocol_sha256: str,
+    phantom: Check | None = None,
     advance: Callable[[int], None] = lambda runs: None,
 ) -> Path:
     """Act on a subject, or find that it has been done.
@@ -203,6 +205,8 @@ def record_effects(
         differ by.
     protocol_sha256 : str
         Digest of the protocol that asked first.
+    phantom : Check, optional
+        Of the device that acts; needed if something is left to do.
     advance : callable
         Told the number of runs whenever some are done.
 
@@ -231,7 +235,10 @@ def record_effects(
         if not part.exists():
             _write(act(one), part)
         advance(1)
-    whole = _joined(acts, volumes, begun, len(runs)).assign_attrs(protocol_sha256=protocol_sha256)
+    whole = _joined(acts, volumes, begun, len(runs)).assign_attrs(
+        protocol_sha256=protocol_sha256,
+        **({} if phantom is None else {"phantom": phantom.attribute}),
+    )
     _write(check_volume(whole, path.name), path)
     seal(path)
     shutil.rmtree(begun)

@@ -13,7 +13,7 @@ from scanner.model import Model
 from scanner.plan import Recording
 from scanner.reading import Reading
 from scanner.sites import PAIRED, Kind, Site
-from scanner.streaming import Rows, Stream
+from scanner.streaming import Rows, Taker
 from scanner.volume import VolumeError
 
 # Numbers that the logits of a batch may have, where they are recorded.
@@ -49,7 +49,7 @@ class Passes:
             self.tokens = max(64, min(self.tokens, LOGITS // model.vocabulary))
         self.batches = list(together(reading.ids, share=share, tokens=self.tokens))
 
-    def run(self, rows: Sequence[np.ndarray], stream: Stream) -> None:
+    def run(self, rows: Sequence[np.ndarray], stream: Taker) -> None:
         """One forward pass into a stream; in halves, where the device has too little memory for it.
 
         Raises
@@ -76,7 +76,7 @@ class Passes:
         for half in _halves(rows):
             self.run(half, stream)
 
-    def _forward(self, rows: Sequence[np.ndarray], stream: Stream) -> None:
+    def _forward(self, rows: Sequence[np.ndarray], stream: Taker) -> None:
         recording, model, ids = self._recording, self._model, self._reading.ids
         if self._share:
             texts = [[ids[one] for one in row] for row in rows]

@@ -16,9 +16,11 @@ from pathlib import Path
 import torch
 import zarr
 
+from scanner.cpu_reference import off_from_cpu
 from scanner.empty_volume import lay_down, variables
 from scanner.model import Model
 from scanner.passes import Passes, out_of_memory
+from scanner.phantom import phantom_of
 from scanner.plan import Recording
 from scanner.provenance import code_version, digest, environment
 from scanner.reading import Reading, read
@@ -40,6 +42,7 @@ def record(
     load: Callable[[], Model],
     *,
     protocol_sha256: str,
+    accept_phantom: bool = False,
     advance: Callable[[int], None] = lambda stimuli: None,
 ) -> Path:
     """Record a subject, or find that it has been recorded.
@@ -56,6 +59,8 @@ def record(
         Gives the model; called only if something is left to record.
     protocol_sha256 : str
         Digest of the protocol that asked for the recording first.
+    accept_phantom : bool
+        Record on a device that fails its phantom (`scanner.phantom`), too; the volume says so.
     advance : callable
         Told the number of stimuli whenever some are done.
 
@@ -69,6 +74,8 @@ def record(
     VolumeError
         If an activation is not finite or does not fit the dtype of the volume, or what lies at the
         path is damaged or something else.
+    PhantomError
+        If the device fails its phantom in the dtype of the model.
     SiteError
         If the model has no such site, or fails its proofs.
     StimulusError
@@ -83,6 +90,9 @@ def record(
         advance(len(recording.stimuli))
         return path
     model = load()
+    phantom = phantom_of(model.device, model.dtype)
+    if not accept_phantom:
+        phantom.refuse()
     for kind in recording.sites:
         for site in sites_of(kind, model.layers):
             model.structure.port(site)
@@ -101,7 +111,16 @@ def record(
         making = _making(model, reading, passes, sharing)
         if not _resumable(partial, making):
             lay_down(
-                partial, recording, model, reading, {**making, "protocol_sha256": protocol_sha256}
+                partial,
+                recording,
+                model,
+                reading,
+                {
+                    **making,
+                    "protocol_sha256": protocol_sha256,
+                    "phantom": phantom.attribute,
+                    **off_from_cpu(recording, model, reading, passes),
+                },
             )
         known = _fill(partial, recording, passes, model, reading, advance)
     return _finish(partial, path, known)

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, Protocol
 
 import numpy as np
 import torch
@@ -50,6 +50,20 @@ class Rows(NamedTuple):
 
     numbers: np.ndarray
     stimuli: np.ndarray
+
+
+class Taker(Protocol):
+    """Takes what a forward pass gives: a `Stream`, for one."""
+
+    def put(
+        self,
+        variable: str,
+        layer: int | None,
+        rows: Rows,
+        values: torch.Tensor,
+        *,
+        pick: np.ndarray | None = None,
+    ) -> None: ...
 
 
 class _Piece(NamedTuple):

@@ -23,7 +23,9 @@ from scanner.sites import KINDS, MEANINGS, OUTSIDE, Kind, Site, SiteError
 
 # Relative error of an identity, where a site of 1.05 times its size is off by 0.048. The best wrong
 # pair of modules was off by 0.47 over 25 families.
-EXACT = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 1e-2}
+EXACT = {
+    torch.float64: 1e-4, torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 1e-2,
+}  # fmt: skip
 _IN_ATTENTION: tuple[Kind, ...] = ("q", "k", "value", "attn_scores", "attn_probs")
 
 

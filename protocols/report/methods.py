@@ -125,13 +125,33 @@ def _subjects(summary: Mapping[str, Any], volumes: Mapping[str, xr.Dataset]) -> 
                 f"{'twin' if len(seeds) == 1 else 'twins'} of the same architecture with "
                 f"fresh weights ({drawn}; seeds {listed(seeds)}) read the same stimuli."
             )
-    sentences += [_identities(volumes), _sharing(volumes)]
+    sentences += [_phantoms(volumes), _identities(volumes), _sharing(volumes)]
     return " ".join(sentence for sentence in sentences if sentence)
 
 
 def _narrower(attrs: Mapping[str, Any]) -> bool:
     """Whether the numbers of a volume are not those that were computed."""
     return attrs.get("store") == "float16" and attrs["dtype"] != "float16"
+
+
+def _phantoms(volumes: Mapping[str, xr.Dataset]) -> str:
+    """What the device was found to be; recordings of one that failed come first."""
+    found = [json.loads(v.attrs["phantom"]) for v in volumes.values() if "phantom" in v.attrs]
+    failed = [one for one in found if "faults" in one]
+    if failed:
+        faults = dict.fromkeys(fault for one in failed for fault in one["faults"])
+        return (
+            f"The device failed its phantom ({'; '.join(faults)}), and was recorded on "
+            "nevertheless: what was recorded may be wrong."
+        )
+    if not found:
+        return ""
+    worst = max(found, key=lambda one: one["largest_error"] / one["bound"])
+    return (
+        "The device had passed its phantom, small models that are known in float64: it was off by "
+        f"at most {deviation(worst['largest_error'])} of a site's scale, where "
+        f"{worst['bound']:.2g} is allowed."
+    )
 
 
 def _identities(volumes: Mapping[str, xr.Dataset]) -> str:

@@ -27,6 +27,7 @@ from protocols.report.described import described
 from protocols.report.methods import paragraphs, references
 from protocols.report.words import Table
 from protocols.schema import Study
+from scanner.phantom import in_words
 from scanner.volume import provenance
 from stimuli import load, shipped
 
@@ -285,6 +286,7 @@ def _recorded(
         [
             ("effects" if "analysis" in recording else "sites", sites),
             *((key, str(said[key])) for key in RECORDED if key in said),
+            *_device(said),
         ],
         [(words.plain(name), words.deviation(value)) for name, value in identities.items()],
         [
@@ -293,6 +295,17 @@ def _recorded(
             if summary["environment"].get(name) != version
         ],
     )
+
+
+def _device(said: Mapping[str, object]) -> list[tuple[str, str]]:
+    """What is known of the device, of recordings that say it."""
+    facts = []
+    phantom = said.get("phantom")
+    if isinstance(phantom, dict):
+        facts.append(("phantom", in_words(phantom)))
+    if "off_from_cpu" in said:
+        facts.append(("off_from_cpu", json.dumps(said["off_from_cpu"])))
+    return facts
 
 
 def _figure_json(figure: go.Figure) -> Markup:

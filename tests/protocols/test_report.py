@@ -19,7 +19,7 @@ from plotly.offline import get_plotlyjs
 
 from protocols.report import figures, methods, render, words
 from protocols.report.cards import _world_words
-from protocols.report.page import _eta_squared
+from protocols.report.page import _device, _eta_squared
 from protocols.schema import ScanSpec, Study, load_study
 from scanner.volume import PROVENANCE
 from stimuli import StimulusSet, load
@@ -515,7 +515,8 @@ def told(scan: dict[str, Any], **attrs: Any) -> str:
     )
     volumes = {"tiny": volume, "tiny.twin0": volume.copy()}
     spec = ScanSpec.model_validate({"sites": ["resid_post"]} | scan)
-    said = [methods._recorded(spec, volumes), methods._identities(volumes)]
+    said = [methods._recorded(spec, volumes), methods._phantoms(volumes)]
+    said.append(methods._identities(volumes))
     return " ".join([*said, methods._sharing(volumes)])
 
 
@@ -550,6 +551,21 @@ def test_methods_tell_of_shared_tokens_only_where_they_were() -> None:
     assert "differed from the prompt alone by at most 3.0e-07." in shared
     assert "computed once" not in told({}, sharing="not asked for", **counts)
     assert "computed once" not in told({})
+
+
+def test_methods_say_what_the_device_was_found_to_be() -> None:
+    found = {"verdict": "passed", "largest_error": 3.9e-6, "bound": 1e-4, "site": "z of llama"}
+    passed = told({}, phantom=json.dumps(found))
+    assert "off by at most 3.9e-06 of a site's scale, where 0.0001 is allowed." in passed
+    fault = "z in layer 0 of llama (alone) is off by 0.3 of its scale where 0.0001 is allowed"
+    accepted = {**found, "verdict": "failed, and accepted", "largest_error": 0.3, "faults": [fault]}
+    shown = told({}, phantom=json.dumps(accepted))
+    assert f"The device failed its phantom ({fault}), and was recorded on nevertheless" in shown
+    assert "phantom" not in told({})
+    facts = _device({"phantom": accepted, "off_from_cpu": {"z": [0.3]}})
+    assert dict(facts)["phantom"].startswith("failed, and accepted: off from float64 by 0.3 of a")
+    assert dict(facts)["phantom"].endswith(fault)
+    assert _device({}) == []
 
 
 def test_methods_name_only_identities_that_hold() -> None:
