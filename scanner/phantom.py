@@ -24,9 +24,8 @@ import numpy as np
 import torch
 
 from scanner.batches import Batch, shared
-from scanner.device import DeviceName
+from scanner.device import DeviceName, DtypeName
 from scanner.identities import TOLERANCE
-from scanner.model import DtypeName
 from scanner.phantom_models import (
     FAMILIES,
     SIZES,

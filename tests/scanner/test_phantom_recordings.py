@@ -13,7 +13,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from scanner import Model, Recording, open_volume, phantom, record, recording
-from scanner.model import DtypeName
+from scanner.device import DtypeName
 from scanner.phantom import PhantomError, phantom_of
 from scanner.volume import digest_file, provenance, seal
 from tests.conftest import run
