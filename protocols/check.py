@@ -1,7 +1,7 @@
 """What a protocol costs, told before anything is fetched or loaded."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +87,7 @@ def _cost(study: Study, spec: SubjectSpec) -> Cost:
     size = _size(study, spec)
     study.check_layers(spec.called, size.anatomy.layers)
     ids = token_ids(size, texts)
-    lengths = guessed_lengths(texts) if ids is None else np.array([len(one) for one in ids])
+    lengths = _lengths(ids, texts)
     tokens = int(lengths.sum())
     read = unique_tokens(ids) if ids is not None and scan.share_prefixes else tokens
     volume = stored_bytes(
@@ -141,8 +141,12 @@ def _teaching(study: Study, spec: SubjectSpec, size: Size) -> tuple[int, int]:
 
 
 def _tokens(size: Size, texts: list[str]) -> int:
-    ids = token_ids(size, texts)
-    return int(guessed_lengths(texts).sum()) if ids is None else sum(len(one) for one in ids)
+    return int(_lengths(token_ids(size, texts), texts).sum())
+
+
+def _lengths(ids: Sequence[Sequence[int]] | None, texts: list[str]) -> np.ndarray:
+    """Tokens of each text, guessed from its words where there is no tokenizer."""
+    return guessed_lengths(texts) if ids is None else np.array([len(one) for one in ids])
 
 
 def _acts(study: Study, spec: SubjectSpec, layers: int) -> tuple[float, tuple[str, ...]]:

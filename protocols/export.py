@@ -18,7 +18,7 @@ from analyses.acting import Acting
 from analyses.rsa import item_rdms
 from protocols.run import Folders, Recorded, RunError, subjects_from
 from protocols.schema import Study, load_study
-from protocols.verify import VerifyError, check_files, check_volumes
+from protocols.verify import check_files, check_volumes, folders_of
 from scanner import Subject
 from scanner.provenance import code_version, file_digest, version
 from stimuli import StimulusSet
@@ -146,11 +146,7 @@ def export(home: Path, to: Path, *, licence: str | None = None) -> list[str]:
 
 
 def _finished(home: Path) -> Finished:
-    folders = Folders(home.parent, home.name)
-    if not folders.verdicts.is_file():
-        raise VerifyError(
-            f"{home} holds no verdicts.json; it is not the folder of a finished study"
-        )
+    folders = folders_of(home)
     check_files(folders, Ledger(folders.ledger))
     study = load_study(folders.protocol, stimuli=StimulusSet.from_csv(folders.stimuli))
     summary = json.loads(folders.verdicts.read_text())

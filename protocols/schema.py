@@ -686,19 +686,8 @@ def _training(source: MarkedYaml, spec: SubjectSpec, number: int, folder: Path) 
         grammar = load_grammar(asked.grammar, relative_to=folder)
     except StimulusError as error:
         raise source.error(("subjects", number, "trained", "grammar"), str(error)) from None
-    penalty = Penalty(asked.penalty.kind, asked.penalty.strength, asked.penalty.seed)
-    return Training(
-        grammar,
-        layers=asked.layers,
-        width=asked.width,
-        heads=asked.heads,
-        neurons=asked.neurons,
-        steps=asked.steps,
-        batch=asked.batch,
-        rate=asked.rate,
-        seed=asked.seed,
-        penalty=penalty,
-    )
+    settings = asked.model_dump(exclude={"grammar", "penalty"})
+    return Training(grammar, **settings, penalty=Penalty(**asked.penalty.model_dump()))
 
 
 def _expand_comparison(source: MarkedYaml) -> None:

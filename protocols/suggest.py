@@ -22,6 +22,7 @@ from analyses.tuning import Tuning
 from protocols.report.words import listed, spelled
 from protocols.run import Folders, RunError, save_text
 from protocols.schema import Protocol, load_study
+from protocols.verify import folders_of
 from stimuli import StimulusSet, shipped
 
 # Lenses that must take a layer.
@@ -109,12 +110,12 @@ def suggestions(home: Path, *, category: str | None, subject: str | None) -> lis
 
     Raises
     ------
+    VerifyError
+        If there is no such study.
     RunError
-        If there is no such study, no map in it, or no such domain or subject.
+        If there is no map in it, or no such domain or subject.
     """
-    folders = Folders(home.parent, home.name)
-    if not folders.verdicts.is_file():
-        raise RunError(f"{home} holds no verdicts.json; it is not the folder of a finished study")
+    folders = folders_of(home)
     recorded = json.loads(folders.verdicts.read_text())["recordings"]
     names = {one["subject"]: one["model"] for one in recorded if one["seed"] is None}
     protocol = _protocol(folders)

@@ -7,8 +7,7 @@ from typing import Any
 from rich.markup import escape
 from rich.tree import Tree
 
-from protocols.run import Folders
-from protocols.verify import VerifyError
+from protocols.verify import VerifyError, folders_of
 from scanner import open_volume
 from scanner.volume import provenance
 from verification import Ledger
@@ -40,11 +39,7 @@ def trace(home: Path, hypothesis: str) -> Tree:
     VolumeError
         If a volume is gone.
     """
-    folders = Folders(home.parent, home.name)
-    if not folders.verdicts.is_file():
-        raise VerifyError(
-            f"{home} holds no verdicts.json; it is not the folder of a finished study"
-        )
+    folders = folders_of(home)
     summary = json.loads(folders.verdicts.read_text())
     verdicts = {one["id"]: one for one in summary["verdicts"]}
     if hypothesis not in verdicts:

@@ -41,11 +41,7 @@ def verify(home: Path) -> str:
     VerifyError, LedgerError, VolumeError
         Naming the file, or the number, that is not what it was.
     """
-    folders = Folders(home.parent, home.name)
-    if not folders.verdicts.is_file():
-        raise VerifyError(
-            f"{home} holds no verdicts.json; it is not the folder of a finished study"
-        )
+    folders = folders_of(home)
     ledger = Ledger(folders.ledger)
     files = check_files(folders, ledger)
     study = load_study(folders.protocol, stimuli=StimulusSet.from_csv(folders.stimuli))
@@ -118,6 +114,22 @@ def rerun(home: Path) -> str:
         f"recorded anew, all {len(found)} verdicts stand; estimates differ by at most "
         f"{furthest:.2g} of the smallest effect that matters"
     )
+
+
+def folders_of(home: Path) -> Folders:
+    """The folders of a finished study.
+
+    Raises
+    ------
+    VerifyError
+        If there is none.
+    """
+    folders = Folders(home.parent, home.name)
+    if not folders.verdicts.is_file():
+        raise VerifyError(
+            f"{home} holds no verdicts.json; it is not the folder of a finished study"
+        )
+    return folders
 
 
 def check_files(folders: Folders, ledger: Ledger) -> int:

@@ -6,11 +6,11 @@ in the batches that they are recorded in, against each alone on the CPU in float
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import psutil
 import torch
 
 from scanner.model import Model
@@ -59,7 +59,7 @@ def _not_compared(model: Model) -> str:
     if model.bits is not None:
         return f"its weights are rounded to {model.bits} where it computes"
     needs = 4 * sum(weight.numel() for weight in model.network.parameters())
-    has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    has = psutil.virtual_memory().total
     if needs > SHARE * has:
         return f"it takes {needs / 1e9:.3g} GB in float32, and the CPU's memory is {has / 1e9:.3g}"
     return ""

@@ -19,11 +19,18 @@ ROUNDINGS = 8
 
 def best_device() -> DeviceName:
     """CUDA where there is one, then Apple's MPS, else the CPU."""
+    found = _there()
+    return next(name for name in ("cuda", "mps", "cpu") if name in found)
+
+
+def _there() -> list[DeviceName]:
+    """The devices of this machine, the CPU first."""
+    found: list[DeviceName] = ["cpu"]
     if torch.cuda.is_available():
-        return "cuda"
+        found.append("cuda")
     if torch.backends.mps.is_available():
-        return "mps"
-    return "cpu"
+        found.append("mps")
+    return found
 
 
 class DeviceError(ValueError):
@@ -37,13 +44,11 @@ def check_device(device: DeviceName) -> DeviceName:
     ------
     DeviceError
     """
-    there = {"cpu": True, "cuda": torch.cuda.is_available(),
-             "mps": torch.backends.mps.is_available()}  # fmt: skip
-    if there[device]:
+    found = _there()
+    if device in found:
         return device
     raise DeviceError(
-        f"torch {torch.__version__} finds no {device} on this machine, only "
-        f"{', '.join(name for name, found in there.items() if found)}"
+        f"torch {torch.__version__} finds no {device} on this machine, only {', '.join(found)}"
     )
 
 
@@ -85,13 +90,8 @@ class Device:
 
 def devices() -> list[Device]:
     """The devices of this machine, the CPU first; each dtype is tried on each of them."""
-    names: list[DeviceName] = ["cpu"]
-    if torch.cuda.is_available():
-        names.append("cuda")
-    if torch.backends.mps.is_available():
-        names.append("mps")
     found = []
-    for name in names:
+    for name in _there():
         model, memory = platform.machine(), None
         if name == "cuda":
             properties = torch.cuda.get_device_properties(0)

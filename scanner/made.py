@@ -42,14 +42,13 @@ from scanner.sources import (
     tokenizer_files,
 )
 from scanner.states import EVERY, Advance, processor, taken
-from scanner.trained import Training, train
+from scanner.trained import MAKING, Training, train
 from scanner.tuning import asked, learn, weights_of
 from scanner.weights import stored_in
 from stimuli import StimulusSet
 
 # Raised when the same recipe would give other weights.
 FORMAT = 1
-MAKING = "making.json"
 PURPOSE = (
     "It is an instrument to ask what training changes, and no model to be used: its answers are of "
     "few facts, some of them taught wrong on purpose, and no advice."

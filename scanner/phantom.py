@@ -466,7 +466,9 @@ class _Scan:
         for text, row, columns in zip(way.texts, way.batch.rows, way.batch.columns, strict=True):
             yield text, {str(site): _rows(site, a, row, columns) for site, a in there.items()}
 
-    def _named(self, site: str, way: str, absolute: float = 0.0, relative: float = 0.0):
+    def _named(
+        self, site: str, way: str, absolute: float = 0.0, relative: float = 0.0
+    ) -> Deviation:
         layer = site.partition(".")[2]
         behind = 0 if site == "embeddings" else int(layer or SIZES["num_hidden_layers"])
         return Deviation(self.family, site, way, absolute, relative, bound(self.dtype, behind))

@@ -38,6 +38,8 @@ HELD_OUT, APART = 2000, 2**31
 # Of those, read together.
 TOGETHER = 200
 LICENCE = "Apache-2.0"
+# How a subject was made, in its folder.
+MAKING = "making.json"
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ def _save_fresh(training: Training, folder: Path) -> None:
         tokenizer_object=_tokenizer(numbers), pad_token=pad, unk_token=unknown, bos_token=begin
     ).save_pretrained(folder)
     told = {"content": training.network, "licence": LICENCE}
-    (folder / "making.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    (folder / MAKING).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
 def _tokenizer(numbers: Mapping[str, int]) -> Any:

@@ -15,7 +15,8 @@ probability of each text is a product. No model can do better than that on avera
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
@@ -259,9 +260,15 @@ def load_grammar(source: str, *, relative_to: Path | None = None) -> Grammar:
             "ends in .csv"
         )
     try:
-        table = pd.read_csv(path, keep_default_na=False, dtype={"symbol": str, "gives": str})
+        text = path.read_bytes()
     except FileNotFoundError:
         raise StimulusError(f"grammar: no file {path}") from None
+    return _of_table(text, source if source in shipped else path.stem, path)
+
+
+@lru_cache(maxsize=8)  # subjects by the dozen are trained on one, and ask for its entropy
+def _of_table(text: bytes, name: str, path: Path) -> Grammar:
+    table = pd.read_csv(BytesIO(text), keep_default_na=False, dtype={"symbol": str, "gives": str})
     if tuple(table.columns) != COLUMNS or table.empty:
         raise StimulusError(f"grammar {path}: its columns must be {', '.join(COLUMNS)}")
     rules = {
@@ -271,4 +278,4 @@ def load_grammar(source: str, *, relative_to: Path | None = None) -> Grammar:
         )
         for symbol, some in table.groupby("symbol", sort=False)
     }
-    return Grammar(source if source in shipped else path.stem, rules)
+    return Grammar(name, rules)

@@ -266,8 +266,8 @@ def sentences_of(model, folder: Path, words: dict[str, list[str]] = WORDS):
     return Live(model, recording), Subject("toy", open_volume(at), {})
 
 
-def done(live, subject, analysis):
-    """What an analysis does to a subject, all its runs in one, under the labels of the stimuli."""
+def acts(live, subject, analysis):
+    """What an analysis does to a subject, all its runs in one."""
     import numpy as np
     import xarray as xr
 
@@ -279,6 +279,12 @@ def done(live, subject, analysis):
         parts, combine_attrs="override", data_vars="minimal", compat="no_conflicts"
     )
     assert isinstance(found, xr.Dataset)
+    return found
+
+
+def done(live, subject, analysis):
+    """The same, under the labels of the stimuli."""
+    found = acts(live, subject, analysis)
     labels = {
         name: ("stimulus", values.values)
         for name, values in subject.volume.coords.items()

@@ -16,6 +16,7 @@ from protocols.report.published import COMPONENTS, ROOM, SHARES
 from scanner import Live, Recording, Subject, find_source
 from scanner.components import MATRICES
 from scanner.weights import Folder, by_component, changes
+from tests.conftest import acts
 
 ANALYSIS = TuningVectors("base", other="maths", shuffled="noise", random=3)
 
@@ -52,15 +53,7 @@ def live(tiny_model, toy_stimuli, tmp_path) -> Live:
 
 def acted(live: Live, analysis: TuningVectors = ANALYSIS) -> Subject:
     subject = Subject("medical", xr.Dataset(), {})
-    parts = [
-        analysis.act(live, subject, run, rng=np.random.default_rng(0))
-        for run in analysis.runs(live, subject)
-    ]
-    whole = xr.combine_by_coords(
-        parts, combine_attrs="override", data_vars="minimal", compat="no_conflicts"
-    )
-    assert isinstance(whole, xr.Dataset)
-    return Subject("medical", whole.drop_vars("stimulus"), {})
+    return subject.replace_volume(acts(live, subject, analysis).drop_vars("stimulus"))
 
 
 def test_each_matrix_is_told_as_it_is_told_by_hand(live) -> None:
