@@ -376,7 +376,9 @@ def export_finished(
 
 @app.command
 def calibrate(
-    *,
+    *names: Annotated[
+        str, Parameter(help="Measures (probe.auc) or faults to simulate; all, if none is named.")
+    ],
     results: Results = RESULTS,
     studies: Annotated[
         int, Parameter(help="Simulated studies without an effect, for each kind of measure.")
@@ -387,7 +389,7 @@ def calibrate(
     seeds: Annotated[int, Parameter(help="How often each fault is planted.")] = 50,
 ) -> None:
     """Measure how often the gate errs, in worlds whose truth is known."""
-    calibration = Calibration(results / "calibration", studies, planted, seeds)
+    calibration = Calibration(results / "calibration", studies, planted, seeds, names)
     written = calibration.run()
     print(f"calibrated: {written}")
 

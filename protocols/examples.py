@@ -71,6 +71,7 @@ EXAMPLES: Mapping[str, Mapping[str, str]] = {
     },
     "calibrate": {
         "scan calibrate": "as published, in hours",
+        "scan calibrate probe.auc rsa.similarity": "two measures; the rows of others stand",
         "scan calibrate --studies 20 --planted 10 --seeds 5": "a first look",
     },
     "--install-completion": {

@@ -608,7 +608,7 @@ def _check_made(source: MarkedYaml, protocol: Protocol) -> None:
                 raise source.error(
                     at,
                     f"'{other}' is no subject of this protocol, so nothing can be made of it"
-                    f"{_nearest(other, specs)}",
+                    f"{nearest(other, specs)}",
                 )
         circle = _circle(spec.model, specs)
         if circle:
@@ -658,7 +658,7 @@ def _lesson(source: MarkedYaml, spec: SubjectSpec, number: int, folder: Path) ->
     if tuned.dealt is not None and tuned.dealt not in columns:
         raise source.error(
             ("subjects", number, "tuned", "dealt"),
-            f"'{tuned.stimuli.set}' has no column '{tuned.dealt}'{_nearest(tuned.dealt, columns)}",
+            f"'{tuned.stimuli.set}' has no column '{tuned.dealt}'{nearest(tuned.dealt, columns)}",
         )
     return Lesson(
         taught,
@@ -860,7 +860,7 @@ def _check_given(source: MarkedYaml, protocol: Protocol, analyses: dict[str, Ana
             if one not in models:
                 raise source.error(
                     ("analyses", name, kind, settings.get(one, "donor")),
-                    f"'{one}' is not scanned{_nearest(one, models)}",
+                    f"'{one}' is not scanned{nearest(one, models)}",
                 )
         acted = [one for one in models if analysis.acts_upon(one)]
         if not acted:
@@ -890,7 +890,7 @@ def _check_columns(
                 if column not in columns:
                     raise source.error(
                         ("analyses", name, next(iter(protocol.analyses[name])), setting),
-                        f"the stimuli have no column '{column}'{_nearest(column, columns)}",
+                        f"the stimuli have no column '{column}'{nearest(column, columns)}",
                     )
 
 
@@ -921,7 +921,7 @@ def _check_types(source: MarkedYaml, protocol: Protocol, columns: list[str]) -> 
             if column is not None and column not in columns:
                 raise source.error(
                     ("hypotheses", number, "controls", name, "type"),
-                    f"the stimuli have no column '{column}'{_nearest(column, columns)}",
+                    f"the stimuli have no column '{column}'{nearest(column, columns)}",
                 )
 
 
@@ -931,7 +931,7 @@ def _analysis(source: MarkedYaml, name: str, given: dict[str, dict[str, Any]]) -
         raise source.error(place, "expected one analysis, `{name: {settings}}`")
     kind, settings = next(iter(given.items()))
     if kind not in REGISTRY:
-        raise source.error((*place, kind), f"no analysis is called that{_nearest(kind, REGISTRY)}")
+        raise source.error((*place, kind), f"no analysis is called that{nearest(kind, REGISTRY)}")
     return _configured(source, (*place, kind), REGISTRY[kind], settings)
 
 
@@ -941,7 +941,7 @@ def _configured(source: MarkedYaml, place: Place, cls: type[Any], settings: dict
     checked = {}
     for name, value in settings.items():
         if name not in fields:
-            raise source.error((*place, name), f"no such setting{_nearest(name, fields)}")
+            raise source.error((*place, name), f"no such setting{nearest(name, fields)}")
         hint = typing.get_type_hints(cls)[name]
         checked[name] = _checked(source, (*place, name), hint, value)
     for name, field in fields.items():
@@ -985,7 +985,7 @@ def _check_hypotheses(
         name, _, variable = hypothesis.measure.partition(".")
         if name not in analyses:
             raise source.error(
-                (*place, "measure"), f"no analysis is named '{name}'{_nearest(name, analyses)}"
+                (*place, "measure"), f"no analysis is named '{name}'{nearest(name, analyses)}"
             )
         _check_beside(source, place, models, hypothesis, analyses[name])
         measures = analyses[name].measures
@@ -995,7 +995,7 @@ def _check_hypotheses(
         if variable not in measures:
             raise source.error(
                 (*place, "measure"),
-                f"'{name}' has no measure '{variable}'{_nearest(variable, measures)}",
+                f"'{name}' has no measure '{variable}'{nearest(variable, measures)}",
             )
         read = analyses.get(getattr(analyses[name], "site", ""), analyses[name])
         acted = read.stands_at if isinstance(read, Acting) else None
@@ -1014,7 +1014,7 @@ def _check_hypotheses(
         elif hypothesis.subject is not None and hypothesis.subject not in models:
             raise source.error(
                 (*place, "subject"),
-                f"'{hypothesis.subject}' is not scanned{_nearest(hypothesis.subject, models)}",
+                f"'{hypothesis.subject}' is not scanned{nearest(hypothesis.subject, models)}",
             )
         _check_controls(source, (*place, "controls"), protocol, hypothesis, analyses[name])
         _check_alternatives(source, (*place, "alternatives"), hypothesis, analyses[name])
@@ -1033,7 +1033,7 @@ def _check_dictionaries(
         if not isinstance(making, Features):
             made = [name for name, one in analyses.items() if isinstance(one, Features)]
             raise source.error(
-                place, f"no analysis `features` is named '{dictionary}'{_nearest(dictionary, made)}"
+                place, f"no analysis `features` is named '{dictionary}'{nearest(dictionary, made)}"
             )
         if making.site != getattr(analysis, "site", None):
             raise source.error(place, f"'{dictionary}' tells {making.site}, another site")
@@ -1080,7 +1080,7 @@ def _check_among(
         raise source.error(place, f"is of claims about all subjects; say `subject: {EVERY}`")
     for one in among:
         if one not in models:
-            raise source.error(place, f"'{one}' is not scanned{_nearest(one, models)}")
+            raise source.error(place, f"'{one}' is not scanned{nearest(one, models)}")
         if among.count(one) > 1:
             raise source.error(place, f"'{one}' stands twice")
 
@@ -1107,7 +1107,7 @@ def _check_follows(
             raise source.error(
                 (*place, "follows"),
                 f"'{spec.called}' has no score '{follows}'"
-                f"{_nearest(follows, (MEASURED, *spec.known))}",
+                f"{nearest(follows, (MEASURED, *spec.known))}",
             )
 
 
@@ -1129,7 +1129,7 @@ def _check_beside(
         )
     if beside is not None and beside not in models:
         raise source.error(
-            (*place, "beside"), f"'{beside}' is not scanned{_nearest(beside, models)}"
+            (*place, "beside"), f"'{beside}' is not scanned{nearest(beside, models)}"
         )
     if beside is not None and beside == hypothesis.subject:
         raise source.error((*place, "beside"), f"'{beside}' is the subject itself; name another")
@@ -1144,7 +1144,7 @@ def _check_controls(
 ) -> None:
     for name, settings in hypothesis.controls.items():
         if name not in CONTROLS:
-            raise source.error((*place, name), f"no such control{_nearest(name, CONTROLS)}")
+            raise source.error((*place, name), f"no such control{nearest(name, CONTROLS)}")
         _configured(source, (*place, name), CONTROLS[name], settings)
         why = CONTROLS[name].misfit(analysis)
         if why:
@@ -1201,7 +1201,7 @@ def _explained(source: MarkedYaml, error: ValidationError) -> ProtocolError:
     place = _named(first["loc"], source)
     if first["type"] == "extra_forbidden":
         fields = _fields(place[:-1]) + ["compare"] * (len(place) == 1)
-        return source.error(place, f"unknown key{_nearest(str(place[-1]), fields)}")
+        return source.error(place, f"unknown key{nearest(str(place[-1]), fields)}")
     if first["type"] == "missing":
         return source.error(place[:-1], f"key '{place[-1]}' is needed")
     message = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
@@ -1243,7 +1243,7 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models(inner)
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean …?` or the whole list."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)

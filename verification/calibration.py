@@ -9,10 +9,12 @@ switched off, would let it through.
 Everything goes through `gate.judge`, as a study does.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cache, cached_property
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import cache, cached_property, reduce
+from inspect import getsource
+from operator import add
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 from scipy.stats import binomtest
@@ -56,6 +58,7 @@ from analyses.tuning_vector import TuningVector
 from analyses.universality import Universality
 from analyses.weights import TuningVectors
 from scanner import Subject
+from scanner.provenance import digest
 from verification.base import Hypothesis, Verdict
 from verification.cases import Case
 from verification.effect_worlds import effect_world
@@ -64,6 +67,7 @@ from verification.measure import Measure
 from verification.numbered_worlds import AT, numbered_world
 from verification.red_team import FAULTS, Fault
 from verification.red_team.fault import claim
+from verification.sources import sources_digest
 from verification.wired_worlds import wired_world
 from verification.worlds import SITE, Code, Surface, world
 
@@ -92,9 +96,9 @@ class Rate(NamedTuple):
     high: float
 
     @classmethod
-    def of_flags(cls, flags: list[bool]) -> "Rate":
-        limits = binomtest(sum(flags), len(flags)).proportion_ci(0.95, method="exact")
-        return cls(sum(flags), len(flags), float(limits.low), float(limits.high))
+    def of_count(cls, hits: int, of: int) -> "Rate":
+        limits = binomtest(hits, of).proportion_ci(0.95, method="exact")
+        return cls(hits, of, float(limits.low), float(limits.high))
 
     @property
     def share(self) -> float:
@@ -128,6 +132,20 @@ class Kind:
     code: Code = "direction"
     than: float | None = None
     beside: bool = False
+
+    WORLDS: ClassVar[str] = "verification.worlds"
+
+    @property
+    def made_with(self) -> str:
+        """Digest of what decides its rates: its settings, and the code of world, measure, gate."""
+        modules = (
+            "verification.gate",
+            self.WORLDS,
+            type(self.analysis).__module__,
+            *(f"verification.controls.{control}" for control in self.controls),
+        )
+        own = [getsource(one) for one in (*type(self).__mro__[:-1], false_findings, planted)]
+        return digest([repr(self), SMALL, QUICKSTART, own, sources_digest(modules)])
 
     def case(self, subject: Subject) -> Case:
         """The claim about a subject."""
@@ -209,6 +227,8 @@ class Kind:
 class ActingKind(Kind):
     """A kind of measure of what was done."""
 
+    WORLDS: ClassVar[str] = "verification.effect_worlds"
+
     def world(self, rng: np.random.Generator, strength: float, **size: Any) -> Subject:
         return self._acted(rng, size=strength, **size)
 
@@ -236,6 +256,8 @@ class ActingKind(Kind):
 class WiredKind(Kind):
     """A kind of measure of how activity follows wiring."""
 
+    WORLDS: ClassVar[str] = "verification.wired_worlds"
+
     def world(self, rng: np.random.Generator, strength: float, **size: Any) -> Subject:
         return self._wired(rng, size=strength / 4, **size)
 
@@ -256,6 +278,8 @@ class WiredKind(Kind):
 @dataclass(frozen=True)
 class NumberedKind(Kind):
     """A kind of measure of numbers that stand in sentences."""
+
+    WORLDS: ClassVar[str] = "verification.numbered_worlds"
 
     def world(self, rng: np.random.Generator, strength: float, **size: Any) -> Subject:
         size.pop("frames", None)
@@ -460,21 +484,64 @@ def kinds() -> Mapping[str, Kind]:
     return {kind.measure: kind for kind in every}
 
 
-class FalseFindings(NamedTuple):
+@dataclass(frozen=True)
+class Tally:
+    """What was counted over some simulated studies; the sum of two is that of all of them.
+
+    Attributes
+    ----------
+    studies : int
+    """
+
+    studies: int
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(
+            **{
+                one.name: _together(getattr(self, one.name), getattr(other, one.name))
+                for one in fields(self)
+            }
+        )
+
+
+Some = TypeVar("Some", bound=Tally)
+
+
+def _together(one: Any, other: Any) -> Any:
+    if isinstance(one, dict):
+        return {key: one.get(key, 0) + other.get(key, 0) for key in sorted({*one, *other})}
+    return one or other if isinstance(one, str) else one + other
+
+
+@dataclass(frozen=True)
+class FalseFindings(Tally):
     """What the gate said of worlds in which the claim is false.
 
     Attributes
     ----------
-    supported : Rate
-    significant : Rate
-        How often the measure alone, before any control, would have been believed.
-    by_world : mapping of str to Rate
-        Supported, by what explains the data.
+    believed : int
+        Studies in which the measure alone, before any control, would have been believed.
+    worlds : dict of str to int
+        Studies, by what explains the data.
+    found : dict of str to int
+        Those of them that were supported.
     """
 
-    supported: Rate
-    significant: Rate
-    by_world: dict[str, Rate]
+    believed: int
+    worlds: dict[str, int]
+    found: dict[str, int]
+
+    @property
+    def supported(self) -> Rate:
+        return Rate.of_count(sum(self.found.values()), self.studies)
+
+    @property
+    def significant(self) -> Rate:
+        return Rate.of_count(self.believed, self.studies)
+
+    @property
+    def by_world(self) -> dict[str, Rate]:
+        return {name: Rate.of_count(self.found[name], of) for name, of in self.worlds.items()}
 
 
 def false_findings(
@@ -485,15 +552,10 @@ def false_findings(
     Controls can only take a verdict away from a claim that is significant without them, so they
     are run where it is, until one does.
     """
-    found = _done(workers, step, _false, [(kind, seed) for seed in studies])
-    worlds = dict.fromkeys(explained for explained, _, _ in found)
-    return FalseFindings(
-        Rate.of_flags([supported for _, _, supported in found]),
-        Rate.of_flags([significant for _, significant, _ in found]),
-        {
-            name: Rate.of_flags([one[2] for one in found if one[0] == name])
-            for name in sorted(worlds)
-        },
+    tasks = [(kind, seed) for seed in studies]
+    return sum_of(
+        FalseFindings(1, significant, {explained: 1}, {explained: int(supported)})
+        for explained, significant, supported in _done(workers, step, _false, tasks)
     )
 
 
@@ -502,22 +564,33 @@ def _false(kind: Kind, seed: int) -> tuple[str, bool, bool]:
     return explained, *believed(kind.case(subject), seed=seed)
 
 
-class Planted(NamedTuple):
+@dataclass(frozen=True)
+class Planted(Tally):
     """What the gate said of worlds with an effect of known size.
 
     Attributes
     ----------
-    effect : float
-        Asked for.
-    measured : float
-        The mean over the studies.
-    said : mapping of str to Rate
-        By status.
+    effects : float
+        The sum of what was measured.
+    statuses : dict of str to int
+        Studies, by what was said.
     """
 
-    effect: float
-    measured: float
-    said: dict[str, Rate]
+    effects: float
+    statuses: dict[str, int]
+
+    @property
+    def measured(self) -> float:
+        """The mean over the studies."""
+        return self.effects / self.studies
+
+    @property
+    def said(self) -> dict[str, Rate]:
+        return {name: self.share(name) for name in self.statuses}
+
+    def share(self, status: str) -> Rate:
+        """How often that was said."""
+        return Rate.of_count(self.statuses.get(status, 0), self.studies)
 
 
 def planted(
@@ -530,12 +603,8 @@ def planted(
 ) -> Planted:
     """What is said of an effect of that size, at the number of items of the quickstart."""
     tasks = [(kind, kind.planted(effect, seed, **QUICKSTART), seed) for seed in studies]
-    verdicts = _done(workers, step, _judged, tasks)
-    statuses = sorted({one.status for one in verdicts})
-    return Planted(
-        effect,
-        float(np.mean([one.effect for one in verdicts])),
-        {name: Rate.of_flags([one.status == name for one in verdicts]) for name in statuses},
+    return sum_of(
+        Planted(1, one.effect, {one.status: 1}) for one in _done(workers, step, _judged, tasks)
     )
 
 
@@ -543,16 +612,17 @@ def _judged(kind: Kind, subject: Subject, seed: int) -> Verdict:
     return judge([kind.case(subject)], seed=seed)[0]
 
 
-class Caught(NamedTuple):
+@dataclass(frozen=True)
+class Caught(Tally):
     """How the gate met one fault.
 
     Attributes
     ----------
-    caught : Rate
-        For the right reason.
-    flagged : Rate
+    hits : int
+        Studies in which it was caught, for the right reason.
+    alarms : int
         Clean twins that were taken for faulty.
-    slips : mapping of str to Rate
+    slipped : dict of str to int
         By control: how often the fault would be supported if that control were switched off.
     missed : str
         What was said the first time that it was not caught; empty if it always was.
@@ -560,26 +630,51 @@ class Caught(NamedTuple):
         What was said the first time that a clean twin was flagged.
     """
 
-    caught: Rate
-    flagged: Rate
-    slips: dict[str, Rate]
+    hits: int
+    alarms: int
+    slipped: dict[str, int]
     missed: str
     alarm: str
 
+    @property
+    def caught(self) -> Rate:
+        return Rate.of_count(self.hits, self.studies)
+
+    @property
+    def flagged(self) -> Rate:
+        return Rate.of_count(self.alarms, self.studies)
+
+    @property
+    def slips(self) -> dict[str, Rate]:
+        return {name: Rate.of_count(hits, self.studies) for name, hits in self.slipped.items()}
+
 
 def red_team(
-    fault: Fault, seeds: range, *, workers: int = 1, step: Step = lambda what: None
+    fault: Fault, studies: range, *, workers: int = 1, step: Step = lambda what: None
 ) -> Caught:
     """Run a fault and its clean twin, over seeds."""
-    found = _done(workers, step, _attacked, [(fault.name, seed) for seed in seeds])
-    controls = sorted({name for one in found for name in one.slips})
-    return Caught(
-        Rate.of_flags([one.caught for one in found]),
-        Rate.of_flags([one.flagged for one in found]),
-        {name: Rate.of_flags([name in one.slips for one in found]) for name in controls},
-        next((one.said for one in found if not one.caught), ""),
-        next((one.alarm for one in found if one.flagged), ""),
+    return sum_of(
+        Caught(
+            1,
+            one.caught,
+            one.flagged,
+            dict.fromkeys(one.slips, 1),
+            "" if one.caught else one.said,
+            one.alarm if one.flagged else "",
+        )
+        for one in _done(workers, step, _attacked, [(fault.name, seed) for seed in studies])
     )
+
+
+# Sections of what is written down, with what is counted in each.
+SECTIONS: dict[str, type[Tally]] = {
+    "faults": Caught, "false": FalseFindings, "planted": Planted, "zero": Planted
+}  # fmt: skip
+
+
+def sum_of(tallies: Iterable[Some]) -> Some:
+    """One tally of several; at least one."""
+    return reduce(add, tallies)
 
 
 class _Attack(NamedTuple):

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from protocols import calibrate
-from protocols.calibrate import Calibration, page, shortfalls
+from protocols.calibrate import Calibration, Row, shortfalls
 from protocols.cli import app
-from verification.calibration import kinds
+from protocols.run import RunError
+from verification.calibration import Caught, FalseFindings, Planted, kinds
 from verification.red_team import FAULTS
 
 
@@ -31,37 +32,103 @@ def test_a_calibration_is_written_and_goes_on_where_it_was_interrupted(
     folder = tmp_path / "calibration"
     assert f"calibrated: {folder / 'calibration.md'}" in capsys.readouterr().out
     written = (folder / "calibration.md").read_text()
-    summary = json.loads((folder / "calibration.json").read_text())
-    assert summary["false"]["selectivity.profile"]["supported"]["of"] == 3
-    assert summary["faults"]["architecture-taken-for-learning"]["slips"].keys() == {
-        "untrained_twin"
+    rows = json.loads((folder / "calibration.json").read_text())["rows"]
+    assert rows["false selectivity.profile"]["counted"]["studies"] == 3
+    assert rows["faults architecture-taken-for-learning"]["counted"]["slipped"] == {
+        "untrained_twin": 1
     }
     assert "| `untrained_twin` | twin-is-the-trained-model, architecture-taken-for-lea" in written
+    assert "Not measured yet" not in written
 
-    def refuse(*_given, **_named):
-        raise AssertionError("it is there")
-
-    for work in ("false_findings", "planted", "red_team"):
-        monkeypatch.setattr(calibrate, work, refuse)
+    monkeypatch.setattr(calibrate, "false_findings", refuse)
+    monkeypatch.setattr(calibrate, "planted", refuse)
+    monkeypatch.setattr(calibrate, "red_team", refuse)
     (folder / "calibration.md").unlink()
     Calibration(folder, 3, 1, 1).run()
     assert (folder / "calibration.md").read_text() == written
-    monkeypatch.setattr(calibrate, "code_version", lambda: "another")
-    with pytest.raises(AssertionError, match="it is there"):
-        Calibration(folder, 3, 1, 1).run()
 
 
-BROKEN = {"check": "untrained twin", "breaks": "It is broken.", "said": ["null"]}
+def refuse(*_given, **_named):
+    raise AssertionError("it is there")
 
 
-def rate(count: int, of: int = 100) -> dict[str, float]:
-    return {"hits": count, "of": of, "low": count / of, "high": count / of}
+@pytest.fixture
+def quick(few, monkeypatch) -> None:
+    """Beside them, no search for how strong a code must be."""
+
+    def nothing(_kind, _effect, studies: range, **_named) -> Planted:
+        return Planted(len(studies), 0.0, {"null": len(studies)})
+
+    monkeypatch.setattr(calibrate, "planted", nothing)
+
+
+def test_more_studies_are_added_to_those_that_are_there(quick, tmp_path: Path, monkeypatch) -> None:
+    asked = []
+    counted = calibrate.false_findings
+
+    def noted(kind, studies: range, **named):
+        asked.append(studies)
+        return counted(kind, studies, **named)
+
+    monkeypatch.setattr(calibrate, "false_findings", noted)
+    monkeypatch.setattr(calibrate, "BATCH", 2)
+    names = ("selectivity.profile",)
+    Calibration(tmp_path / "more", 3, 1, 1, names).run()
+    Calibration(tmp_path / "more", 5, 1, 1, names).run()
+    assert asked == [range(2), range(2, 3), range(3, 5)]
+    Calibration(tmp_path / "whole", 5, 1, 1, names).run()
+    key = "false selectivity.profile"
+    more, whole = (
+        json.loads((tmp_path / name / "calibration.json").read_text())["rows"][key]["counted"]
+        for name in ("more", "whole")
+    )
+    assert more == whole
+    assert "- faults twin-is-the-trained-model" in (tmp_path / "more/calibration.md").read_text()
+
+
+def test_a_row_of_older_code_stands_and_says_so_until_it_is_measured_whole_again(
+    quick, tmp_path: Path, monkeypatch
+) -> None:
+    names = ("selectivity.profile",)
+    Calibration(tmp_path, 2, 1, 1, names).run()
+    assert ", older code |" not in (tmp_path / "calibration.md").read_text()
+    monkeypatch.setattr(type(kinds()["selectivity.profile"]), "made_with", "another")
+    Calibration(tmp_path, 2, 1, 1, ("twin-is-the-trained-model",)).run()
+    assert (tmp_path / "calibration.md").read_text().count(", older code |") == 3
+
+    counted = calibrate.false_findings
+
+    def killed(kind, studies: range, **named):
+        if studies.start:
+            raise KeyboardInterrupt
+        return counted(kind, studies, **named)
+
+    monkeypatch.setattr(calibrate, "BATCH", 1)
+    monkeypatch.setattr(calibrate, "false_findings", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Calibration(tmp_path, 2, 1, 1, names).run()
+    written = json.loads((tmp_path / "calibration.json").read_text())
+    key = "false selectivity.profile"
+    assert written["rows"][key]["made_with"] != "another"
+    assert written["begun"][key]["counted"]["studies"] == 1
+    monkeypatch.setattr(calibrate, "false_findings", counted)
+    Calibration(tmp_path, 2, 1, 1, names).run()
+    written = json.loads((tmp_path / "calibration.json").read_text())
+    assert written["rows"][key]["made_with"] == "another"
+    assert not written["begun"]
+
+
+def test_a_name_that_is_none_is_told_with_the_nearest(few, tmp_path: Path) -> None:
+    with pytest.raises(
+        RunError, match=r"'selectivty\.profile'.*did you mean 'selectivity\.profile'"
+    ):
+        Calibration(tmp_path, 2, 1, 1, ("selectivty.profile",)).run()
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({}, "Nothing."),
+        ({}, None),
         ({"supported": 8}, "profile: false findings 8.0%"),
         ({"power": 89}, "profile, effect 0.6: 89.0%"),
         ({"null": 79}, "profile, effect 0: 79.0%"),
@@ -69,21 +136,22 @@ def rate(count: int, of: int = 100) -> dict[str, float]:
         ({"flagged": 6}, "no-twin-at-all: clean twin flagged 6.0%"),
     ],
 )
-def test_the_page_says_what_misses_the_standard(change: dict[str, int], said: str) -> None:
+def test_what_misses_the_standard_is_said(change: dict[str, int], said: str | None) -> None:
     got = {"supported": 1, "power": 95, "null": 85, "caught": 100, "flagged": 0} | change
-    summary = {
-        "code_version": "v", "sizes": {"studies": 100, "planted": 100, "seeds": 100},
-        "false": {"profile": {"supported": rate(got["supported"]), "significant": rate(40),
-                              "by_world": {"noise": rate(1)}}},
-        "planted": {"profile": {"effect": 0.6, "measured": 0.6,
-                                "said": {"supported": rate(got["power"])}}},
-        "zero": {"profile": {"effect": 0.0, "measured": 0.0, "said": {"null": rate(got["null"])}}},
-        "faults": {"no-twin-at-all": {"caught": rate(got["caught"]), "slips": {},
-                                      "flagged": rate(got["flagged"]), "missed": "", "alarm": "",
-                                      **BROKEN}},
-    }  # fmt: skip
-    assert said in page(summary)
-    assert bool(shortfalls(summary)) == bool(change)
+    found = {
+        "false": [
+            row("profile", FalseFindings(100, 40, {"noise": 100}, {"noise": got["supported"]}))
+        ],
+        "planted": [row("profile", Planted(100, 60.0, {"supported": got["power"]}))],
+        "zero": [row("profile", Planted(100, 0.0, {"null": got["null"]}))],
+        "faults": [row("no-twin-at-all", Caught(100, got["caught"], got["flagged"], {}, "", ""))],
+    }
+    missed = shortfalls(found)
+    assert [one[: len(said)] for one in missed] == [said] if said else missed == []
+
+
+def row(name: str, counted) -> Row:
+    return Row(name, counted, "2026-11-28", "v", stale=False)
 
 
 def test_without_the_packages_of_extras_scan_starts_and_calibrate_says_what_to_install(

@@ -25,7 +25,7 @@ def test_every_measure_that_a_hypothesis_may_name_is_calibrated() -> None:
 def test_intervals_of_shares_are_those_of_clopper_and_pearson(
     count: int, of: int, low: float, high: float
 ) -> None:
-    rate = Rate.of_flags([True] * count + [False] * (of - count))
+    rate = Rate.of_count(count, of)
     assert rate == (count, of, pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
 
 

@@ -13,6 +13,7 @@ from scanner import Subject
 from verification.base import Hypothesis, Verdict
 from verification.cases import Case
 from verification.gate import judge
+from verification.sources import sources_digest
 from verification.worlds import SITE, world
 
 Said = Literal[
@@ -81,6 +82,11 @@ class Fault:
     because: str
     study: Study
     clean: Said
+
+    @property
+    def made_with(self) -> str:
+        """Digest of the code of the study and of all that judges it."""
+        return sources_digest([self.study.__module__, "verification.gate"])
 
     def caught(self, seed: int) -> tuple[bool, Outcome]:
         """Whether the fault is found, for the right reason."""
