@@ -144,9 +144,9 @@ def compared(
     for rows in np.array_split(order, count):
         one = grams(left[:, rows], kernel, width)
         other = one if right is left else grams(right[:, rows], kernel, width)
-        cross = cross + hsic(one, other, "lij,mij->lm")
-        of_left = of_left + hsic(one, one, "lij,lij->l")
-        of_right = of_right + hsic(other, other, "lij,lij->l")
+        cross = cross + hsic(one, other, crossed=True)
+        of_left = of_left + hsic(one, one)
+        of_right = of_right + hsic(other, other)
     debiased, plain = _normalised(cross, of_left, of_right)
     return debiased, plain
 
@@ -167,11 +167,7 @@ def among(left: np.ndarray, right: np.ndarray, rows: np.ndarray) -> np.ndarray:
         layer of left x layer of right. NaN where a layer is the same for all items.
     """
     one, other = (some[:, rows][:, :, rows] for some in (left, right))
-    products = (
-        hsic(one, other, "lij,mij->lm"),
-        hsic(one, one, "lij,lij->l"),
-        hsic(other, other, "lij,lij->l"),
-    )
+    products = (hsic(one, other, crossed=True), hsic(one, one), hsic(other, other))
     return _normalised(*products)[0]
 
 
@@ -185,7 +181,8 @@ def _normalised(cross: np.ndarray, of_left: np.ndarray, of_right: np.ndarray) ->
 def grams(x: np.ndarray, kernel: Kernel = "linear", width: float = 1.0) -> np.ndarray:
     """Centred kernel matrices, layer x item x item, of layer x item x unit."""
     centred = x - x.mean(1, keepdims=True)
-    found = centred @ centred.swapaxes(1, 2)
+    # Layer by layer, numpy sees that one factor is the other turned, and computes half.
+    found = np.array([layer @ layer.T for layer in centred])
     # What is the same for all items leaves rounding, and would be scaled up to a similarity.
     size = np.einsum("liu,liu->l", x, x)
     same = np.trace(found, axis1=1, axis2=2) <= 1e-24 * size
@@ -205,7 +202,7 @@ def _gaussian(gram: np.ndarray, width: float) -> np.ndarray:
     return np.exp(-squared / (2 * width**2 * median)) if median > 0 else np.ones_like(gram)
 
 
-def hsic(left: np.ndarray, right: np.ndarray, pairs: str) -> np.ndarray:
+def hsic(left: np.ndarray, right: np.ndarray, *, crossed: bool = False) -> np.ndarray:
     """The Hilbert-Schmidt independence criterion of Gram matrices, debiased and plain.
 
     Debiased is the unbiased estimator of Song et al. (2012), equation 5, in which the diagonals do
@@ -215,18 +212,19 @@ def hsic(left: np.ndarray, right: np.ndarray, pairs: str) -> np.ndarray:
     ----------
     left, right : numpy.ndarray
         layer x item x item.
-    pairs : str
-        For `numpy.einsum`: which layer of one goes with which of the other.
+    crossed : bool
+        Every layer of one with every layer of the other, in the place of each with its own.
 
     Returns
     -------
     numpy.ndarray
-        form x what `pairs` gives.
+        form x layer, or form x layer x layer.
     """
     n = left.shape[1]
 
     def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.einsum(pairs, a, b, optimize=True)
+        a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
+        return a @ b.T if crossed else np.einsum("lx,lx->l", a, b)
 
     diagonal, other = (np.diagonal(some, axis1=1, axis2=2)[:, None] for some in (left, right))
     rows, others = (some.sum(1, keepdims=True) for some in (left, right))

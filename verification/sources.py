@@ -49,8 +49,11 @@ def _meant(module: str) -> str:
 
 @cache
 def _parsed(module: str) -> ast.Module:
-    """A module without its docstrings."""
-    tree = ast.parse(_path(module).read_text(encoding="utf-8"))
+    return _without_docstrings(_path(module).read_text(encoding="utf-8"))
+
+
+def _without_docstrings(text: str) -> ast.Module:
+    tree = ast.parse(text)
     for node in ast.walk(tree):
         if (
             isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
