@@ -11,12 +11,16 @@ Two maps cannot be more alike than maps of two halves of the pairs are in one mo
 stands beside, and as a share of it the likeness can be claimed. To see whether a tuning did more to
 the map than as much noise, the base with noise as long as the tuning in each tensor is mapped, too.
 
+Where variants read their texts in a conversation and the base reads them plain, what is seen near
+the end of theirs alone may be the template and no tuning. With `template` both models are mapped in
+the conversation of the variant, too; the base needs no template of its own.
+
 Attribution patching (Nanda 2023) is an estimate; how far it agrees with true patches is told of
 some pairs.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -28,6 +32,7 @@ from analyses.base import AnalysisError, Quantity, labels, register
 from analyses.pairs import Pairs, pairs_of
 from analyses.splits import item_groups
 from scanner import (
+    Chat,
     Live,
     Model,
     Pair,
@@ -71,6 +76,8 @@ class Circuits(Acting):
         Halvings of the items, of which the ceiling is told.
     random : int
         Targets at random of each kind.
+    template : bool
+        Whether both models are mapped in the conversation of the variant's chat template, too.
     """
 
     donor: str
@@ -82,6 +89,7 @@ class Circuits(Acting):
     checked: int = 2
     splits: int = 5
     random: int = 3
+    template: bool = False
 
     measures: ClassVar[Mapping[str, Quantity]] = {
         "alike": Quantity(
@@ -119,7 +127,13 @@ class Circuits(Acting):
         """The map of the variant, of its base with what is made of it, and with noise."""
         check_same_shape(live.learned, live.donor)
         pairs_of(live)  # what is wrong with them is said before anything is done
-        return ["mine", "theirs", "noise"] if live.trained and self.random else ["mine", "theirs"]
+        plan = ["mine", "theirs"]
+        if live.trained and self.random:
+            plan.append("noise")
+        if live.trained and self.template:
+            _in_conversation(live)
+            plan.append("template")
+        return plan
 
     def act(
         self, live: Live, subject: Subject, run: str, *, rng: np.random.Generator
@@ -130,6 +144,8 @@ class Circuits(Acting):
             with jolted(live.model, live.donor, noise="normal", seed=seed):
                 values, way = self._map(live.model, pairs)
             return self._theirs(values[..., None], way[:, None], [2 + 2 * self.random], ["shown"])
+        if run == "template":
+            return self._both_in_conversation(live)
         values, way = self._map(live.model if run == "mine" else live.donor, pairs)
         checked = self._agreement(live.model if run == "mine" else live.donor, pairs)
         if run == "mine":
@@ -161,6 +177,16 @@ class Circuits(Acting):
             np.stack(made, axis=-1), np.stack(ways, axis=1), list(range(len(plan))), plan
         )
         return told.assign_coords(theirs_agrees=("kind", checked))
+
+    def _both_in_conversation(self, live: Live) -> xr.Dataset:
+        """Maps of the variant and of its base, both of which read what the variant would."""
+        pairs = _in_conversation(live)
+        told, ways = {}, {}
+        for side, model in (("mine", live.model), ("theirs", live.donor)):
+            values, way = self._map(model, pairs)
+            told[f"template_{side}"] = (DIMS, values)
+            ways[f"template_{side}_way"] = ("stimulus", way)
+        return xr.Dataset(told, coords={**self._coords(values), **ways})
 
     def _coords(self, values: np.ndarray) -> dict[str, object]:
         return {
@@ -307,9 +333,13 @@ class Circuits(Acting):
             different halves of the items, over ``ceiling`` (scalar), what it is of halves in one
             model. ``alike_of`` (layer, arm): of what stands in the place of the base; of noise, how
             alike the base with it is with itself. ``map`` (subject,
-            patch, block): both maps, and that with noise. ``agrees`` (side, kind): how estimates
-            go with true patches. ``decided``, ``decided_base`` (scalar): how far the texts of a
-            pair are apart in their answers, in logits, on average.
+            patch, block): both maps, that with noise, and both in the conversation. With
+            `template`, ``alike_in_template`` (layer, held): how alike the map of the base that
+            reads plain texts is with that of the base and that of the variant in the conversation,
+            and how alike the last two are; ``decided_in_template``, ``decided_base_in_template``
+            (scalar). ``agrees`` (side, kind): how estimates go with true patches. ``decided``,
+            ``decided_base`` (scalar): how far the texts of a pair are apart in their answers, in
+            logits, on average.
 
         Raises
         ------
@@ -346,6 +376,11 @@ class Circuits(Acting):
         shown = {"base": maps.theirs_map, "variant": maps.mine_map}
         if noise:
             shown["with noise"] = noise[0]
+        if self.template and "template_mine" in volume:
+            talking = _Maps.in_template(subject)
+            result = result.assign(self._of_template(maps, talking))
+            shown["base in the conversation"] = talking.theirs_map
+            shown["variant in the conversation"] = talking.mine_map
         rows = [f"{kind}, {place}" for kind in self.sites for place in self.places]
         cells = [
             np.moveaxis(one, 0, -1).reshape(len(rows), -1) for one in shown.values()
@@ -359,6 +394,42 @@ class Circuits(Acting):
             arm=arms, subject=list(shown), patch=rows, block=volume["block"].to_numpy(),
             side=["base", "variant"], kind=list(self.sites),
         )  # fmt: skip
+
+    def _of_template(self, plain: "_Maps", talking: "_Maps") -> dict[str, xr.DataArray]:
+        """What the template does to the map of the base, beside what it and tuning do."""
+        pairs = {
+            "base, with and without": (plain.theirs_map, talking.theirs_map),
+            "base without, variant with": (plain.theirs_map, talking.mine_map),
+            "base and variant, both with": (talking.theirs_map, talking.mine_map),
+        }
+        return {
+            "alike_in_template": xr.DataArray(
+                [[_similarity(one, other, self.by) for one, other in pairs.values()]],
+                dims=("layer", "held"),
+                coords={"layer": [0], "held": list(pairs)},
+            ),
+            "decided_in_template": xr.DataArray(np.abs(talking.mine_way).mean()),
+            "decided_base_in_template": xr.DataArray(np.abs(talking.theirs_way).mean()),
+        }
+
+
+def _in_conversation(live: Live) -> Pairs:
+    """The pairs in the conversation of the variant, whose tokens the base reads as well.
+
+    Raises
+    ------
+    AnalysisError
+        If they are in one already, or there is no template.
+    """
+    if live.recording.chat is not None:
+        raise AnalysisError(
+            "circuits: the texts are in a conversation already; leave `template` or `chat` out"
+        )
+    if not live.model.tokenizer.chat_template:
+        raise AnalysisError(
+            f"circuits: '{live.recording.subject}' has no chat template; leave `template` out"
+        )
+    return pairs_of(replace(live, recording=replace(live.recording, chat=Chat())))
 
 
 @dataclass(frozen=True)
@@ -394,6 +465,19 @@ class _Maps:
             ways,
             float(volume["least"].to_numpy()[0]),
         )
+
+    @classmethod
+    def in_template(cls, subject: Subject) -> "_Maps":
+        """Of both models in the conversation; nothing is asked of how far answers are apart."""
+        volume, dims = subject.volume, ("layer", "block", "kind", "place", "stimulus")
+        mine, theirs = (
+            values_of(volume, f"template_{side}", *dims)[0].astype(float)
+            for side in ("mine", "theirs")
+        )
+        of_mine, of_theirs = (
+            volume[f"template_{side}_way"].to_numpy() for side in ("mine", "theirs")
+        )
+        return cls(mine, theirs, of_mine, of_theirs, 0.0)
 
     def take(self, rows: np.ndarray) -> "_Maps":
         """Of some stimuli."""

@@ -223,8 +223,13 @@ READING = {
     "pairs of another category (other); and how alike the map of the base is with that of the base "
     "with noise as long as the tuning in each tensor (shown).",
     "map": "How much of the way from one answer to the other a patch of each site goes, by layer "
-    "and by stretch of the text, by attribution: the base model, its variant, and the base with "
-    "noise as long as the tuning in each tensor. One scale for all.",
+    "and by stretch of the text, by attribution: the base model, its variant, the base with "
+    "noise as long as the tuning in each tensor, and, if it was asked for, both models in the "
+    "conversation of the variant's chat template. One scale for all.",
+    "alike_in_template": "How alike the map of the base that reads plain texts is with its own in "
+    "the conversation, and with that of the variant there, which is how such maps are published; "
+    "and how alike both are in it. Where the last is high and the others are low, the template did "
+    "it, and no tuning.",
     "agrees": "Spearman's correlation of estimates with true patches at the target and the last "
     "token, over layers of some pairs.",
     "answered": "The share of questions whose right option is likelier than every other, with its "
@@ -533,7 +538,10 @@ TITLES = {
     "map": "maps of patches, side by side",
     "agrees": "agreement of attributions with patches",
     "ceiling": "likeness of maps of two halves in one model",
+    "alike_in_template": "likeness of maps in a conversation",
     "decided_base": "logits between the answers in the base",
+    "decided_in_template": "logits between the answers in the conversation",
+    "decided_base_in_template": "logits between the answers in the conversation, in the base",
     "drop_apart_of": "drop of accuracy, the domain's above the others'",
     "drop_elsewhere_of": "drop of accuracy in other domains",
     "drop_by_category": "drop of accuracy",
@@ -1220,6 +1228,7 @@ PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"layer", "distance"}): _by_row,
     frozenset({"layer", "contrast"}): _by_row,
     frozenset({"layer", "arm"}): _by_row,
+    frozenset({"layer", "held"}): _by_row,
     frozenset({"layer", "patch"}): _by_row,
     frozenset({"layer", "chosen"}): _by_row,
     frozenset({"layer", "item"}): _by_row,

@@ -749,6 +749,11 @@ def _circuits(name: str, settings: Mapping[str, Any]) -> str:
         "out anew in each layer, and as many of pairs of another category; untrained twins were "
         f"held against {settings['donor']} as it is. Of {settings['checked']} pairs estimates were "
         "held against true patches."
+        + (
+            " Both models were mapped in the conversation of the variant's chat template, too."
+            if settings["template"]
+            else ""
+        )
     )
 
 

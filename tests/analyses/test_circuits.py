@@ -12,6 +12,7 @@ from analyses.acting import aimed, kinds
 from analyses.circuits import Circuits, _Maps, _similarity
 from analyses.pairs import pairs_of
 from scanner import (
+    Chat,
     Live,
     Model,
     Pair,
@@ -134,6 +135,77 @@ def test_a_twin_is_held_against_the_base(pair) -> None:
     base = told.volume["theirs"].isel(target=0)
     mapped = done(live, subject, Circuits("base", **SETTINGS)).volume["theirs"].isel(target=0)
     np.testing.assert_allclose(base, mapped, rtol=1e-4, atol=1e-6)
+
+
+TALK = "{% for one in messages %}{{ one['content'] }}{% endfor %}"
+
+
+@pytest.fixture()
+def talking(pair):
+    """The pair, with a chat template of the variant alone, put back afterwards."""
+    live, _ = pair
+
+    def with_template(template: str | None) -> Live:
+        live.model.tokenizer.chat_template = template
+        assert not live.donor.tokenizer.chat_template
+        return live
+
+    yield with_template
+    live.model.tokenizer.chat_template = None
+
+
+def test_a_template_is_told_apart_from_tuning(talking, pair, effects) -> None:
+    """A template that adds nothing leaves maps as they are; one that does moves both alike."""
+    analysis = Circuits("base", **SETTINGS, template=True)
+    empty, found = (
+        analysis(done(talking(TALK + end), pair[1], analysis), rng=generator())
+        for end in ("", " is on the a in" * 3)
+    )
+    told = [one["alike_in_template"][0].to_series() for one in (empty, found)]
+    assert told[0]["base, with and without"] == pytest.approx(1)
+    assert told[0]["base without, variant with"] == pytest.approx(empty["alike"].item())
+    assert told[0]["base and variant, both with"] == pytest.approx(empty["alike"].item())
+    # In a random network a template moves maps little, but more than the change of weights does.
+    with_both = told[1]["base and variant, both with"]
+    assert with_both > 0.99
+    assert told[1]["base, with and without"] < with_both - 0.01
+    assert told[1]["base without, variant with"] < with_both - 0.01
+    assert found["decided_in_template"] > 0 and found["decided_base_in_template"] > 0
+    assert found["map"]["subject"].values.tolist()[-2:] == [
+        "base in the conversation", "variant in the conversation"
+    ]  # fmt: skip
+    # What is claimed is as it was.
+    plain = Circuits("base", **SETTINGS)(effects, rng=generator())
+    for name in ("alike", "reached", "alike_of", "ceiling"):
+        np.testing.assert_array_equal(found[name], plain[name])
+
+
+def test_maps_in_a_conversation_are_of_all_tokens_after_the_target(talking, pair) -> None:
+    analysis = Circuits("base", **SETTINGS, template=True)
+    live = talking(TALK + " is on the a in")
+    told = done(live, pair[1], analysis).volume
+    chat = replace(live, recording=replace(live.recording, chat=Chat()))
+    pairs = pairs_of(chat)
+    ids, target = pairs.clean.ids[3], pairs.clean.targets[3]
+    assert len(ids) > len(live.ids[3])
+    asked = [Pair(ids, pairs.corrupt.ids[3], pairs.answers[3], [*range(target[0], len(ids))])]
+    for side, model in (("mine", live.model), ("theirs", live.donor)):
+        found = attributed(model, asked, analysis.sites)
+        moved = (found.difference - found.base)[0]  # kind x layer x position
+        here = told[f"template_{side}"].isel(stimulus=3, layer=0)
+        here = here.transpose("kind", "block", "place")
+        np.testing.assert_allclose(here[..., -1], moved[..., -1], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(here.sum("place"), moved.sum(-1), rtol=1e-4, atol=1e-5)
+
+
+def test_a_template_that_is_not_there_or_there_twice_is_refused(talking, pair) -> None:
+    live = talking(None)
+    analysis = Circuits("base", **SETTINGS, template=True)
+    with pytest.raises(AnalysisError, match="has no chat template; leave `template` out"):
+        analysis.runs(live, pair[1])
+    twice = replace(live, recording=replace(live.recording, chat=Chat()))
+    with pytest.raises(AnalysisError, match="in a conversation already"):
+        analysis._both_in_conversation(twice)
 
 
 def test_answers_that_are_not_apart_are_refused(effects) -> None:

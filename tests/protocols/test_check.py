@@ -79,16 +79,32 @@ def test_the_heads_of_large_protocols_say_what_the_command_says(path: Path) -> N
     study = load_study(path)
     assert study.protocol.hypotheses
     head = re.sub(r"\n#\s*", " ", path.read_text().partition("\nstudy:")[0])
-    (cost,) = costs(study)
-    assert cost.guessed  # else its tokenizer is here, and the numbers are better
-    for line in told(cost, teraflops=100):
-        assert line in head
+    for cost in costs(study):
+        assert cost.guessed  # else its tokenizer is here, and the numbers are better
+        for line in told(cost, teraflops=100):
+            assert line in head
 
 
 def test_there_is_one_for_each_model_of_the_published_map() -> None:
     models = {load_study(path).protocol.subjects[0].model.lower() for path in LARGE}
     for name in ("llama-3.3-70b", "gemma-3-27b", "medgemma-27b", "qwen2.5-32b", "gpt-oss-120b"):
         assert sum(name in model for model in models) == 1
+
+
+def test_there_is_one_for_each_family_whose_tuning_was_published() -> None:
+    """Tanwar et al. (2025): a base first, then the medical variant, then what else was tuned."""
+    studies = [load_study(path).protocol for path in LARGE if path.stem.startswith("domain_")]
+    families = {tuple(one.called for one in study.subjects) for study in studies}
+    assert families == {
+        ("meta-llama/Meta-Llama-3-8B", "HPAI-BSC/Llama3-Aloe-8B-Alpha",
+         "meta-llama/Meta-Llama-3-8B-Instruct"),
+        ("Qwen/Qwen2.5-7B", "HPAI-BSC/Qwen2.5-Aloe-Beta-7B", "Qwen/Qwen2.5-Math-7B-Instruct",
+         "Qwen/Qwen2.5-Coder-7B-Instruct", "Qwen/Qwen2.5-7B-Instruct"),
+        ("microsoft/Phi-3.5-mini-instruct", "microsoft/MediPhi"),
+    }  # fmt: skip
+    counts = {one[0]: size_of(one[0]).parameters / 1e9 for one in families}
+    # 8.03, 7.62 and 3.82 billion are published.
+    assert sorted(counts.values()) == pytest.approx([3.82, 7.62, 8.03], abs=0.01)
 
 
 def test_the_command_says_it(tmp_path, capfd, tiny_source) -> None:
