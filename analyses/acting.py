@@ -45,8 +45,11 @@ class Acting(Analysis):
     asks: ClassVar[Asks] = "acts"
     # Dimensions of the site that it makes, which others read by the name that it has in a protocol.
     makes: ClassVar[tuple[str, ...]] = ()
-    # Whether it changes weights, or asks for their gradients: rounded ones have none.
-    moves_weights: ClassVar[bool] = False
+
+    @property
+    def moves_weights(self) -> bool:
+        """Whether it changes weights, or asks for their gradients: rounded ones have none."""
+        return False
 
     @property
     def stands_at(self) -> tuple[int, ...] | None:

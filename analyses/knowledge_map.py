@@ -7,7 +7,8 @@ layer is told
 ============ ============================================================================
 separation   the silhouette (Rousseeuw 1987) of its pattern among the groups of its domain
 rise         the same, less that of the layer before
-saliency     the gradient of the answer's surprisal with respect to the weights of the block
+saliency     the gradient of the answer's surprisal with respect to the weights of the block, and
+             to those of its attention and of its MLP
 lesion       what the prediction of the answer loses without the block
 patching     how much of the way to the answer the other text goes, with this text's stream there
 ============ ============================================================================
@@ -21,13 +22,14 @@ Where we differ: silhouettes are those of the full space and not of a plane; no 
 beside the published rule for choosing layers stands one that may choose none (`layer_choice`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import xarray as xr
+from scipy.stats import rankdata
 
 from analyses.acting import Acting, behind, own, values_of
 from analyses.base import AnalysisError, Quantity, labels, register, vectors
@@ -59,6 +61,7 @@ OF_GROUPS = ("separation", "rise")
 # Items on a side of a contrast, of which less is no sample.
 FEWEST = 5
 RULES: tuple[Rule, ...] = ("null", "paper")
+INTERVAL = 0.025, 0.975
 EARLY = "by how much larger, in standard deviations over items, {} are for the domains than for "
 EARLY += "the rest in the first layer than in the last, by the line through all layers"
 
@@ -86,6 +89,8 @@ class KnowledgeMap(Acting):
         That a lens chooses some layer of a domain in which nothing is.
     random : int
         Dealings of domains and rest among the items that measures are held against.
+    gradients : bool
+        Whether saliency is among the lenses. Rounded weights have none (`scanner.quantised`).
     """
 
     site: str
@@ -96,8 +101,8 @@ class KnowledgeMap(Acting):
     permutations: int = 999
     alpha: float = 0.05
     random: int = 12
+    gradients: bool = True
 
-    moves_weights: ClassVar[bool] = True
     measures: ClassVar[Mapping[str, Quantity]] = {
         "separation_early": Quantity(EARLY.format("silhouettes"), -float("inf"), float("inf")),
         "saliency_early": Quantity(
@@ -114,13 +119,17 @@ class KnowledgeMap(Acting):
         if not 0 < self.alpha < 1:
             raise ValueError(f"an alpha of {self.alpha:g} is no share between 0 and 1")
 
+    @property
+    def moves_weights(self) -> bool:
+        return self.gradients
+
     def identity_at(self, measure: str, layer: int, layers: int) -> str:
         return "of one layer nothing is earlier or later; say `at: {layer: mean}`"
 
     def passes(self, layers: int) -> float:
         # Gradients: a pass and one back. Lesions and patches: the text as it is, that it is given,
         # and for each layer the blocks behind it.
-        return 3 + (1 + behind(layers)) + (2 + behind(layers))
+        return 3 * self.gradients + (1 + behind(layers)) + (2 + behind(layers))
 
     def runs(self, live: Live, subject: Subject) -> list[tuple[str, range]]:
         """All stimuli for what is told of groups, and some for what is done."""
@@ -168,13 +177,6 @@ class KnowledgeMap(Acting):
         """What gradients, lesions and patches say of some stimuli."""
         pairs = pairs_of(live)
         texts = [live.ids[one] for one in some]
-        shape = len(texts), live.model.layers
-        slopes, loss = np.empty(shape), np.empty(len(texts))
-        for row, (text, one) in enumerate(zip(texts, some, strict=True)):
-            answer = range(len(text), len(text) + 1)
-            asked = [*text, pairs.answers[one][0]]
-            loss[row], found = weight_slopes(live.model, asked, answer, SLOPED)
-            slopes[row] = found["by_weight"].mean(1)
         asked = [
             Pair(
                 pairs.clean.ids[one], pairs.corrupt.ids[one], pairs.answers[one],
@@ -188,22 +190,36 @@ class KnowledgeMap(Acting):
         dims = "stimulus", "layer"
         return xr.Dataset(
             {
-                "slopes": (dims, slopes),
+                **(self._slopes(live, some) if self.gradients else {}),
                 "lost": (dims, lost),
                 "moved": (dims, set_in.difference[:, 0, :, 0] - set_in.base[:, None]),
                 "whole": ("stimulus", set_in.donor - set_in.base),
-                "loss": ("stimulus", loss),
             },
             coords={
                 "stimulus": np.array(some),
                 "layer": np.arange(live.model.layers),
+                "part": list(SLOPED),
                 "predicted": ("stimulus", np.ones(len(texts), dtype=int)),
             },
         )
 
+    def _slopes(self, live: Live, some: range) -> dict[str, tuple[Any, np.ndarray]]:
+        """Gradients of the answers of some stimuli, by layer and part, and what answers cost."""
+        answers = pairs_of(live).answers
+        slopes = np.empty((len(some), live.model.layers, len(SLOPED)))
+        loss = np.empty(len(some))
+        for row, one in enumerate(some):
+            text = live.ids[one]
+            answer = range(len(text), len(text) + 1)
+            loss[row], found = weight_slopes(live.model, [*text, answers[one][0]], answer, SLOPED)
+            slopes[row] = found["by_weight"]
+        return {"slopes": (("stimulus", "layer", "part"), slopes), "loss": ("stimulus", loss)}
+
     def measured(self, *subjects: Subject, variable: str, rng: np.random.Generator) -> xr.DataArray:
         (subject,) = subjects
         volume, lens = subject.volume, variable.removesuffix("_early")
+        if lens == "saliency" and not self.gradients:
+            raise AnalysisError("knowledge_map: there is no saliency where `gradients` is false")
         items = items_of(subject, self.label)
         inside = values_of(volume, "inside", "target", "stimulus")[own(subject), items.first] > 0.5
         values = _score(volume, lens, items)
@@ -223,13 +239,17 @@ class KnowledgeMap(Acting):
             mean over layers is told.
             ``lens_contrast`` (lens, category, layer): Student's t of a domain beside the rest, and
             of what is told of groups the z beside dealings of them; NaN where fewer than five items
-            decide. ``lens_profile`` (lens, category, layer): the domain alone, the rest among them.
+            decide. ``lens_profile`` (lens, category, layer): the domain alone, the rest among them,
+            with ``lens_profile_low`` and ``lens_profile_high``, its 95 % interval over items.
+            ``part_contrast`` and ``chosen_part`` (part, category, layer): the contrast of gradients
+            of attention and of MLPs alone, and what the rule that may take none takes of it.
             ``chosen_null`` and ``chosen_paper`` (lens, category, layer): what the rules of
             `layer_choice` take, 1 or 0. ``agreed_null`` and ``agreed_paper`` (layer, category): how
             many of the four lenses take a layer.
             ``lens_agreement``, ``lens_agreement_p`` and ``lens_concordance`` (category): Spearman's
             correlation of the contrasts of two lenses, on average, the p of profiles turned round,
-            and Kendall's W. ``lens_overlap`` (category): of what they take.
+            and Kendall's W. ``lens_overlap`` (category): of what they take. ``lens_apart``
+            (layer, category): how far lenses are from each other there, as `apart` has it.
             ``centre`` with ``centre_low`` and ``centre_high`` (category, lens): the centre of mass
             of the profile, 0 for the first layer and 1 for the last, with its 95 % interval over
             items. ``lens_decided`` (category): the share of items whose texts are a logit apart.
@@ -258,13 +278,33 @@ class KnowledgeMap(Acting):
              for lens in LENSES]
         )  # fmt: skip
         found = {
-            **{name: self.measured(subject, variable=name, rng=rng) for name in self.measures},
+            **{
+                name: self.measured(subject, variable=name, rng=rng)
+                for name in self.measures
+                if self.gradients or name != "saliency_early"
+            },
             **self._laid(looks, profile, domains, rng),
+            **(self._parts(volume, items, domains, rng) if self.gradients else {}),
             **self._centres(scores, items, every, rng),
             "lens_decided": ("category", _decided(volume, items, every)),
         }
-        layers = volume["layer"].to_numpy()
-        return xr.Dataset(found, coords={"layer": layers, "lens": list(LENSES), "category": every})
+        names = {"layer": volume["layer"].to_numpy(), "lens": list(LENSES), "category": every}
+        if self.gradients:
+            names["part"] = list(SLOPED)
+        return xr.Dataset(found, coords=names)
+
+    def _parts(
+        self, volume: xr.Dataset, items: "Items", domains: list[str], rng: np.random.Generator
+    ) -> dict[str, tuple[Any, np.ndarray]]:
+        """Gradients of attention and of MLPs, each beside the rest, part x category x layer."""
+        contrast = np.full((len(SLOPED), len(domains) + 1, volume.sizes["layer"]), np.nan)
+        chosen = np.zeros(contrast.shape)
+        for part, (column, name) in product(range(len(SLOPED)), enumerate(domains)):
+            values = _sloped(volume, [part], items)
+            look = self._look(values, None, items.labels, name, rng)
+            contrast[part, column], chosen[part, column] = look
+        dims = "part", "category", "layer"
+        return {"part_contrast": (dims, contrast), "chosen_part": (dims, chosen)}
 
     def _laid(
         self,
@@ -289,6 +329,8 @@ class KnowledgeMap(Acting):
             found[f"agreed_{rule}"] = ("layer", "category"), agreed.T
         told = [self._agreement(contrast[laid, one], chosen["null"][laid, one] > 0, rng)
                 for one in range(len(domains))]  # fmt: skip
+        lenses_apart = np.array([apart(one) for one in contrast[laid].swapaxes(0, 1)[:-1]])
+        found["lens_apart"] = ("layer", "category"), _with_rest(lenses_apart).T
         for name in Agreed._fields:
             values = [*(getattr(one, name) for one in told), np.nan]
             found[f"lens_{name}"] = "category", np.array(values)
@@ -351,22 +393,33 @@ class KnowledgeMap(Acting):
         names: list[str],
         rng: np.random.Generator,
     ) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
-        """The centre of mass of each profile, with its interval by bootstrap over items."""
+        """The centre of mass of each profile, and the profile itself, with their intervals.
+
+        By bootstrap over items.
+        """
         found = np.full((3, len(names), len(LENSES)), np.nan)
+        layers = len(scores[LENSES[0]])
+        limits = np.full((2, len(LENSES), len(names), layers), np.nan)
         for row, name in enumerate(names):
             inside = np.flatnonzero(items.labels == name)
             again = inside[rng.integers(len(inside), size=(self.permutations, len(inside)))]
             for column, lens in enumerate(LENSES):
                 values = scores[lens]
                 found[0, row, column] = centre(level(lens, values[:, inside]))
-                drawn = np.array([centre(level(lens, values[:, one])) for one in again])
+                profiles = np.array([level(lens, values[:, one]) for one in again])
+                drawn = np.array([centre(one) for one in profiles])
                 if np.isfinite(drawn).any():
-                    found[1:, row, column] = np.nanquantile(drawn, (0.025, 0.975))
-        dims = "category", "lens"
+                    found[1:, row, column] = np.nanquantile(drawn, INTERVAL)
+                told = profiles[np.isfinite(profiles).all(1)]
+                if len(told):
+                    limits[:, column, row] = np.quantile(told, INTERVAL, axis=0)
+        dims, of_lenses = ("category", "lens"), ("lens", "category", "layer")
         return {
-            name: (dims, values)
-            for name, values in zip(("centre", "centre_low", "centre_high"), found, strict=True)
-        }
+            **{f"centre{end}": (dims, values)
+               for end, values in zip(("", "_low", "_high"), found, strict=True)},
+            "lens_profile_low": (of_lenses, limits[0]),
+            "lens_profile_high": (of_lenses, limits[1]),
+        }  # fmt: skip
 
 
 class Look(NamedTuple):
@@ -463,6 +516,27 @@ def centre(profile: np.ndarray) -> float:
     return float(depths(len(profile)) @ above / whole) if whole > 0 else float("nan")
 
 
+def apart(contrasts: np.ndarray) -> np.ndarray:
+    """How far lenses are from each other in a layer: between its lowest and highest rank, layer.
+
+    Parameters
+    ----------
+    contrasts : numpy.ndarray
+        lens x layer; NaN where a lens sees nothing.
+
+    Returns
+    -------
+    numpy.ndarray
+        As a share of all ranks: 0 where every lens gives a layer the same place among the others, 1
+        where it is first for one and last for another. Of lenses that know nothing of each other it
+        is 0.6 on average where they are four. NaN of fewer than two.
+    """
+    seen = contrasts[np.isfinite(contrasts).all(1)]
+    if len(seen) < 2:
+        return np.full(contrasts.shape[1], np.nan)
+    return np.ptp(rankdata(seen, axis=1), axis=0) / max(contrasts.shape[1] - 1, 1)
+
+
 def _score(volume: xr.Dataset, lens: str, items: Items) -> np.ndarray:
     """What a lens tells of each item: layer x item, NaN where it tells nothing."""
     if lens in OF_GROUPS:
@@ -476,11 +550,22 @@ def _score(volume: xr.Dataset, lens: str, items: Items) -> np.ndarray:
             for name, dims in (("moved", ("layer", "stimulus")), ("whole", ("stimulus",)))
         )
         return moved / np.where(np.abs(whole) < DECIDED, np.nan, whole)
-    name = {"saliency": "slopes", "lesion": "lost"}[lens]
-    values = np.log(np.maximum(values_of(volume, name, "layer", "stimulus").astype(float), (
-        LEAST if lens == "lesion" else np.finfo(float).tiny
-    )))  # fmt: skip
-    return _by_item(values - explained(volume, values) if lens == "saliency" else values, items)
+    if lens == "saliency":
+        return _sloped(volume, range(len(SLOPED)), items)
+    lost = values_of(volume, "lost", "layer", "stimulus").astype(float)
+    return _by_item(np.log(np.maximum(lost, LEAST)), items)
+
+
+def _sloped(volume: xr.Dataset, parts: Sequence[int], items: Items) -> np.ndarray:
+    """Gradients of some parts of each block, in logarithms, with what costs explain taken out.
+
+    Layer x item; NaN where none were asked for.
+    """
+    if "slopes" not in volume:
+        return np.full((volume.sizes["layer"], len(items.labels)), np.nan)
+    of_parts = values_of(volume, "slopes", "part", "layer", "stimulus").astype(float)
+    values = np.log(np.maximum(of_parts[list(parts)].mean(0), np.finfo(float).tiny))
+    return _by_item(values - explained(volume, values), items)
 
 
 def _dealt(volume: xr.Dataset, lens: str, items: Items) -> np.ndarray:

@@ -62,7 +62,6 @@ class Saliency(Acting):
     steps: int = 64
     random: int = 12
 
-    moves_weights: ClassVar[bool] = True
     measures: ClassVar[Mapping[str, Quantity]] = {
         "contrast": Quantity(
             "by how much larger, in logarithms, gradients of weights are for a category than for "
@@ -77,6 +76,10 @@ class Saliency(Acting):
             raise ValueError(f"summary: no '{self.summary}'; there is {', '.join(SALIENCY)}")
         if self.before < 1 or self.steps < 0 or self.random < 0:
             raise ValueError("before must be at least 1, steps and random at least 0")
+
+    @property
+    def moves_weights(self) -> bool:
+        return True
 
     def runs(self, live: Live, subject: Subject) -> list[range]:
         check_begun("saliency", live)

@@ -70,7 +70,6 @@ class Tuning(Acting):
     frame_folds: int = 2
     random: int = 5
 
-    moves_weights: ClassVar[bool] = True
     measures: ClassVar[Mapping[str, Quantity]] = {
         "advantage": Quantity(
             AHEAD.format("answers of the domain gain in frames that were not taught"),
@@ -89,6 +88,10 @@ class Tuning(Acting):
             raise ValueError("steps must be at least 1, rate above 0")
         if self.frame_folds < 2 or self.random < 1:
             raise ValueError("frame_folds must be at least 2, random at least 1")
+
+    @property
+    def moves_weights(self) -> bool:
+        return True
 
     @property
     def stands_at(self) -> tuple[int, ...]:

@@ -538,7 +538,10 @@ def _show_verdicts(run: Run) -> None:
             f"{estimate:.3f}" if measured else "-",
             f"{low:.3f} to {high:.3f}" if measured else "-",
         )
-    Console().print(table)
+    if summary["verdicts"]:
+        Console().print(table)
+    else:
+        print(f"{summary['study']}: no hypothesis is registered, and nothing is claimed")
     for one in summary["verdicts"]:
         if one["status"] != "supported":
             print(f"{one['id']}: {one['reason']}")

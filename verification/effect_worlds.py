@@ -211,7 +211,8 @@ def _mapped(
             "separation": (dims, 0.1 * seen()),
             "dealt": ((*dims, "draw"), 0.1 * dealt),
             "inside": (("stimulus", "target"), inside),
-            "slopes": (dims, np.exp(seen())),
+            # Attention and MLP alike.
+            "slopes": ((*dims, "part"), np.repeat(np.exp(seen())[..., None], 2, axis=2)),
             "lost": (dims, np.exp(seen())),
             "moved": (dims, seen() * of_stimuli["whole"][:, None]),
             **{name: ("stimulus", values) for name, values in of_stimuli.items()},

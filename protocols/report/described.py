@@ -404,7 +404,10 @@ READING = {
     "the rest. Rings: layers beyond what the largest of all layers reaches by chance; there may be "
     "none.",
     "lens_profile": "The same of each domain alone, as it was published. Rings: what the published "
-    "rule takes (the upper quarter, or the steepest rise), which always takes something.",
+    "rule takes (the upper quarter, or the steepest rise), which always takes something. The 95 "
+    "% interval over items of each is told where one points.",
+    "part_contrast": "Gradients of the weights of attention and of MLPs alone, each beside the "
+    "rest: of which module the saliency above is. Rings as above.",
     "agreed_null": "How many of four lenses (rise, saliency, lesion, patching) take a layer, where "
     "each may take none.",
     "agreed_paper": "The same by the published rule: of noise, too, two lenses take the same layer "
@@ -413,6 +416,9 @@ READING = {
     "Dotted: the middle of the layers. What holds of the rest as well is no knowledge of a domain.",
     "lens_agreement": "Spearman's correlation over layers of what two lenses see beside the rest, "
     "on average, and how often profiles turned round by some layers agree as much.",
+    "lens_apart": "Where lenses disagree: how far a layer's lowest rank among the layers is from "
+    "its highest, over the four lenses, of all ranks. 0: the same place in all; 0.6: on average "
+    "where four lenses know nothing of each other.",
     "lens_overlap": "Of the layers that one of two lenses takes, the share that both take.",
     "lens_decided": "The share of items whose two texts are a logit apart in their answers: of the "
     "others a patch has no way to go.",
@@ -650,6 +656,8 @@ TITLES = {
     "decided": "logits between the answers",
     "lens_contrast": "knowledge map: what is more than chance",
     "lens_profile": "profiles of the lenses, and the published rule",
+    "part_contrast": "gradients by module",
+    "lens_apart": "where lenses disagree",
     "agreed_null": "lenses that agree",
     "agreed_paper": "lenses that agree, published rule",
     "centre": "centre of mass in the depth",
@@ -704,7 +712,7 @@ CHANGED = {
 }
 WITHIN = {
     "critical", "p", "shuffled", "highest", "low", "high", "reachable", "chosen_null",
-    "chosen_paper", "lens_agreement_p", "lens_concordance", *CHANGED,
+    "chosen_paper", "chosen_part", "lens_agreement_p", "lens_concordance", *CHANGED,
 }  # fmt: skip
 BOUNDS = ("_low", "_high")
 # Rows of a map that are numbers, in words.
@@ -1122,13 +1130,26 @@ def _densities(found: Found, variable: str) -> Panel:
 def _lenses(found: Found, variable: str) -> Panel:
     """What each lens sees, with what the rule takes that goes with it."""
     values, signed = found.measures[variable], variable == "lens_contrast"
+    values = values.dropna("lens", how="all")  # without gradients there is no saliency
     if signed:  # of the domain that others are held against there is none
         values = values.dropna("category", how="all")
     rule = "chosen_null" if signed else "chosen_paper"
     chosen = found.measures[rule].sel(category=values["category"])
+    bounds = [] if signed else [found.measures[variable + bound] for bound in BOUNDS]
     figure = lens_maps(
-        values, chosen, signed=signed,
+        values, chosen, bounds, signed=signed,
         name="standard errors from nothing" if signed else "share of the largest",
+    )  # fmt: skip
+    return Panel(_title(variable), READING[variable], figure)
+
+
+def _modules(found: Found, variable: str) -> Panel:
+    """The same of one lens, module by module."""
+    values = found.measures[variable].dropna("category", how="all")
+    chosen = found.measures["chosen_part"].sel(category=values["category"])
+    figure = lens_maps(
+        values.rename(part="lens"), chosen.rename(part="lens"), signed=True,
+        name="standard errors from nothing",
     )  # fmt: skip
     return Panel(_title(variable), READING[variable], figure)
 
@@ -1221,6 +1242,7 @@ PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"layer"}): _curve,
     frozenset({"layer", "category"}): _by_category,
     frozenset({"layer", "category", "lens"}): _lenses,
+    frozenset({"layer", "category", "part"}): _modules,
     frozenset({"layer", "category", "depth"}): _depths,
     frozenset({"category", "lens"}): _centres,
     frozenset({"category"}): _of_categories,

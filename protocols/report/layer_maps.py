@@ -25,7 +25,14 @@ DARKEST = 5.0
 MORE = [[0, "#ffffff"], [0.35, "#b9d0e4"], [0.7, "#3d7fb3"], [1, "#0a2f51"]]
 
 
-def lens_maps(values: xr.DataArray, chosen: xr.DataArray, *, name: str, signed: bool) -> go.Figure:
+def lens_maps(
+    values: xr.DataArray,
+    chosen: xr.DataArray,
+    bounds: Sequence[xr.DataArray] = (),
+    *,
+    name: str,
+    signed: bool,
+) -> go.Figure:
     """A map of domains by layers for each lens, with the layers that a rule takes marked.
 
     Parameters
@@ -34,6 +41,8 @@ def lens_maps(values: xr.DataArray, chosen: xr.DataArray, *, name: str, signed: 
         lens x category x layer.
     chosen : xarray.DataArray
         The same, 1 where a layer is taken.
+    bounds : sequence of xarray.DataArray
+        The same, the ends of intervals, which are told where one points; none by default.
     name : str
         For the colour bar.
     signed : bool
@@ -45,12 +54,18 @@ def lens_maps(values: xr.DataArray, chosen: xr.DataArray, *, name: str, signed: 
     figure = make_subplots(len(lenses), 1, shared_xaxes=True, vertical_spacing=0.05,
                            subplot_titles=lenses)  # fmt: skip
     for row, lens in enumerate(lenses, 1):
-        here = values.sel(lens=lens).transpose("category", "layer").to_numpy()[::-1]
+        here, *ends = (
+            one.sel(lens=lens).transpose("category", "layer").to_numpy()[::-1]
+            for one in (values, *bounds)
+        )
         shown = here if signed else _scaled(here)
         figure.add_heatmap(
-            row=row, col=1, x=layers, y=domains[::-1], z=_plain(shown), customdata=_plain(here),
+            row=row, col=1, x=layers, y=domains[::-1], z=_plain(shown),
+            customdata=_plain(np.stack([here, *ends], axis=2)),
             coloraxis="coloraxis", xgap=1, ygap=1,
-            hovertemplate=f"{lens}, %{{y}}, layer %{{x}}: %{{customdata:.3g}}<extra></extra>",
+            hovertemplate=f"{lens}, %{{y}}, layer %{{x}}: %{{customdata[0]:.3g}}"
+            + (" (%{customdata[1]:.3g} to %{customdata[2]:.3g})" if ends else "")
+            + "<extra></extra>",
         )  # fmt: skip
         taken = chosen.sel(lens=lens).transpose("category", "layer").to_numpy() > 0
         at, where = np.nonzero(taken)

@@ -798,14 +798,21 @@ def _scaling(name: str, settings: Mapping[str, Any]) -> str:
 
 
 def _knowledge_map(name: str, settings: Mapping[str, Any]) -> str:
+    slopes = (
+        "The mean absolute product of weight and gradient of the answer's surprisal in a block (of "
+        "its attention and its MLP, and of each alone), what that explains taken out (Simonyan et "
+        "al. 2014), the"
+        if settings["gradients"]
+        else "No gradients were asked for. The"
+    )
     return (
         f"Where the model has what it knows of each {settings['label']} (analysis '{name}'; "
-        "Marinescu et al. 2026) was looked at through four lenses, in texts that are halves of "
+        "Marinescu et al. 2026) was looked at through "
+        f"{'four' if settings['gradients'] else 'three'} lenses, in texts that are halves of "
         f"pairs. Silhouettes (Rousseeuw 1987) of items by {settings['group']} within their "
         f"{settings['label']} in all units of {settings['site']}, and their rise over layers, were "
-        f"held against {settings['dealings']} dealings of the groups. The mean absolute product of "
-        "weight and gradient of the answer's surprisal in a block, what that explains taken out "
-        "(Simonyan et al. 2014), the logarithm of the divergence of the next token without the "
+        f"held against {settings['dealings']} dealings of the groups. {slopes} "
+        "logarithm of the divergence of the next token without the "
         "block (Lad et al. 2024), and the share of the way from the foil to the answer that "
         f"{settings['site']} at the target goes in the other text (Meng et al. 2022) were held "
         f"against those of {settings['rest']} by Student's t over items. A layer is taken if it "

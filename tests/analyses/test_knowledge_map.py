@@ -1,5 +1,6 @@
 """Four lenses, against what is known: of nothing our map is empty, and the published one is not."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from analyses import AnalysisError
 from analyses.base import labels
-from analyses.knowledge_map import LAID, LENSES, KnowledgeMap, centre, effect_size, student_t
+from analyses.knowledge_map import (
+    LAID,
+    LENSES,
+    KnowledgeMap,
+    apart,
+    centre,
+    effect_size,
+    student_t,
+)
 from analyses.layer_choice import (
     agreement,
     beyond_chance,
@@ -74,7 +83,7 @@ def seen(
         "separation": (dims, told("separation")),
         "dealt": ((*dims, "draw"), dealt),
         "inside": (("stimulus", "target"), (domain != analysis.rest)[:, None]),
-        "slopes": (dims, np.exp(told("saliency"))),
+        "slopes": ((*dims, "part"), np.exp(np.stack([told("saliency"), told("mlp")], axis=2))),
         "lost": (dims, np.exp(told("lesion"))),
         "moved": (dims, 3.0 * told("patching")),
         "whole": ("stimulus", np.full(count, 3.0)),
@@ -197,6 +206,19 @@ def test_the_centre_of_a_profile_is_its_centre_of_mass_above_nothing() -> None:
     assert np.isnan(centre(-np.ones(4)))
 
 
+def test_lenses_are_apart_by_their_ranks_and_by_six_tenths_where_there_is_nothing_in_common() -> (
+    None
+):
+    line = np.arange(5.0)
+    assert not apart(np.stack([line, np.exp(line), 3 * line])).any()
+    np.testing.assert_allclose(apart(np.stack([line, -line])), [1, 0.5, 0, 0.5, 1])
+    unseen = np.stack([line, -line, np.full(5, np.nan)])
+    np.testing.assert_allclose(apart(unseen), [1, 0.5, 0, 0.5, 1])
+    assert np.isnan(apart(unseen[1:])).all()
+    noise = [apart(one) for one in generator().normal(size=(400, 4, 40))]
+    assert np.mean(noise) == pytest.approx(0.6, abs=0.02)
+
+
 # --- the map
 
 
@@ -287,6 +309,43 @@ def test_what_is_early_is_positive_and_what_is_late_negative() -> None:
             other = next(one for one in ("saliency", "lesion") if one != lens)
             other = MAP.measured(subject, variable=f"{other}_early", rng=generator())
             assert abs(float(other.mean())) < 0.15
+
+
+def test_what_is_planted_in_mlps_is_found_in_mlps_alone() -> None:
+    at = np.zeros(LAYERS)
+    at[4] = 1.0
+    subject = seen(generator(6), {"mlp": at}, analysis=MAP)
+    chosen = mapped(subject, MAP)["chosen_part"].sel(category="category1")
+    assert np.flatnonzero(chosen.sel(part="mlp")).tolist() == [4]
+    assert not chosen.sel(part="attention").any()
+
+
+def test_intervals_of_profiles_are_about_them_and_narrower_of_more_items() -> None:
+    width = []
+    for items in (8, 32):
+        found = mapped(seen(generator(7), {}, analysis=MAP, items=items), MAP)
+        low, middle, high = (found[f"lens_profile{end}"] for end in ("_low", "", "_high"))
+        assert (low <= middle).all() and (middle <= high).all()
+        width.append(float((high - low).sel(lens="separation").mean()))
+    assert width[1] < 0.7 * width[0]
+
+
+def test_without_gradients_three_lenses_are_left_and_saliency_is_no_claim() -> None:
+    at = np.zeros(LAYERS)
+    at[4] = 1.0
+    rounded = replace(MAP, gradients=False)
+    assert MAP.moves_weights and not rounded.moves_weights
+    assert MAP.passes(30) - rounded.passes(30) == 3
+    subject = seen(generator(1), {"lesion": at, "patching": at}, analysis=MAP)
+    bare = subject.replace_volume(subject.volume.drop_vars(["slopes", "loss"]))
+    found = mapped(bare, rounded)
+    assert np.isnan(found["lens_contrast"].sel(lens="saliency")).all()
+    assert not found["chosen_null"].sel(lens="saliency").any()
+    assert "part_contrast" not in found and "saliency_early" not in found
+    assert int(found["agreed_null"].sel(layer=4, category="category1")) == 2
+    assert np.isfinite(found["lens_agreement"].sel(category="category1"))
+    with pytest.raises(AnalysisError, match="no saliency where `gradients` is false"):
+        rounded.measured(bare, variable="saliency_early", rng=generator())
 
 
 def test_undecided_pairs_are_left_out_and_said() -> None:
@@ -380,11 +439,21 @@ def test_what_is_done_is_what_single_analyses_do(pairs) -> None:
     answered = range(len(whole) - 1, len(whole))
     loss, slopes = weight_slopes(live.model, whole, answered, ("attention", "mlp"))
     np.testing.assert_allclose(found["loss"][3], loss, rtol=1e-5)
-    np.testing.assert_allclose(found["slopes"][3], slopes["by_weight"].mean(1), rtol=1e-4)
+    np.testing.assert_allclose(found["slopes"][3], slopes["by_weight"], rtol=1e-4)
 
     depth = np.linspace(0, 1, live.model.layers)
     line = found["earliness"].values @ (2 - 3 * depth) / live.model.layers
     assert line == pytest.approx(3.0)  # what falls by 3 from the first layer to the last
+
+
+def test_without_gradients_none_are_asked_for_and_all_else_is_done_alike(pairs) -> None:
+    live, subject = pairs
+    analysis = KnowledgeMap("resid_post", "tools", dealings=19, permutations=19, random=3)
+    found = effects(live, subject, analysis)
+    without = effects(live, subject, replace(analysis, gradients=False))
+    assert set(found.data_vars) - set(without.data_vars) == {"slopes", "loss"}
+    for name in without.data_vars:
+        np.testing.assert_array_equal(without[name], found[name])
 
 
 def test_a_rest_that_is_none_of_the_domains_is_named_before_anything_is_done(pairs) -> None:

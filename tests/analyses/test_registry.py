@@ -72,9 +72,10 @@ ACROSS = {
     "connectome": ("matrix", "node", "other_node", "module"),
     "universality": ("path",),
     "knowledge_map": (
-        "lens_contrast", "lens_profile", "chosen_null", "chosen_paper", "agreed_null",
+        "lens_contrast", "lens_profile", "lens_profile_low", "lens_profile_high", "chosen_null",
+        "chosen_paper", "agreed_null",
         "agreed_paper", "lens_agreement", "lens_agreement_p", "lens_concordance", "lens_overlap",
-        "centre", "centre_low", "centre_high",
+        "lens_apart", "part_contrast", "chosen_part", "centre", "centre_low", "centre_high",
     ),
 }  # fmt: skip
 # Analyses that read other sites than the residual stream.

@@ -742,6 +742,10 @@ def test_what_needs_gradients_of_weights_is_refused_of_rounded_ones(tmp_path: Pa
     )
     with pytest.raises(ProtocolError, match="subjects.0.weights: 'map' needs weights that can"):
         load_study(written(tmp_path, text))
+    text = text[: text.index("hypotheses:")].replace(
+        "rest: general", "rest: general, gradients: false"
+    )
+    assert load_study(written(tmp_path, text)).protocol.subjects[0].weights == "int8"
 
 
 def test_one_model_under_two_names_is_two_subjects(tmp_path: Path) -> None:
