@@ -11,6 +11,7 @@ dask comes with ``lmfmri[cluster]``, and is imported when a cluster is asked for
 import logging
 import os
 import re
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ from scanner.volume import VolumeError
 FORMS = "`local:4`, four processes on this machine, or `tcp://host:port`, a scheduler of dask"
 # Seconds in which a scheduler has to answer, and between two looks for workers that have come.
 ANSWER, LOOK = 10, 1.0
+# After which a folder of a network is listed as it is (NFS waits for up to 60).
+LISTED = 90.0
 EPOCH = "SOURCE_DATE_EPOCH"
 
 
@@ -65,8 +68,18 @@ class _Job:
 
 
 class _Begun(NamedTuple):
-    """What a worker tells of a recording that it has begun: batches left, and shards by array."""
+    """What a worker tells of a recording that it has begun.
 
+    Attributes
+    ----------
+    batches : int
+        In all.
+    left : list of Left
+    shards : dict of str to int
+        Of each array, how many.
+    """
+
+    batches: int
     left: list[Left]
     shards: dict[str, int]
 
@@ -209,7 +222,7 @@ class _Going:
     running: int = 0
     step: int = 0
     known: dict[str, str] = field(default_factory=dict)
-    shards: dict[str, int] = field(default_factory=dict)  # of each array, how many
+    begun: _Begun | None = None
 
 
 class _Handing:
@@ -288,7 +301,7 @@ class _Handing:
                 f"a worker wrote {job.volumes}, which is another folder here; give a folder of "
                 "results that all machines see under the same path"
             )
-        one.shards, stimuli = begun.shards, {batch.number: batch.stimuli for batch in left}
+        one.begun, stimuli = begun, {batch.number: batch.stimuli for batch in left}
         self._advance(len(job.recording.stimuli) - sum(stimuli.values()))
         processes = max(1, len(self._client.nthreads()))
         for some in parts.divide(list(stimuli), [batch.bytes for batch in left], processes):
@@ -299,12 +312,19 @@ class _Handing:
     def _over(self, one: _Going) -> bool:
         """Take the next step where one is over; whether that was the last."""
         job = one.job
-        if one.left or one.running or one.step == 0:
+        if one.left or one.running or one.begun is None:
             return False
         if one.step == 1:
+            lies = partial_of(job.recording, job.volumes)
+            since = time.monotonic()
+            while parts.missing(lies, one.begun.batches):
+                if time.monotonic() - since > LISTED:
+                    raise ClusterError(f"{lies}: parts that workers wrote are not seen here")
+                time.sleep(LOOK)
+            there = parts.parts_of(lies)
             one.left += [
-                partial(_shard, job, array, shard)
-                for array, count in one.shards.items()
+                partial(_shard, job, array, shard, there)
+                for array, count in one.begun.shards.items()
                 for shard in range(count)
             ]
             one.step = 2
@@ -330,7 +350,8 @@ def _begin(job: _Job) -> _Begun:
     scan = _scan(job)
     with scan.listening():
         scan.begin(job.protocol_sha256)
-        return _Begun(scan.left(), parts.shards_of(scan.partial, scan.arrays))
+        batches = len(scan.passes.batches)
+        return _Begun(batches, scan.left(), parts.shards_of(scan.partial, scan.arrays))
 
 
 def _part(job: _Job, batches: range, stimuli: int) -> int:
@@ -349,9 +370,9 @@ def _part(job: _Job, batches: range, stimuli: int) -> int:
     return stimuli
 
 
-def _shard(job: _Job, array: str, shard: int) -> dict[str, str]:
+def _shard(job: _Job, array: str, shard: int, there: list[parts.Part]) -> dict[str, str]:
     """Put a shard together; tells the sha256 of its file."""
-    return parts.assemble(partial_of(job.recording, job.volumes), array, shard)
+    return parts.assemble(partial_of(job.recording, job.volumes), array, shard, there)
 
 
 def _scan(job: _Job) -> Scan:

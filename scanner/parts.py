@@ -159,20 +159,39 @@ def divide(left: Sequence[int], sizes: Sequence[int], processes: int) -> Iterato
         yield range(first, last + 1)
 
 
+def journalled(journal: Path) -> list[int]:
+    """Batches that are in the shards. A line that was being written when killed does not count."""
+    if not journal.is_file():
+        return []
+    *lines, unfinished = journal.read_bytes().split(b"\n")
+    if unfinished:  # in one step: to write the rest anew could be killed, and lose it
+        os.truncate(journal, journal.stat().st_size - len(unfinished))
+    return [int(line) for line in lines]
+
+
 def shards_of(partial: Path, arrays: Iterable[str]) -> dict[str, int]:
     """How many shards each array has."""
     return {array: Layout.of(partial / array).shards for array in arrays}
 
 
-def assemble(partial: Path, array: str, shard: int) -> dict[str, str]:
+def missing(partial: Path, batches: int) -> list[int]:
+    """Of so many batches, those that are neither in the shards nor in parts."""
+    there = {number for part in parts_of(partial) for number in part.batches}
+    there |= set(journalled(partial / JOURNAL))
+    return [number for number in range(batches) if number not in there]
+
+
+def assemble(partial: Path, array: str, shard: int, found: Sequence[Part]) -> dict[str, str]:
     """Put a shard together and seal it; one that is sealed is left as it is.
 
     Parameters
     ----------
     partial : pathlib.Path
-        The volume, of which all parts are there.
     array : str
     shard : int
+    found : sequence of Part
+        All of them. They are told and not looked for: a folder of a network may be listed as it
+        was a while ago, and what is not listed would be zeros.
 
     Returns
     -------
@@ -183,7 +202,7 @@ def assemble(partial: Path, array: str, shard: int) -> dict[str, str]:
     if layout.path(shard).is_file() and layout.sealed(shard):
         return {}
     with ShardWriter(partial / array) as writer:
-        _fill(writer, layout, shard, parts_of(partial))
+        _fill(writer, layout, shard, found)
         sealed = writer.seal([shard])
     return {f"{array}/{key}": sha256 for key, sha256 in sealed.items()}
 

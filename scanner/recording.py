@@ -249,13 +249,14 @@ class Scan:
 
     def left(self) -> list[Left]:
         """The batches that are neither in the shards nor in parts."""
-        there = set(journalled(self.partial / JOURNAL))
-        there |= {number for part in parts.parts_of(self.partial) for number in part.batches}
-        sizes = self._stimulus_bytes
+        sizes, batches = self._stimulus_bytes, self.passes.batches
         return [
-            Left(number, sum(map(len, rows)), int(sum(sizes[some].sum() for some in rows)))
-            for number, rows in enumerate(self.passes.batches)
-            if number not in there
+            Left(
+                number,
+                sum(map(len, batches[number])),
+                int(sum(sizes[some].sum() for some in batches[number])),
+            )
+            for number in parts.missing(self.partial, len(batches))
         ]
 
     @cached_property
@@ -361,13 +362,3 @@ def _culprit(stimuli: list[int], model: Model, reading: Reading) -> int:
         if not heard[last].isfinite().all():
             return one
     return stimuli[0]
-
-
-def journalled(journal: Path) -> list[int]:
-    """Batches that are on the disk. A line that was being written when killed does not count."""
-    if not journal.is_file():
-        return []
-    *lines, unfinished = journal.read_bytes().split(b"\n")
-    if unfinished:  # in one step: to write the rest anew could be killed, and lose it
-        os.truncate(journal, journal.stat().st_size - len(unfinished))
-    return [int(line) for line in lines]
