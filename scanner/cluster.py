@@ -11,6 +11,7 @@ dask comes with ``lmfmri[cluster]``, and is imported when a cluster is asked for
 import logging
 import os
 import re
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -125,16 +126,15 @@ def connected(where: str) -> Iterator[Any]:
     # A worker that dies is told of by what becomes of its work.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     if processes:
-        with (
-            LocalCluster(
+        with _not_interrupted():
+            cluster = LocalCluster(
                 n_workers=processes,
                 threads_per_worker=1,
                 memory_limit=0,  # the machine's, as without a cluster
                 dashboard_address=None,  # pyright: ignore[reportArgumentType]  # as its docs say
                 silence_logs=logging.CRITICAL,
-            ) as cluster,
-            Client(cluster) as client,
-        ):
+            )
+        with cluster, Client(cluster) as client:
             yield client
         return
     try:
@@ -146,6 +146,19 @@ def connected(where: str) -> Iterator[Any]:
         ) from None
     with client:
         yield client
+
+
+@contextmanager
+def _not_interrupted() -> Iterator[None]:
+    """What is started in the body never hears of Ctrl-C, which a terminal sends to all processes.
+
+    They are ended by this one; each of them would print a traceback first.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def record_on(
