@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -131,7 +132,7 @@ def connected(where: str) -> Iterator[Any]:
                 n_workers=processes,
                 threads_per_worker=1,
                 memory_limit=0,  # the machine's, as without a cluster
-                dashboard_address=None,  # pyright: ignore[reportArgumentType]  # as its docs say
+                dashboard_address=":0",  # any: the usual port may be somebody's
                 silence_logs=logging.CRITICAL,
             )
         with cluster, Client(cluster) as client:
@@ -154,6 +155,7 @@ def _not_interrupted() -> Iterator[None]:
 
     They are ended by this one; each of them would print a traceback first.
     """
+    resource_tracker.ensure_running()  # it would unblock the signal for the first process
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
