@@ -47,6 +47,7 @@ from scanner import (
     find_source,
 )
 from scanner.benchmarks import questions_in
+from scanner.cluster import ClusterError, check_cluster
 from scanner.device import DeviceError, DeviceName, DtypeName, best_device, check_device
 from scanner.harness import HarnessError
 from scanner.phantom import PhantomError, scan_phantom
@@ -58,7 +59,7 @@ from verification import Ledger, LedgerError
 MISTAKES = (
     ProtocolError, StimulusError, SourceError, SiteError, VolumeError, AnalysisError, LedgerError,
     RunError, VerifyError, DictionaryError, HarnessError,
-    DeviceError, PhantomError,
+    DeviceError, PhantomError, ClusterError,
 )  # fmt: skip
 # From a first run on two cores, one thread each: 135 million weights.
 SECONDS_PER_TOKEN_AND_WEIGHT = 2e-11
@@ -69,6 +70,10 @@ AcceptPhantom = Annotated[
     Parameter(
         name="--accept-phantom", help="Record on a device that fails its phantom.", negative=""
     ),
+]
+Cluster = Annotated[
+    str | None,
+    Parameter(help="Who records: local:4, four processes here; tcp://host:port, others."),
 ]
 Results = Annotated[
     Path, Parameter(name=["--results", "-r"], help="Where results go; shared by all studies.")
@@ -89,9 +94,13 @@ app.register_install_completion_command(
 )
 
 
-def _open(protocol: Path, results: Path, *, accept_phantom: bool = False) -> Run:
+def _open(
+    protocol: Path, results: Path, *, accept_phantom: bool = False, cluster: str | None = None
+) -> Run:
+    if cluster is not None:
+        check_cluster(cluster)
     study = load_study(protocol)
-    return Run(study, Folders(results, study.protocol.study), accept_phantom)
+    return Run(study, Folders(results, study.protocol.study), accept_phantom, cluster)
 
 
 @app.default
@@ -104,13 +113,14 @@ def scan(
         bool, Parameter(name="--dry-run", help="Say what would be recorded, and stop.", negative="")
     ] = False,
     accept_phantom: AcceptPhantom = False,
+    cluster: Cluster = None,
 ) -> None:
     """Run a protocol: register, record, analyse, judge, report.
 
     What has been recorded before is not recorded again, what has been judged and has not changed
     is not judged again, and an interrupted run goes on.
     """
-    run = _open(protocol, results, accept_phantom=accept_phantom)
+    run = _open(protocol, results, accept_phantom=accept_phantom, cluster=cluster)
     if dry_run:
         _show_plan(run)
         return
@@ -306,9 +316,10 @@ def record(
     *,
     results: Results = RESULTS,
     accept_phantom: AcceptPhantom = False,
+    cluster: Cluster = None,
 ) -> None:
     """Register the hypotheses and record the subjects and their twins."""
-    run = _open(protocol, results, accept_phantom=accept_phantom)
+    run = _open(protocol, results, accept_phantom=accept_phantom, cluster=cluster)
     with run.alone():
         run.register()
         run.record()

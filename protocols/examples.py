@@ -50,7 +50,11 @@ EXAMPLES: Mapping[str, Mapping[str, str]] = {
         "scan register mine.yaml": "before anything is recorded",
         "scan register mine.yaml --export osf": "what the form of a registry asks for",
     },
-    "record": {"scan record mine.yaml": "goes on where it was interrupted"},
+    "record": {
+        "scan record mine.yaml": "goes on where it was interrupted",
+        "scan record mine.yaml --cluster local:4": "four processes, each with a subject",
+        "scan record mine.yaml --cluster tcp://10.0.0.1:8786": "the workers of a dask scheduler",
+    },
     "analyse": {"scan analyse mine.yaml": "after `scan record`"},
     "judge": {"scan judge mine.yaml": "after `scan record`"},
     "report": {"scan report mine.yaml": "writes results/mine/report.html anew"},

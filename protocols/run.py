@@ -51,6 +51,7 @@ from scanner import (
     verify_volume,
 )
 from scanner import record as record_volume
+from scanner.cluster import Wanted, connected, record_on
 from scanner.phantom import Check, phantom_of
 from scanner.provenance import code_version, digest, environment, file_digest
 from scanner.volume import check_finite, digest_file
@@ -162,11 +163,14 @@ class Run:
     folders : Folders
     accept_phantom : bool
         Whether a device is recorded on that fails its phantom.
+    cluster : str or None
+        Who records (`scanner.cluster.connected`); this process by default.
     """
 
     study: Study
     folders: Folders
     accept_phantom: bool = False
+    cluster: str | None = None
 
     @cached_property
     def plan(self) -> list[Planned]:
@@ -374,21 +378,12 @@ class Run:
         """Record what is missing, and note in the ledger what was recorded."""
         ledger = Ledger(self.folders.ledger)
         loaded: dict[str, Model] = {}
+        if self.cluster is not None:
+            self._record_on(self.cluster, ledger)
         for planned in self.plan:
-            recording = planned.recording
             load = cache(lambda planned=planned: _load(planned, loaded))
-            with step(f"recording {recording.subject}", len(recording.stimuli), "stimuli") as done:
-                there = recording.path(self.folders.volumes).exists()
-                path = record_volume(
-                    recording,
-                    self.folders.volumes,
-                    load,
-                    protocol_sha256=self.study.sha256,
-                    accept_phantom=self.accept_phantom,
-                    advance=done,
-                )
-            if not there:
-                ledger.recorded(path.name, digest_file(path).read_text().strip())
+            if self.cluster is None:
+                self._record(planned.recording, load, ledger)
             for name, acts in self.acts(planned):
                 if not acts.donors:
                     self._act(name, acts, load, ledger)
@@ -397,6 +392,39 @@ class Run:
             for name, acts in self.acts(planned):
                 if acts.donors:
                     self._act(name, acts, load, ledger)
+
+    def _record(self, recording: Recording, load: Callable[[], Model], ledger: Ledger) -> None:
+        """Record a subject, unless it was done."""
+        with step(f"recording {recording.subject}", len(recording.stimuli), "stimuli") as done:
+            there = recording.path(self.folders.volumes).exists()
+            path = record_volume(
+                recording,
+                self.folders.volumes,
+                load,
+                protocol_sha256=self.study.sha256,
+                accept_phantom=self.accept_phantom,
+                advance=done,
+            )
+        if not there:
+            ledger.recorded(path.name, digest_file(path).read_text().strip())
+
+    def _record_on(self, cluster: str, ledger: Ledger) -> None:
+        """Record all subjects on a cluster."""
+        wanted = [Wanted(one.recording, one.spec.placement) for one in self.plan]
+        stimuli = sum(len(one.recording.stimuli) for one in wanted)
+        what = f"recording {', '.join(one.recording.subject for one in wanted)} on {cluster}"
+        with connected(cluster) as client, step(what, stimuli, "stimuli") as done:
+            for recording, new in record_on(
+                client,
+                wanted,
+                self.folders.volumes,
+                protocol_sha256=self.study.sha256,
+                accept_phantom=self.accept_phantom,
+                advance=done,
+            ):
+                path = recording.path(self.folders.volumes)
+                if new:
+                    ledger.recorded(path.name, digest_file(path).read_text().strip())
 
     def acts(self, planned: Planned) -> Iterator[tuple[str, Acts]]:
         """What analyses are going to do to a subject, by their names in the protocol.

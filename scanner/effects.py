@@ -248,8 +248,11 @@ def record_effects(
 def _joined(acts: Acts, volumes: Path, begun: Path, runs: int) -> xr.Dataset:
     """What all runs gave, with the labels of the stimuli and where it comes from."""
     volume = open_volume(acts.recording.path(volumes))
-    parts = [xr.open_zarr(begun / f"{number}.zarr", consolidated=False).load()
-             for number in range(runs)]  # fmt: skip
+    # Without chunks: where dask is installed, xarray would have it read them.
+    parts = [
+        xr.open_zarr(begun / f"{number}.zarr", chunks=None, consolidated=False).load()
+        for number in range(runs)
+    ]
     whole = xr.combine_by_coords(
         parts, combine_attrs="override", data_vars="minimal", compat="no_conflicts"
     )

@@ -8,24 +8,30 @@ again, and a recording that was interrupted ends with the same bytes as one that
 """
 
 import json
+import math
 import os
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import zarr
 
+from scanner import parts
 from scanner.cpu_reference import off_from_cpu
-from scanner.empty_volume import lay_down, variables
+from scanner.empty_volume import DTYPES, Variable, lay_down, variables
 from scanner.model import Model
 from scanner.passes import Passes, out_of_memory
 from scanner.phantom import phantom_of
 from scanner.plan import Recording
 from scanner.provenance import code_version, digest, environment
 from scanner.reading import Reading, read
+from scanner.shards import ShardWriter
 from scanner.sites import PAIRED, Site, SiteError, sites_of
-from scanner.streaming import NotFiniteError, Stream
+from scanner.streaming import NotFiniteError, Stream, Writer
 from scanner.volume import (
     JOURNAL,
     check_content,
@@ -81,49 +87,227 @@ def record(
     StimulusError
         If a stimulus cannot be read (`scanner.reading.read`).
     """
-    path = recording.path(volumes)
-    if path.exists():
-        if not digest_file(path).is_file():  # killed between the last two steps
-            seal(path)
-        verify_volume(path)
-        check_content(path, recording.content)
+    path = found(recording, volumes)
+    if path is not None:
         advance(len(recording.stimuli))
         return path
-    model = load()
-    phantom = phantom_of(model.device, model.dtype)
-    if not accept_phantom:
-        phantom.refuse()
-    for kind in recording.sites:
-        for site in sites_of(kind, model.layers):
-            model.structure.port(site)
-    if recording.tokens in ("target_mean", "mean") and set(recording.sites) & set(PAIRED):
-        raise SiteError(
-            f"attention weights have no mean over tokens, which see different keys; scan them with "
-            f"`tokens: target`, not `{recording.tokens}`"
-        )
-    reading = read(
-        model, recording.stimuli, recording.tokens, chat=recording.chat, truncate=recording.truncate
-    )
-    with model.listening(recording.sites), torch.inference_mode():
-        sharing = _sharing(model, recording, reading)
-        passes = Passes(recording, model, reading, share=not sharing)
-        partial = path.with_suffix(".zarr.partial")
-        making = _making(model, reading, passes, sharing)
-        if not _resumable(partial, making):
-            lay_down(
-                partial,
-                recording,
-                model,
-                reading,
-                {
-                    **making,
-                    "protocol_sha256": protocol_sha256,
-                    "phantom": phantom.attribute,
-                    **off_from_cpu(recording, model, reading, passes),
-                },
+    one = Scan(recording, volumes, load(), accept_phantom=accept_phantom)
+    with one.listening():
+        one.begin(protocol_sha256)
+        known = one.fill(advance)
+    return finish(recording, volumes, known)
+
+
+def found(recording: Recording, volumes: Path) -> Path | None:
+    """A finished volume that is there already and is what it should be; else None.
+
+    Raises
+    ------
+    VolumeError
+        If what lies at its path is damaged or something else.
+    """
+    path = recording.path(volumes)
+    if not path.exists():
+        return None
+    if not digest_file(path).is_file():  # killed between the last two steps
+        seal(path)
+    verify_volume(path)
+    check_content(path, recording.content)
+    return path
+
+
+def finish(recording: Recording, volumes: Path, known: Mapping[str, str]) -> Path:
+    """Rename and leave the digest beside; each step can be killed and is taken up again.
+
+    Parameters
+    ----------
+    recording : Recording
+        Of which all shards are sealed.
+    volumes : pathlib.Path
+    known : mapping of str to str
+        sha256 of files, by their path in the volume.
+    """
+    path = recording.path(volumes)
+    os.replace(partial_of(recording, volumes), path)
+    seal(path, known)
+    open_volume(path)
+    return path
+
+
+def partial_of(recording: Recording, volumes: Path) -> Path:
+    """Where a volume lies until it is whole."""
+    return recording.path(volumes).with_suffix(".zarr.partial")
+
+
+class Left(NamedTuple):
+    """A batch that is not on the disk yet.
+
+    Attributes
+    ----------
+    number, stimuli, bytes : int
+    """
+
+    number: int
+    stimuli: int
+    bytes: int
+
+
+class Scan:
+    """A recording that goes on: a model, how it reads the stimuli, and the volume on the disk.
+
+    Parameters
+    ----------
+    recording : Recording
+    volumes : pathlib.Path
+    model : Model
+    accept_phantom : bool
+
+    Attributes
+    ----------
+    partial : pathlib.Path
+        Where the volume lies until it is whole.
+    phantom : Check
+        What is known of the device.
+    reading : Reading
+        How the model reads the stimuli.
+
+    Raises
+    ------
+    PhantomError
+        If the device fails its phantom in the dtype of the model, and that is not accepted.
+    SiteError
+        If the model has no such site, or fails its proofs.
+    StimulusError
+        If a stimulus cannot be read (`scanner.reading.read`).
+    """
+
+    def __init__(
+        self, recording: Recording, volumes: Path, model: Model, *, accept_phantom: bool
+    ) -> None:
+        self.recording, self.model = recording, model
+        self.partial = partial_of(recording, volumes)
+        self.phantom = phantom_of(model.device, model.dtype)
+        if not accept_phantom:
+            self.phantom.refuse()
+        for kind in recording.sites:
+            for site in sites_of(kind, model.layers):
+                model.structure.port(site)
+        if recording.tokens in ("target_mean", "mean") and set(recording.sites) & set(PAIRED):
+            raise SiteError(
+                f"attention weights have no mean over tokens, which see different keys; scan them "
+                f"with `tokens: target`, not `{recording.tokens}`"
             )
-        known = _fill(partial, recording, passes, model, reading, advance)
-    return _finish(partial, path, known)
+        chat, truncate = recording.chat, recording.truncate
+        self.reading = read(
+            model, recording.stimuli, recording.tokens, chat=chat, truncate=truncate
+        )
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """What all the rest has to be done in."""
+        with self.model.listening(self.recording.sites), torch.inference_mode():
+            yield
+
+    @cached_property
+    def sharing(self) -> str:
+        """Why texts that begin alike are not computed together; empty if they are."""
+        return _sharing(self.model, self.recording, self.reading)
+
+    @cached_property
+    def passes(self) -> Passes:
+        """The batches, which follow from the stimuli alone."""
+        return Passes(self.recording, self.model, self.reading, share=not self.sharing)
+
+    @cached_property
+    def arrays(self) -> dict[str, Variable]:
+        """The arrays of the volume, by name."""
+        return variables(self.recording, self.model, self.reading)
+
+    @property
+    def making(self) -> dict[str, object]:
+        """What the last bits depend on, beside the content key."""
+        return _making(self.model, self.reading, self.passes, self.sharing)
+
+    @property
+    def begun(self) -> bool:
+        """Whether the volume on the disk is one that this model, here, can go on with."""
+        return _resumable(self.partial, self.making)
+
+    def begin(self, protocol_sha256: str) -> None:
+        """Lay down the volume, unless it was begun in the same way."""
+        if self.begun:
+            return
+        clear(self.partial)
+        reading, recording, model = self.reading, self.recording, self.model
+        making = {
+            **self.making,
+            "protocol_sha256": protocol_sha256,
+            "phantom": self.phantom.attribute,
+            **off_from_cpu(recording, model, reading, self.passes),
+        }
+        lay_down(self.partial, recording, model, reading, making)
+
+    def left(self) -> list[Left]:
+        """The batches that are neither in the shards nor in parts."""
+        sizes, batches = self._stimulus_bytes, self.passes.batches
+        return [
+            Left(
+                number,
+                sum(map(len, batches[number])),
+                int(sum(sizes[some].sum() for some in batches[number])),
+            )
+            for number in parts.missing(self.partial, len(batches))
+        ]
+
+    @cached_property
+    def _stimulus_bytes(self) -> np.ndarray:
+        """What each stimulus gives."""
+        counts = {"token": self.reading.token_counts, "pair": self.reading.pair_counts}
+        sizes = np.zeros(len(self.reading.kept))
+        for name, variable in self.arrays.items():
+            width = np.dtype(DTYPES.get(name, self.recording.store)).itemsize
+            sizes += counts.get(variable.dims[0], 1) * (math.prod(variable.shape[1:]) * width)
+        return sizes
+
+    def fill(self, advance: Callable[[int], None]) -> dict[str, str]:
+        """Record what is not there yet; gives the sha256 of the files it finished."""
+        parts.absorb(self.partial, self.arrays)
+        left = self.left()
+        advance(len(self.reading.kept) - sum(one.stimuli for one in left))
+        journal = self.partial / JOURNAL
+        writers = {name: ShardWriter(self.partial / name) for name in self.arrays}
+        return self._computed([one.number for one in left], writers, journal, advance)
+
+    def part(self, batches: range) -> None:
+        """Record some batches into a part."""
+        staging = parts.staged(self.partial)
+        writers = {name: parts.PartWriter(self.partial / name, staging) for name in self.arrays}
+        self._computed(batches, writers, None, lambda stimuli: None)
+        parts.put(staging, self.partial, batches)
+
+    def _computed(
+        self,
+        batches: Iterable[int],
+        writers: Mapping[str, Writer],
+        journal: Path | None,
+        advance: Callable[[int], None],
+    ) -> dict[str, str]:
+        texts = self.recording.stimuli.table["text"].to_numpy()
+
+        def name(stimulus: int) -> str:
+            return f"stimulus {stimulus} ('{texts[stimulus]}')"
+
+        try:
+            with closing(Stream(writers, journal, self.recording.subject, name)) as stream:
+                for number in batches:
+                    rows = self.passes.batches[number]
+                    self.passes.run(rows, stream)
+                    stream.done(number)
+                    advance(sum(map(len, rows)))
+                return stream.finish()
+        except NotFiniteError as error:
+            culprit = _culprit(error.stimuli, self.model, self.reading)
+            raise NotFiniteError(error.where, [culprit], name) from None
 
 
 def _sharing(model: Model, recording: Recording, reading: Reading) -> str:
@@ -140,16 +324,19 @@ def _sharing(model: Model, recording: Recording, reading: Reading) -> str:
 
 
 def _resumable(partial: Path, making: dict[str, object]) -> bool:
-    """Whether a recording was begun and can go on; one that was made otherwise is cleared away."""
+    """Whether a recording was begun and can go on, since it is made in the same way."""
     if not (partial / "zarr.json").is_file():
         return False
     begun = dict(zarr.open_group(partial, mode="r").attrs)
-    if all(begun.get(key) == value for key, value in making.items()):
-        return True
-    # Half of a volume from another device or version is worth less than a volume of one piece.
-    # Killed in the middle of this, it is no beginning any more.
-    (partial / "zarr.json").unlink()
-    return False
+    return all(begun.get(key) == value for key, value in making.items())
+
+
+def clear(partial: Path) -> None:
+    """Let a beginning be none: `empty_volume.lay_down` then clears it away.
+
+    Half of a volume from another device or version is worth less than a volume of one piece.
+    """
+    (partial / "zarr.json").unlink(missing_ok=True)
 
 
 def _making(model: Model, reading: Reading, passes: Passes, sharing: str) -> dict[str, object]:
@@ -167,37 +354,6 @@ def _making(model: Model, reading: Reading, passes: Passes, sharing: str) -> dic
     }
 
 
-def _fill(
-    partial: Path,
-    recording: Recording,
-    passes: Passes,
-    model: Model,
-    reading: Reading,
-    advance: Callable[[int], None],
-) -> dict[str, str]:
-    """Record the batches that are not there yet; gives the sha256 of the files it finished."""
-    journal = partial / JOURNAL
-    there = set(_journalled(journal))
-    texts = recording.stimuli.table["text"].to_numpy()
-
-    def name(stimulus: int) -> str:
-        return f"stimulus {stimulus} ('{texts[stimulus]}')"
-
-    advance(sum(len(row) for number in there for row in passes.batches[number]))
-    names = variables(recording, model, reading)
-    try:
-        with closing(Stream(partial, journal, recording.subject, names, name)) as stream:
-            for number, rows in enumerate(passes.batches):
-                if number in there:
-                    continue
-                passes.run(rows, stream)
-                stream.done(number)
-                advance(sum(map(len, rows)))
-            return stream.finish()
-    except NotFiniteError as error:
-        raise NotFiniteError(error.where, [_culprit(error.stimuli, model, reading)], name) from None
-
-
 def _culprit(stimuli: list[int], model: Model, reading: Reading) -> int:
     """The one that is not finite by itself: in a row that texts share, NaN reaches them all."""
     last = Site("resid_post", model.layers - 1)
@@ -206,21 +362,3 @@ def _culprit(stimuli: list[int], model: Model, reading: Reading) -> int:
         if not heard[last].isfinite().all():
             return one
     return stimuli[0]
-
-
-def _journalled(journal: Path) -> list[int]:
-    """Batches that are on the disk. A line that was being written when killed does not count."""
-    if not journal.is_file():
-        return []
-    *lines, unfinished = journal.read_bytes().split(b"\n")
-    if unfinished:  # in one step: to write the rest anew could be killed, and lose it
-        os.truncate(journal, journal.stat().st_size - len(unfinished))
-    return [int(line) for line in lines]
-
-
-def _finish(partial: Path, path: Path, known: dict[str, str]) -> Path:
-    """Rename and leave the digest beside; each step can be killed and is taken up again."""
-    os.replace(partial, path)
-    seal(path, known)
-    open_volume(path)
-    return path

@@ -20,7 +20,7 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -136,7 +136,7 @@ class ShardWriter:
 
     A row that is written again replaces the old one, also in a sealed shard, which has to be sealed
     anew. Which rows are there is for the caller to know: one that never came reads as zeros.
-    The bytes of a sealed array follow from its values alone. An array has one writer at a time;
+    The bytes of a sealed array follow from its values alone. A shard has one writer at a time;
     several threads may share it.
 
     Parameters
@@ -271,10 +271,16 @@ class ShardWriter:
                 self._named.add(shard)
                 self._dirty.discard(shard)
 
-    def seal(self) -> dict[str, str]:
+    def seal(self, shards: Sequence[int] | None = None) -> dict[str, str]:
         """Make valid shards of the files: padding, checksums, index.
 
         It can be killed at any time and called again; shards that are sealed are not read again.
+
+        Parameters
+        ----------
+        shards : sequence of int, optional
+            Those that this writer is to seal, where others have writers of their own; all by
+            default.
 
         Returns
         -------
@@ -291,14 +297,15 @@ class ShardWriter:
             raise ValueError(f"array '{layout.name}': its writer is closed; open another")
         # What is sealed has to be opened anew, and to lose its index, before it is written again.
         _close(self._files)
-        absent = [shard for shard in range(layout.shards) if not layout.path(shard).is_file()]
+        mine = range(layout.shards) if shards is None else shards
+        absent = [shard for shard in mine if not layout.path(shard).is_file()]
         if absent:
             first, last = layout.rows_of(absent[0])
             raise ValueError(
                 f"array '{layout.name}': {len(absent)} of {layout.shards} shards were never "
                 f"written, the first with rows {first} to {last}; write all rows, then seal"
             )
-        open_shards = [shard for shard in range(layout.shards) if not layout.sealed(shard)]
+        open_shards = [shard for shard in mine if not layout.sealed(shard)]
         with ThreadPoolExecutor() as pool:
             digests = list(pool.map(self._seal, open_shards))
         self._dirty.clear()

@@ -9,14 +9,13 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn, Protocol
 
 import numpy as np
 import torch
 
-from scanner.shards import ShardWriter
 from scanner.volume import VolumeError
 
 # What may be in memory between the model and the disk.
@@ -66,6 +65,19 @@ class Taker(Protocol):
     ) -> None: ...
 
 
+class Writer(Protocol):
+    """Keeps the rows of one array: a `shards.ShardWriter`, or one of `parts`."""
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    def write(self, rows: np.ndarray, values: np.ndarray, *, layer: int | None = None) -> None: ...
+
+    def sync(self) -> None: ...
+
+    def seal(self) -> dict[str, str]: ...
+
+
 class _Piece(NamedTuple):
     variable: str
     layer: int | None
@@ -85,28 +97,25 @@ class Stream:
 
     Parameters
     ----------
-    folder : pathlib.Path
-        The volume that is being written; its arrays are there.
-    journal : pathlib.Path
-        One line for each batch that is on the disk.
+    writers : mapping of str to Writer
+        Of each array, by its name.
+    journal : pathlib.Path or None
+        One line for each batch that is on the disk; None where writers keep nothing until the end.
     subject : str
         What error messages call the recording.
-    variables : collection of str
-        Names of the arrays.
     name : callable
         What error messages call a stimulus.
     """
 
     def __init__(
         self,
-        folder: Path,
-        journal: Path,
+        writers: Mapping[str, Writer],
+        journal: Path | None,
         subject: str,
-        variables: Collection[str],
         name: Callable[[int], str],
     ):
-        self._journal, self._subject, self._name = journal, subject, name
-        self._writers = {variable: ShardWriter(folder / variable) for variable in variables}
+        self._writers, self._journal = writers, journal
+        self._subject, self._name = subject, name
         self._queue: deque[_Piece | int | None] = deque()
         self._changed = threading.Condition()
         self._bytes = 0
@@ -304,15 +313,21 @@ class Stream:
             if self._failed is not None or not finished:
                 return
         self._sync()
-        with self._journal.open("a") as journal:
-            journal.write("".join(f"{number}\n" for number in finished))
-            journal.flush()
-            os.fsync(journal.fileno())
+        if self._journal is not None:
+            note(self._journal, finished)
         finished.clear()
 
     def _sync(self) -> None:
         for writer in self._writers.values():
             writer.sync()
+
+
+def note(journal: Path, batches: Sequence[int]) -> None:
+    """Say in a journal, on the disk, that batches are there."""
+    with journal.open("a") as file:
+        file.write("".join(f"{number}\n" for number in batches))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _finite(values: np.ndarray) -> bool:

@@ -71,6 +71,8 @@ PROVENANCE = (
 LABELS = ("item", "frame", "category")
 # In a volume that is being recorded, the batches that are there.
 JOURNAL = "journal"
+# There, too, what several processes have recorded of it.
+PARTS = "parts"
 
 
 def digest_file(path: Path) -> Path:

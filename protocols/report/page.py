@@ -107,7 +107,7 @@ def render(study: Study, summary: Mapping[str, Any], home: Path, root: Path) -> 
 def gather(study: Study, summary: Mapping[str, Any], home: Path, root: Path) -> dict[str, Any]:
     """What the template shows; the parameters are those of `render`."""
     volumes = {
-        recording["subject"]: xr.open_zarr(root / recording["path"], consolidated=False)
+        recording["subject"]: _opened(root / recording["path"])
         for recording in summary["recordings"]
     }
     return {
@@ -123,7 +123,7 @@ def gather(study: Study, summary: Mapping[str, Any], home: Path, root: Path) -> 
         "methods": paragraphs(study, summary, volumes),
         "references": references(study, summary),
         "recordings": [
-            _recorded(one, xr.open_zarr(root / one["path"], consolidated=False), summary)
+            _recorded(one, _opened(root / one["path"]), summary)
             for one in (*summary["recordings"], *summary["effects"])
         ],
         "calibrated": calibrated(),
@@ -188,6 +188,11 @@ def _counts(verdicts: Sequence[Mapping[str, Any]]) -> str:
     none = f"; none is {words.listed(unmet, 'or')}" if unmet else ""
     asked = f"{words.spelled(len(found))} {'hypothesis' if len(found) == 1 else 'hypotheses'}"
     return f"Of {asked}, {words.listed(met)}{none}."
+
+
+def _opened(path: Path) -> xr.Dataset:
+    """A volume, whose labels and attributes are read; without chunks, which dask would read."""
+    return xr.open_zarr(path, chunks=None, consolidated=False)
 
 
 def stimuli(study: Study, summary: Mapping[str, Any], volumes: Mapping[str, xr.Dataset]) -> Stimuli:

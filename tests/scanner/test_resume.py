@@ -163,6 +163,20 @@ def test_only_the_batches_that_are_missing_are_computed(plan, tiny_model, tmp_pa
     assert told == [len(sum(before, [])), *map(len, batches)]
 
 
+def test_a_recording_goes_on_where_its_folder_is_seen_under_another_path(
+    plan, tiny_model, tmp_path, begun, batches
+):
+    """As on another machine: nothing in what was begun names where it lay."""
+    whole = record(plan, tmp_path / "w", lambda: tiny_model("llama"), protocol_sha256="0" * 64)
+    every = list(batches)
+    begun(tmp_path / "here")
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    batches.clear()
+    again = record(plan, tmp_path / "there", lambda: tiny_model("llama"), protocol_sha256="0" * 64)
+    assert batches == every[2:]
+    assert files(again) == files(whole)
+
+
 @pytest.mark.parametrize("torn", ["1", "17", "garbage"])
 def test_a_line_of_the_journal_that_was_being_written_does_not_count(
     plan, tiny_model, tmp_path, begun, batches, torn

@@ -48,7 +48,8 @@ def open_stream(tmp_path):
             create(group, "two", shape=(ROWS, 3), layered=False, dims=("stimulus", "rank"),
                    dtype="int32")  # fmt: skip
         folder = tmp_path / "v"
-        return Stream(folder, folder / "journal", "toy", ("one", "two"), lambda n: f"text {n}")
+        writers = {name: shards.ShardWriter(folder / name) for name in ("one", "two")}
+        return Stream(writers, folder / "journal", "toy", lambda n: f"text {n}")
 
     return make
 
