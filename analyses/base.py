@@ -39,11 +39,22 @@ class AnalysisError(ValueError):
 
 
 class Quantity(NamedTuple):
-    """What a measure means, and the least and the greatest value that it can take."""
+    """What a measure means.
+
+    Attributes
+    ----------
+    meaning : str
+    least, greatest : float
+        What it can be.
+    smooth : bool
+        Whether a little more of an item changes it a little. Which units are the topmost jumps, and
+        the gate resamples such a measure otherwise.
+    """
 
     meaning: str
     least: float
     greatest: float
+    smooth: bool = True
 
 
 @dataclass(frozen=True)

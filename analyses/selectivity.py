@@ -45,7 +45,9 @@ class Selectivity(Analysis):
     splits: int = 100
 
     measures: ClassVar[Mapping[str, Quantity]] = {
-        "overlap": Quantity("share of a category's top units that are top in the other half", 0, 1),
+        "overlap": Quantity(
+            "share of a category's top units that are top in the other half", 0, 1, smooth=False
+        ),
         "profile": Quantity("correlation of profiles between halves, stepped up", -1, 1),
     }
 

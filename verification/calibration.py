@@ -173,7 +173,7 @@ class Kind:
         )
 
     def strength(self, effect: float, size: tuple[tuple[str, Any], ...]) -> float:
-        """How strong a code must be for an effect, found by halving on two dozen worlds."""
+        """How strong a code must be for an effect, found by halving on many worlds."""
         key = (self.measure, effect, size)
         if key not in _STRENGTHS:
             _STRENGTHS[key] = self._found(effect, dict(size))
@@ -183,6 +183,8 @@ class Kind:
         if effect == 0 and self.than is None:
             return 0.0
         low, high = 0.0, 4.0
+        # At a limit, what the mean of few worlds is off by would be read as errors of the gate.
+        worlds = 24 if self.than is None else 240
         measure = Measure(self.hypothesis, self.analysis, 0, seed=0)
         for _ in range(9):
             middle = (low + high) / 2
@@ -190,7 +192,7 @@ class Kind:
                 measure.effect(
                     self.world(np.random.default_rng([seed, 2]), middle, twins=0, **size)
                 )
-                for seed in range(24)
+                for seed in range(worlds)
             ]
             # A stronger code has more of what is claimed to be there, less of what is not.
             if (np.mean(found) < effect) == (self.than is None):

@@ -283,8 +283,14 @@ def _judged(case: Case, seed: int) -> tuple[Subject, Measure, np.ndarray, np.nda
     subject = subject.take(rows)
     items, categories = item_labels(subject)
     _enough_items(items, categories)
-    halves = HalfSamples.draw(items, categories, rng=stream(seed, hypothesis.id, "half samples"))
-    return subject, Measure(hypothesis, case.analysis, layer, seed, halves), rows, held
+    measure = Measure(hypothesis, case.analysis, layer, seed)
+    halves = HalfSamples.draw(
+        items,
+        categories,
+        deleted=2 if case.analysis.measures[measure.variable].smooth else 3,
+        rng=stream(seed, hypothesis.id, "half samples"),
+    )
+    return subject, replace(measure, half_samples=halves), rows, held
 
 
 def no_finding(variable: str, why: str) -> str:

@@ -1,9 +1,10 @@
 """Intervals and p-values of the gate: the one place where stimuli are resampled.
 
 The sample is the items. Every interval comes from the delete-d jackknife with half of the items of
-each category deleted (Wu 1986; Shao & Wu 1989): the analysis is run again, from splitting to
-fitting, on random halves of the items, and the spread of the results gives the standard error of
-the whole. Unlike the bootstrap it never puts the same item on both sides of a split.
+each category deleted (Wu 1986; Shao & Wu 1989), or a third where the measure is not smooth: the
+analysis is run again, from splitting to fitting, on what is left of the items, and the spread of
+the results gives the standard error of the whole. Unlike the bootstrap it never puts the same item
+on both sides of a split.
 """
 
 import hashlib
@@ -36,14 +37,14 @@ def stream(seed: int, *names: str) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class HalfSamples:
-    """Random halves of the items, stratified by category.
+    """Random halves of the items, or larger parts, stratified by category.
 
     Attributes
     ----------
     rows : tuple of numpy.ndarray
-        The stimuli of each half.
+        The stimuli of each.
     scale : float
-        Kept over deleted items: what turns the spread of halves into the variance of the whole.
+        Kept over deleted items: what turns their spread into the variance of the whole.
     freedom : int
         Degrees of freedom: items less categories.
     """
@@ -59,26 +60,29 @@ class HalfSamples:
         categories: np.ndarray,
         *,
         draws: int = HALF_SAMPLES,
+        deleted: int = 2,
         rng: np.random.Generator,
     ) -> "HalfSamples":
-        """Draw halves.
+        """Draw halves, or larger parts.
 
         Parameters
         ----------
         items, categories : numpy.ndarray
             The item and category of each stimulus.
         draws : int
+        deleted : int
+            One item in so many is left out.
         rng : numpy.random.Generator
 
         Raises
         ------
         ValueError
-            If a category has fewer than two items.
+            If a category has fewer items than that.
         """
-        # Of an odd number of items, group 1 has the smaller half: nothing then depends on which
-        # side an analysis was given.
+        # Of an odd number of items, group 0 has the larger half, which is deleted: nothing then
+        # depends on which side an analysis was given.
         rows = tuple(
-            np.flatnonzero(item_groups(items, categories, groups=2, rng=rng) == 1)
+            np.flatnonzero(item_groups(items, categories, groups=deleted, rng=rng) != 0)
             for _ in range(draws)
         )
         total = len(np.unique(items))

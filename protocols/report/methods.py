@@ -276,8 +276,9 @@ def _inference(study: Study, summary: Mapping[str, Any]) -> str:
             "both before and after."
         )
     words += (
-        f" Standard errors are from a delete-half jackknife over items, stratified by category "
-        f"({HALF_SAMPLES} half-samples; Wu 1986; Shao & Wu 1989), each of which repeats the "
+        " Standard errors are from a delete-half jackknife over items, stratified by category "
+        f"({HALF_SAMPLES} half-samples; Wu 1986; Shao & Wu 1989){_not_smooth(study)}, each of "
+        "which repeats the "
         "whole analysis; frames were not resampled. "
         f"Intervals ({listed([percent(1 - 2 * alpha) for alpha in alphas])}) and one-sided "
         "p-values are by Student's t with items less categories as degrees of freedom"
@@ -404,3 +405,15 @@ def _software(summary: Mapping[str, Any]) -> str:
         f"Software: lmfmri {summary['code_version']}; {listed(versions)}. "
         f"Protocol sha256 {summary['protocol_sha256']}, ledger head {summary['ledger_head']}."
     )
+
+
+def _not_smooth(study: Study) -> str:
+    """What is said of measures of which a third of the items was deleted."""
+    named = set()
+    for one in study.protocol.hypotheses:
+        name, _, variable = one.measure.partition(".")
+        if not study.analyses[name].measures[variable].smooth:
+            named.add(variable)
+    if not named:
+        return ""
+    return f"; of {listed(sorted(named))}, not smooth in its items, a third was deleted"

@@ -36,6 +36,20 @@ def test_half_samples_keep_items_whole_and_categories_balanced() -> None:
     assert halves.freedom == 15 - 3
 
 
+def test_of_what_is_not_smooth_a_third_is_deleted_and_the_error_of_a_mean_is_the_same() -> None:
+    item, category = items_of(2, 9, 2)
+    thirds = HalfSamples.draw(item, category, deleted=3, rng=np.random.default_rng(0))
+    for rows in thirds.rows:
+        assert [len(np.unique(item[rows][category[rows] == c])) for c in range(2)] == [6, 6]
+    assert thirds.scale == pytest.approx(2)
+    rng = np.random.default_rng(1)
+    item, category = items_of(1, 60, 1)
+    values = rng.normal(size=60)
+    many = HalfSamples.draw(item, category, draws=4000, deleted=3, rng=rng)
+    expected = values.std(ddof=1) / np.sqrt(60)
+    assert mean_estimate(values, many).standard_error == pytest.approx(expected, rel=0.04)
+
+
 def test_standard_error_of_a_mean_is_that_of_its_items_not_of_its_stimuli() -> None:
     rng = np.random.default_rng(0)
     item, category = items_of(1, 40, 10)
