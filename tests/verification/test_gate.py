@@ -107,6 +107,23 @@ def test_inconclusive_says_how_many_items_would_decide_and_they_do() -> None:
     assert many.status == "null"
 
 
+def test_beside_other_claims_more_items_are_needed_than_there_are() -> None:
+    alone = of_shift(shifted(-0.35, items=12, seed=3))
+    assert alone.status == "supported"
+    others = [
+        case(shifted(0.0, items=12, seed=seed), Shift(), **OF_SHIFT | {"id": f"other{seed}"})
+        for seed in range(10, 17)
+    ]
+    this = case(shifted(-0.35, items=12, seed=3), Shift(), **OF_SHIFT | {"id": "this"})
+    found, *_ = judge([this, *others], seed=0)
+    assert found.effect >= found.smallest_effect
+    assert found.p < found.alpha < found.p_holm
+    assert found.status == "inconclusive"
+    assert found.items_needed is not None
+    assert found.items_needed > found.items
+    assert f"about {found.items_needed} items (now 48) would decide" in found.reason
+
+
 def test_significant_but_smaller_than_what_matters_is_not_supported() -> None:
     tiny = of_shift(shifted(-0.15, items=400))
     assert tiny.p < 0.001
