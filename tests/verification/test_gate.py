@@ -68,7 +68,11 @@ OF_SHIFT = {
 
 def of_shift(subject: Subject, **changed) -> Verdict:
     """A verdict on the planted mean."""
-    return verdict(subject, Shift(), **OF_SHIFT | changed)
+    return judge([case_of_shift(subject, **changed)], seed=0)[0]
+
+
+def case_of_shift(subject: Subject, **changed) -> Case:
+    return case(subject, Shift(), **OF_SHIFT | changed)
 
 
 def test_a_planted_effect_is_supported_and_every_control_reports() -> None:
@@ -111,10 +115,10 @@ def test_beside_other_claims_more_items_are_needed_than_there_are() -> None:
     alone = of_shift(shifted(-0.35, items=12, seed=3))
     assert alone.status == "supported"
     others = [
-        case(shifted(0.0, items=12, seed=seed), Shift(), **OF_SHIFT | {"id": f"other{seed}"})
+        case_of_shift(shifted(0.0, items=12, seed=seed), id=f"other{seed}")
         for seed in range(10, 17)
     ]
-    this = case(shifted(-0.35, items=12, seed=3), Shift(), **OF_SHIFT | {"id": "this"})
+    this = case_of_shift(shifted(-0.35, items=12, seed=3), id="this")
     found, *_ = judge([this, *others], seed=0)
     assert found.effect >= found.smallest_effect
     assert found.p < found.alpha < found.p_holm
