@@ -1,6 +1,7 @@
 """The gate: each verdict, each refusal, and how often it is wrong."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def shifted(size: float, *, seed: int = 0, items: int = 40, spread: float = 1.0)
 
 
 # With controls that hardly ask anything, so that only the rule is tested.
-OF_SHIFT = {
+OF_SHIFT: dict[str, Any] = {
     "measure": "m.mean",
     "expect": "less",
     "than": 0.0,
