@@ -564,7 +564,7 @@ def load_study(path: Path, *, stimuli: StimulusSet | None = None) -> Study:
             _lesson(source, spec, number, path.parent)
             _training(source, spec, number, path.parent)
     _check_columns(source, protocol, analyses, [*map(str, stimuli.table.columns), *TOKEN_LABELS])
-    _check_contrasts(source, protocol, analyses, stimuli.table)
+    _check_categories(source, protocol, analyses, stimuli.table)
     _check_types(source, protocol, [*map(str, stimuli.table.columns), *TOKEN_LABELS])
     text = path.read_text(encoding="utf-8")
     return Study(protocol, text, analyses, stimuli, source, path.parent)
@@ -894,10 +894,10 @@ def _check_columns(
                     )
 
 
-def _check_contrasts(
+def _check_categories(
     source: MarkedYaml, protocol: Protocol, analyses: dict[str, Analysis], table: pd.DataFrame
 ) -> None:
-    """That contrasts are of categories that the stimuli have."""
+    """That the categories which analyses name, alone or in contrasts, are those of the stimuli."""
     for name, analysis in analyses.items():
         label = label_of(analysis)
         if label not in table:  # what a recording adds is seen then
@@ -911,6 +911,14 @@ def _check_contrasts(
                 except ValueError as error:
                     kind = next(iter(protocol.analyses[name]))
                     raise source.error(("analyses", name, kind, setting), str(error)) from None
+        for setting in ("category", "domain"):
+            asked = getattr(analysis, setting, None)
+            if asked is not None and asked not in categories:
+                kind = next(iter(protocol.analyses[name]))
+                raise source.error(
+                    ("analyses", name, kind, setting),
+                    f"no '{label}' of the stimuli is '{asked}'{nearest(asked, categories)}",
+                )
 
 
 def _check_types(source: MarkedYaml, protocol: Protocol, columns: list[str]) -> None:

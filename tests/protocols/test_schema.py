@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from analyses.domain_neurons import DomainNeurons
 from analyses.localiser import Localiser
 from analyses.rsa import Rsa
 from protocols.marked_yaml import ProtocolError, read
@@ -92,6 +93,17 @@ def test_a_contrast_is_of_categories_that_the_stimuli_have(tmp_path: Path) -> No
     others = text.replace("animals - rest", "animals - rest, others: [tools - food, tool - rest]")
     with pytest.raises(ProtocolError, match="line 9: .*localiser.others: 'tool' is no category"):
         load_study(written(tmp_path, others))
+
+
+def test_a_category_that_an_analysis_names_is_one_of_the_stimuli(tmp_path: Path) -> None:
+    silenced = "analyses:\n  silenced: {domain_neurons: {domain: animals}}\n"
+    text = GOOD.replace("analyses:\n", silenced)
+    assert load_study(written(tmp_path, text)).analyses["silenced"] == DomainNeurons(
+        domain="animals"
+    )
+    message = r"domain_neurons.domain: no 'category' of the stimuli is 'animal'; did you mean 'anim"
+    with pytest.raises(ProtocolError, match=message):
+        load_study(written(tmp_path, text.replace("domain: animals", "domain: animal")))
 
 
 @pytest.mark.parametrize(
