@@ -406,7 +406,7 @@ class Run:
                 advance=done,
             )
         if not there:
-            ledger.recorded(path.name, digest_file(path).read_text().strip())
+            _noted(ledger, path)
 
     def _record_on(self, cluster: str, ledger: Ledger) -> None:
         """Record all subjects on a cluster."""
@@ -422,9 +422,8 @@ class Run:
                 accept_phantom=self.accept_phantom,
                 advance=done,
             ):
-                path = recording.path(self.folders.volumes)
                 if new:
-                    ledger.recorded(path.name, digest_file(path).read_text().strip())
+                    _noted(ledger, recording.path(self.folders.volumes))
 
     def acts(self, planned: Planned) -> Iterator[tuple[str, Acts]]:
         """What analyses are going to do to a subject, by their names in the protocol.
@@ -504,7 +503,7 @@ class Run:
                 advance=done,
             )
         if not there:
-            ledger.recorded(path.name, digest_file(path).read_text().strip())
+            _noted(ledger, path)
 
     def _phantom(self, model: Model) -> Check:
         """What is known of the device of a model; one that fails is refused."""
@@ -847,6 +846,11 @@ def save_dataset(dataset: xr.Dataset, path: Path) -> None:
     staging = path.with_name(f".{path.name}.writing")
     dataset.to_netcdf(staging, engine="h5netcdf")
     os.replace(staging, path)
+
+
+def _noted(ledger: Ledger, path: Path) -> None:
+    """Note in the ledger that a volume was recorded, with its digest."""
+    ledger.recorded(path.name, digest_file(path).read_text().strip())
 
 
 def _load(planned: Planned, loaded: dict[str, Model]) -> Model:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scanner.shards import Layout, ShardWriter
+from scanner.shards import Layout, ShardWriter, flush_folder
 from scanner.streaming import note
 from scanner.volume import JOURNAL, PARTS
 
@@ -124,14 +124,14 @@ def staged(partial: Path) -> Path:
 def put(staging: Path, partial: Path, batches: range) -> None:
     """Give a part its name. One that is there already, from a process thought dead, is the same."""
     whole = partial / PARTS / f"{batches[0]:08d}-{batches[-1]:08d}"
-    _flush_folder(staging)
+    flush_folder(staging)
     try:
         os.rename(staging, whole)
     except OSError:
         if not whole.is_dir():
             raise
         shutil.rmtree(staging)
-    _flush_folder(whole.parent)
+    flush_folder(whole.parent)
 
 
 def divide(left: Sequence[int], sizes: Sequence[int], processes: int) -> Iterator[range]:
@@ -240,11 +240,3 @@ def _fill(writer: ShardWriter, layout: Layout, shard: int, parts: Sequence[Part]
             # Without a layer: a layout takes any second dimension of length 1 for one.
             which = layer if values.ndim == len(layout.shape) else None
             writer.write(rows, np.ascontiguousarray(values[layer]), layer=which)
-
-
-def _flush_folder(folder: Path) -> None:
-    file = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

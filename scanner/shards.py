@@ -575,12 +575,8 @@ class Layout:
 
     def flush_folders(self, shard: int) -> None:
         """See onto the disk that a new file is there."""
-        for path in self.path(shard).parents[: len(self.shape)]:
-            folder = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        for folder in self.path(shard).parents[: len(self.shape)]:
+            flush_folder(folder)
 
     def open(self, shard: int) -> int:
         """A shard's file, without its index: what is about to change is not sealed any more."""
@@ -605,6 +601,15 @@ class Layout:
             yield file
         finally:
             os.close(file)
+
+
+def flush_folder(path: Path) -> None:
+    """See onto the disk what names a folder holds."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _close(files: dict[int, int]) -> None:
