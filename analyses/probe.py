@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import xarray as xr
 from scipy.linalg import cho_factor, cho_solve, get_blas_funcs, get_lapack_funcs
+from scipy.sparse import coo_array, csr_array
 from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
@@ -196,20 +197,20 @@ class Probe(Analysis):
                 _targets(dealt[now][:, fold.train[first]], together.mean(0), len(names))
                 for now in some
             ]
-            truth = [dealt[now][:, fold.test].T for now in some]
-            places = [_places(right, len(names)) for right in truth]
-            shares = [worth[now][:, fold.test].T for now in some]
+            truth = [dealt[now][:, fold.test] for now in some]
+            places = [_places(right) for right in truth]
+            shares = [worth[now][:, fold.test] for now in some]
             for layer, one in enumerate(x):
                 hat = smoother(one, fold, penalty=self.penalty) @ together
-                hat = np.column_stack([hat, np.ones(len(hat))]).astype(np.float32)
+                hat = np.concatenate([hat.T, 1 - hat.sum(1)[None]], dtype=np.float32)
                 for part, now in enumerate(some):
-                    scores = (hat @ known[part]).reshape(len(hat), len(names), -1)
+                    scores = (known[part] @ hat).reshape(len(names), len(now), -1)
                     values[now, layer] += (
                         np.einsum(
-                            "sd,sd->d", _hits(scores, truth[part], places[part]), shares[part]
+                            "ds,ds->d", _hits(scores, truth[part], places[part]), shares[part]
                         )
                         if variable == "balanced_accuracy"
-                        else mean_auc(scores.swapaxes(1, 2), truth[part]) / len(folds)
+                        else mean_auc(scores.T, truth[part].T) / len(folds)
                     )
         return xr.DataArray(
             values,
@@ -310,13 +311,13 @@ def smoother(x: np.ndarray, fold: Fold, *, penalty: float) -> np.ndarray:
     for `decode_path`. In single precision where the penalty is large enough that its error stays
     below `EXACT`, in parts of the largest eigenvalue.
     """
-    fitted, judged = standardised(x, fold)
-    if len(fitted) <= EXACT / np.finfo(np.float32).eps * penalty:
-        single = fitted.astype(np.float32)
+    if len(fold.train) <= EXACT / np.finfo(np.float32).eps * penalty:
+        fitted, judged = standardised(x, fold, np.float32)
         size = penalty * np.vdot(fitted, fitted) / len(fitted) or 1.0
-        factorised = _factorised(single, size)
+        factorised = _factorised(fitted, size)
         if factorised is not None:
-            return factorised(single @ judged.astype(np.float32).T).T
+            return factorised(fitted @ judged.T).T
+    fitted, judged = standardised(x, fold)
     factor = penalised(fitted @ fitted.T, penalty, patterns=len(fitted))
     return cho_solve(factor, fitted @ judged.T, check_finite=False).T
 
@@ -377,7 +378,7 @@ def _refined(fitted: np.ndarray, wanted: np.ndarray, penalty: float) -> np.ndarr
     dual = solved(wanted.astype(np.float32)).astype(float)
     weights = dual.T @ fitted
     for _ in range(CORRECTIONS):
-        left = wanted - size * dual - fitted @ weights.T
+        left = wanted - size * dual - (weights @ fitted.T).T
         correction = solved(left.astype(np.float32))
         dual += correction
         weights += correction.T @ single
@@ -414,35 +415,48 @@ def penalised(inner: np.ndarray, penalty: float, *, patterns: int) -> tuple[np.n
     return cho_factor(made.T, lower=True, overwrite_a=True, check_finite=False)
 
 
-def standardised(x: np.ndarray, fold: Fold) -> tuple[np.ndarray, np.ndarray]:
-    """Training and test patterns in units of each unit's spread in training, around its mean."""
+def standardised(
+    x: np.ndarray, fold: Fold, precision: type[np.floating] = np.float64
+) -> tuple[np.ndarray, np.ndarray]:
+    """Training and test patterns in units of each unit's spread in training, around its mean.
+
+    Means and spreads are computed as `x` is given, and what is left of it in that precision.
+    """
     known, asked = x.take(fold.train, axis=0), x.take(fold.test, axis=0)
-    mean = known.mean(0)
+    mean = np.full(len(known), 1 / len(known)) @ known
     known -= mean
     asked -= mean
     spread = np.sqrt(np.einsum("su,su->u", known, known) / len(known))
     # Units that are constant in training say nothing, and dividing by them would.
     varies = spread > 1e-9 * np.maximum(np.abs(mean), spread.max())
-    scale = np.divide(1, spread, out=np.zeros_like(spread), where=varies)
+    scale = np.divide(1, spread, out=np.zeros_like(spread), where=varies).astype(precision)
+    known, asked = known.astype(precision, copy=False), asked.astype(precision, copy=False)
     known *= scale
     asked *= scale
     return known, asked
 
 
-def _targets(dealt: np.ndarray, weights: np.ndarray, categories: int) -> np.ndarray:
-    """What items are fitted to in each draw, centred, and the centre below: item + 1 x column.
+def _targets(dealt: np.ndarray, weights: np.ndarray, categories: int) -> csr_array:
+    """What items are fitted to in each draw, and the mean below: row x item + 1.
 
-    Columns are categories, in each the draws; `weights` are the shares of items in the training.
+    Rows are categories, in each the draws; `weights` are the shares of items in the training. Of
+    an item all categories but one are zero, and products pass them over.
     """
-    targets = (dealt.T[:, None] == np.arange(categories)[:, None]).astype(np.float32)
-    offset = np.tensordot(weights.astype(np.float32), targets, 1)
-    return np.concatenate([targets - offset, offset[None]]).reshape(len(targets) + 1, -1)
+    draws, items = dealt.shape
+    of_items = (dealt * draws + np.arange(draws)[:, None]).ravel()
+    rows = np.arange(categories * draws)
+    means = np.bincount(of_items, np.tile(weights, draws), minlength=len(rows))
+    entries = np.concatenate([np.ones(len(of_items)), means], dtype=np.float32)
+    columns = np.concatenate([np.tile(np.arange(items), draws), np.full(len(rows), items)])
+    made = coo_array(
+        (entries, (np.concatenate([of_items, rows]), columns)), shape=(len(rows), items + 1)
+    )
+    return made.tocsr()
 
 
-def _places(codes: np.ndarray, categories: int) -> np.ndarray:
-    """Where the score of the right category stands among all of them: stimulus x draw."""
-    stimuli, draws = codes.shape
-    return (np.arange(stimuli)[:, None] * categories + codes) * draws + np.arange(draws)
+def _places(codes: np.ndarray) -> np.ndarray:
+    """Where the score of the right category stands among all of them: draw x stimulus."""
+    return codes * codes.size + np.arange(codes.size).reshape(codes.shape)
 
 
 def _hits(scores: np.ndarray, codes: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -451,15 +465,15 @@ def _hits(scores: np.ndarray, codes: np.ndarray, places: np.ndarray) -> np.ndarr
     Parameters
     ----------
     scores : numpy.ndarray
-        stimulus x category x draw.
+        category x draw x stimulus.
     codes : numpy.ndarray
-        stimulus x draw.
+        draw x stimulus.
     places : numpy.ndarray
         As `_places` has them.
     """
-    largest = scores.max(1)
-    if np.count_nonzero(scores == largest[:, None]) > largest.size:
-        return scores.argmax(1) == codes
+    largest = scores.max(0)
+    if np.count_nonzero(scores == largest) > largest.size:
+        return scores.argmax(0) == codes
     # Without ties the place is not asked for, which takes several times as long.
     return scores.take(places) == largest
 
