@@ -4,10 +4,10 @@ After Kriegeskorte et al. (2008). The dissimilarity of items in a layer is held 
 a label makes (the same or another category, or the difference of a number), and again after
 properties of the words that could make the same pattern have been taken out.
 
-Where we differ: runs are groups of sentence frames, never repetitions, since a model that is asked
-twice answers the same. Units are scaled by their spread over stimuli and not whitened, since there
-are more of them than stimuli; without scaling a few units of large variance decide (Timkey &
-van Schijndel 2021).
+Where we differ: runs are groups of sentence frames or, for categories, their items, and never
+repetitions, since a model that is asked twice answers the same. Units are scaled by their spread
+over stimuli and not whitened, since there are more of them than stimuli; without scaling a few
+units of large variance decide (Timkey & van Schijndel 2021).
 """
 
 from collections.abc import Mapping
@@ -91,9 +91,11 @@ class Rsa(Analysis):
             ``similarity`` and ``partial`` (layer), NaN where all items are the same;
             ``reliability`` (layer), the correlation of RDMs between groups of frames, stepped up to
             all of them: its root is the most that any model can reach. For labels that are no
-            numbers ``rdm`` (layer, category, other_category), the mean distance of their items,
-            and ``separation`` (layer, category): how much further the items of a category are
-            from all others than from each other, over the spread of distances.
+            numbers ``rdm`` (layer, category, other_category), the mean distance of their items;
+            ``contrast`` of the same shape, the distance of categories cross-validated over their
+            items, 0 on average where they do not differ; and ``separation`` (layer, category): how
+            much further the items of a category are from all others than from each other, over
+            the spread of distances.
         """
         (subject,) = subjects
         rdms, reliability, values = self._rdms(subject, rng)
@@ -111,6 +113,7 @@ class Rsa(Analysis):
             means = _between(rdms, values, names)
             spread = rdms.std(1, keepdims=True)
             found["rdm"] = (("layer", "category", "other_category"), means)
+            found["contrast"] = (("layer", "category", "other_category"), _contrast(means))
             found["separation"] = (("layer", "category"), _separation(means, sizes, spread))
             coords |= {"category": names, "other_category": names}
         return xr.Dataset(found, coords=coords)
@@ -255,6 +258,17 @@ def _between(rdms: np.ndarray, values: np.ndarray, names: np.ndarray) -> np.ndar
     pairs = np.outer(size, size) - np.diag(size)  # an item is no pair with itself
     sums = np.array([member @ squareform(rdm, checks=False) @ member.T for rdm in rdms])
     return np.divide(sums, pairs, out=np.full(sums.shape, np.nan), where=pairs > 0)
+
+
+def _contrast(means: np.ndarray) -> np.ndarray:
+    """How far categories are apart beyond what items of one are, of the shape of `means`.
+
+    Of squared distances it is that of the categories' means, cross-validated with each item a run
+    of its own (crossnobis, Walther et al. 2016), averaged over all ways to pair the items of two
+    categories in runs.
+    """
+    inside = np.diagonal(means, axis1=1, axis2=2)
+    return means - (inside[:, :, None] + inside[:, None]) / 2
 
 
 def _separation(means: np.ndarray, sizes: np.ndarray, spread: np.ndarray) -> np.ndarray:

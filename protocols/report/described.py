@@ -46,6 +46,9 @@ READING = {
     "other, over the spread of distances.",
     "rdm": "The mean distance of the items of two categories at layer {layer}; categories that are "
     "close stand side by side. Darker is more.",
+    "contrast": "How far two categories are apart at layer {layer}, cross-validated over their "
+    "items: 0 on average where items of both are no further from each other than items of one. "
+    "Darker is more.",
     "reliability": "The correlation of distances between groups of frames, stepped up to all. Its "
     "root is the most that any model can reach.",
     "ahead": "How much more distances go with what words mean, whatever their letters, than with "

@@ -1,6 +1,7 @@
 """RSA: planted geometry, planted nulls, confounds, and what it refuses."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -126,6 +127,47 @@ def test_distances_between_categories_are_means_over_their_items() -> None:
     apart = square[np.ix_(values == "category0", values != "category0")].mean()
     expected = (apart - float(found["rdm"][1, 0, 0])) / rdms[1].std()
     assert found["separation"][1, 0] == pytest.approx(expected, abs=1e-12)
+
+
+def test_categories_are_apart_as_rsatoolbox_finds_over_runs_of_items() -> None:
+    """Averaged over all ways to pair the items of two categories in runs."""
+    subject = planted(code="direction", categories=2, items=3)
+    euclidean = dataclasses.replace(RSA, distance="euclidean")
+    found = euclidean(subject, rng=np.random.default_rng(0))["contrast"][1]
+    x = subject.volume["resid_post"].isel(layer=1).to_numpy().astype(float)
+    frame, item, category = (
+        subject.volume[name].to_numpy() for name in ("frame", "item", "category")
+    )
+    x = x - np.array([x[frame == one].mean(0) for one in frame])
+    x /= x.std(0)
+    first, second = (
+        [x[item == one].mean(0) for one in np.unique(item[category == kind])]
+        for kind in np.unique(category)
+    )
+    each = []
+    for order in itertools.permutations(range(3)):
+        data = rsatoolbox.data.Dataset(
+            np.array([*first, *[second[place] for place in order]]),
+            obs_descriptors={"category": list("aaabbb"), "run": list("123123")},
+        )
+        rdm = rsatoolbox.rdm.calc_rdm(
+            data, method="crossnobis", descriptor="category", cv_descriptor="run"
+        )
+        each.append(rdm.dissimilarities[0, 0])
+    assert found.to_numpy() == pytest.approx(np.mean(each) * (1 - np.eye(2)), abs=1e-12)
+
+
+def test_categories_of_noise_are_not_apart_on_average_where_planted_ones_are() -> None:
+    def apart(**changed) -> np.ndarray:
+        every = [
+            RSA(planted(seed, items=4, **changed), rng=np.random.default_rng(0))["contrast"]
+            for seed in range(30)
+        ]
+        return np.array([one.to_numpy()[:, 0, 1].mean() for one in every])
+
+    noise, planted_ones = apart(), apart(code="direction", size=2)
+    assert abs(noise.mean()) < 3 * noise.std() / np.sqrt(30)
+    assert planted_ones.mean() > 10 * noise.std() / np.sqrt(30)
 
 
 def test_the_order_of_stimuli_does_not_matter() -> None:
