@@ -26,13 +26,11 @@ from scanner.shards import CHECKSUM_BYTES, MISSING, Layout, VolumeError
 
 # The part of a chunk's rows from which on it is read whole: as many single rows take as long.
 WHOLE = 1 / 4
-# Shards are read by so many threads at once: the system copies for some, and waits for the disk,
-# while the checksum of another is computed.
-THREADS = 4
+# Shards are read by so many threads at once. On two cores, more than two take longer for what lies
+# in memory: a thread that has read waits for the interpreter.
+THREADS = min(4, os.cpu_count() or 1)
 # What is read without them: it takes no longer than to start them.
 ALONE_BYTES = 1 << 23
-# Read, and held to the checksum while in the processor's cache.
-STEP_BYTES = 1 << 18
 
 
 def open_shards(path: Path) -> xr.Dataset:
@@ -78,7 +76,7 @@ class _Part(NamedTuple):
     ----------
     start, rows : int
         Its first row, and how many of its rows are in the array.
-    wanted : numpy.ndarray
+    wanted : range or numpy.ndarray
         Rows counted from the first, in runs of consecutive ones.
     runs : list of slice
     places : slice
@@ -87,7 +85,7 @@ class _Part(NamedTuple):
 
     start: int
     rows: int
-    wanted: np.ndarray
+    wanted: range | np.ndarray
     runs: list[slice]
     places: slice
 
@@ -177,7 +175,7 @@ class ShardArray(BackendArray):
         try:
             index = self._index(shard, file)
             parts = [
-                _part(_array(rows[places]), places, chunk * layout.chunk_rows, layout, last)
+                _part(rows[places], places, chunk * layout.chunk_rows, layout, last)
                 for chunk, places in _split(rows, layout.chunk_rows)
             ]
             for number, layer in enumerate(layers):
@@ -209,11 +207,11 @@ class ShardArray(BackendArray):
             straight = straight and part.all
             rows = target if straight else np.empty((part.rows, *row_shape), self.dtype)
             good = self._read_whole(file, offset, _bytes(rows))
-            rows = rows if part.all else rows[part.wanted]
+            rows = rows if part.all else rows[_array(part.wanted)]
         else:
             rows = target if straight else np.empty((len(part.wanted), *row_shape), self.dtype)
             good = all(
-                _fill(file, _bytes(rows[run]), offset + int(part.wanted[run.start]) * row_bytes)
+                _fill(file, [_bytes(rows[run])], offset + int(part.wanted[run.start]) * row_bytes)
                 for run in part.runs
             )
         if not straight:
@@ -224,17 +222,14 @@ class ShardArray(BackendArray):
 
     def _read_whole(self, file: int, offset: int, rows: np.ndarray) -> bool:
         """Read the rows of a chunk that are in the array; whether its checksum is right."""
-        checksum = 0
-        for start in range(0, len(rows), STEP_BYTES):
-            step = rows[start : start + STEP_BYTES]
-            if not _fill(file, step, offset + start):
-                return False
-            checksum = google_crc32c.extend(checksum, step)
         # Padding is held to the checksum as well.
         rest = self._layout.chunk_bytes - len(rows)
-        tail = os.pread(file, rest + CHECKSUM_BYTES, offset + len(rows))
-        checksum = google_crc32c.extend(checksum, tail[:rest])
-        return tail[rest:] == checksum.to_bytes(CHECKSUM_BYTES, "little")
+        tail = np.empty(rest + CHECKSUM_BYTES, np.uint8)
+        # At once: between two calls a thread would wait for the interpreter.
+        if not _fill(file, [rows, tail], offset):
+            return False
+        checksum = google_crc32c.extend(google_crc32c.value(rows), tail[:rest])
+        return tail[rest:].tobytes() == checksum.to_bytes(CHECKSUM_BYTES, "little")
 
     def _index(self, shard: int, file: int) -> np.ndarray:
         """Chunk x layer x (offset, length), from the end of a shard."""
@@ -257,11 +252,16 @@ class ShardArray(BackendArray):
         )
 
 
-def _part(rows: np.ndarray, places: slice, start: int, layout: Layout, last: int) -> _Part:
+def _part(rows: range | np.ndarray, places: slice, start: int, layout: Layout, last: int) -> _Part:
     """Rows of the chunk that starts there, in a shard that ends with the last."""
-    ends = (np.flatnonzero(rows[1:] - rows[:-1] != 1) + 1).tolist()
-    runs = [slice(*run) for run in zip([0, *ends], [*ends, len(rows)], strict=True)]
-    return _Part(start, min(layout.chunk_rows, last + 1 - start), rows - start, runs, places)
+    count = min(layout.chunk_rows, last + 1 - start)
+    if isinstance(rows, range) and rows.step == 1:
+        within = range(rows.start - start, rows.stop - start)
+        return _Part(start, count, within, [slice(0, len(rows))], places)
+    wanted = _array(rows) - start
+    ends = (np.flatnonzero(wanted[1:] - wanted[:-1] != 1) + 1).tolist()
+    runs = [slice(*run) for run in zip([0, *ends], [*ends, len(wanted)], strict=True)]
+    return _Part(start, count, wanted, runs, places)
 
 
 def _is_number(one: int | slice | np.ndarray) -> bool:
@@ -306,12 +306,16 @@ def _bytes(rows: np.ndarray) -> np.ndarray:
     return rows.reshape(-1).view(np.uint8)
 
 
-def _fill(file: int, content: np.ndarray, offset: int) -> bool:
-    """Read until it is full; whether the file is that long."""
-    done = 0
-    while done < len(content):
-        read = os.preadv(file, [content[done:].data], offset + done)
+def _fill(file: int, parts: list[np.ndarray], offset: int) -> bool:
+    """Read until all are full, one after the other; whether the file is that long."""
+    left = [part.data for part in parts]
+    while left:
+        read = os.preadv(file, left, offset)
         if not read:
             return False
-        done += read
+        offset += read
+        while left and read >= len(left[0]):
+            read -= len(left.pop(0))
+        if read:
+            left[0] = left[0][read:]
     return True

@@ -16,7 +16,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scanner import VolumeError, shard_reader, shards
+from scanner import VolumeError, shards
 from scanner.shard_reader import ShardArray, open_shards
 from scanner.shards import ShardWriter, create
 
@@ -37,7 +37,6 @@ def small():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "CHUNK_BYTES", 7 * 32)
         patch.setattr(shards, "SHARD_BYTES", 3 * 3 * 7 * 32)
-        patch.setattr(shard_reader, "STEP_BYTES", 64)
         yield
 
 
