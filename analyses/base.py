@@ -262,6 +262,10 @@ class Layers(Sequence[np.ndarray]):
         found = self._values[range(len(self))[layer]].to_numpy().astype(np.float64)
         return found.reshape(self.shape[1:])
 
+    def take(self, rows: np.ndarray) -> "Layers":
+        """The layers of some stimuli."""
+        return Layers(self._values.isel(stimulus=rows))
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self._values.to_numpy().astype(np.float64).reshape(self.shape)
 

@@ -7,15 +7,16 @@ correlation of the whole profile over units, stepped up to the full number of it
 (Spearman 1910; Brown 1910). Selection and test never share an item (Vul et al. 2009).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import xarray as xr
 
-from analyses.base import Analysis, AnalysisError, Quantity, register
-from analyses.words import read_words
+from analyses.base import Analysis, AnalysisError, Quantity, labels, register, vectors
+from analyses.words import Words, read_words, words_of
 from scanner import Subject
 
 # Values of d' held at once, so few that memory does not grow with the splits, and caches hold them.
@@ -64,18 +65,7 @@ class Selectivity(Analysis):
         (subject,) = subjects
         words = read_words(subject, self.site, self.label)
         units = words.patterns.shape[2]
-        if units <= self.top:
-            raise AnalysisError(f"selectivity: top {self.top} of only {units} units")
-        halves = words.parts(2, each=2, splits=self.splits, rng=rng)
-        overlap = np.empty((len(words.patterns), self.splits, len(words.names)))
-        profile = np.empty_like(overlap)
-        some = max(1, AT_ONCE // (2 * len(words.names) * units))
-        for layer, word in enumerate(words.patterns):
-            for start in range(0, self.splits, some):
-                now = slice(start, start + some)
-                a, b = d_prime(word, halves[now]).swapaxes(0, 1)
-                overlap[layer, now] = top_overlap(a, b, self.top)
-                profile[layer, now] = stepped_up(row_correlation(a, b))
+        overlap, profile = self._replicated(words, ("overlap", "profile"), rng)
         by_category = ("layer", "category")
         return xr.Dataset(
             {
@@ -94,6 +84,57 @@ class Selectivity(Analysis):
                 "unit": np.arange(units),
             },
         )
+
+    def measured(self, *subjects: Subject, variable: str, rng: np.random.Generator) -> xr.DataArray:
+        every = np.arange(subjects[0].volume.sizes["stimulus"])
+        (found,) = self.measured_in(*subjects, variable=variable, parts=[every], rng=rng)
+        return found
+
+    def measured_in(
+        self,
+        *subjects: Subject,
+        variable: str,
+        parts: Iterable[np.ndarray],
+        rng: np.random.Generator,
+    ) -> Iterator[xr.DataArray]:
+        """Recordings and labels are read once, and no more is computed than is asked."""
+        (subject,) = subjects
+        x = vectors(subject, self.site)
+        columns = [labels(subject, column) for column in ("item", "frame", self.label)]
+        chance = self.top / x.shape[2] if variable == "overlap" else 0.0
+        made = xr.DataArray(
+            np.zeros(len(x)),
+            dims="layer",
+            coords={"layer": subject.volume["layer"].to_numpy()},
+            attrs={"chance": chance},
+        )
+        for rows in parts:
+            items, frames, values = (column[rows] for column in columns)
+            words = words_of(x.take(rows), items, frames, values, self.label)
+            (found,) = self._replicated(words, (variable,), deepcopy(rng))
+            yield made.copy(deep=False, data=found.mean((1, 2)))
+
+    def _replicated(
+        self, words: Words, variables: Sequence[str], rng: np.random.Generator
+    ) -> list[np.ndarray]:
+        """Of each variable layer x split x category."""
+        units = words.patterns.shape[2]
+        if units <= self.top:
+            raise AnalysisError(f"selectivity: top {self.top} of only {units} units")
+        halves = words.parts(2, each=2, splits=self.splits, rng=rng)
+        found = [np.empty((len(words.patterns), self.splits, len(words.names))) for _ in variables]
+        some = max(1, AT_ONCE // (2 * len(words.names) * units))
+        for layer, word in enumerate(words.patterns):
+            for start in range(0, self.splits, some):
+                now = slice(start, start + some)
+                a, b = d_prime(word, halves[now]).swapaxes(0, 1)
+                for variable, values in zip(variables, found, strict=True):
+                    values[layer, now] = (
+                        top_overlap(a, b, self.top)
+                        if variable == "overlap"
+                        else stepped_up(row_correlation(a, b))
+                    )
+        return found
 
 
 def d_prime(words: np.ndarray, member: np.ndarray) -> np.ndarray:
@@ -117,12 +158,15 @@ def d_prime(words: np.ndarray, member: np.ndarray) -> np.ndarray:
     weights = member.astype(float)
     everyone = weights.sum(-2)
     n, items = weights.sum(-1)[..., None], everyone.sum(-1)[..., None]
-    mean = everyone @ words / items
-    apart = weights @ words - n * mean[..., None, :]
+    apart = weights @ words
+    mean = apart.sum(-2) / items
+    apart -= n * mean[..., None, :]
     difference = apart * (items[..., None] / (n * (items[..., None] - n)))
     # Of the sum of squares around the mean, what the two means do not account for.
-    within = (everyone @ words**2 - items * mean**2)[..., None, :] - apart * difference
-    return over_spread(difference, within / (items[..., None] - 2), size)
+    apart *= difference
+    within = np.subtract((everyone @ words**2 - items * mean**2)[..., None, :], apart, out=apart)
+    within /= items[..., None] - 2
+    return over_spread(difference, within, size)
 
 
 def over_spread(difference: np.ndarray, variance: np.ndarray, size: np.ndarray) -> np.ndarray:
@@ -135,7 +179,8 @@ def over_spread(difference: np.ndarray, variance: np.ndarray, size: np.ndarray) 
     size : numpy.ndarray
         unit; root mean square of its values before anything was taken out of them.
     """
-    spread = np.sqrt(np.maximum(variance, 0))
+    spread = np.maximum(variance, 0)
+    np.sqrt(spread, out=spread)
     # Rounding leaves a constant unit a spread of about 1e-8 of its size.
     spread[~(spread > 1e-7 * size)] = np.inf
     return difference / spread
@@ -143,11 +188,18 @@ def over_spread(difference: np.ndarray, variance: np.ndarray, size: np.ndarray) 
 
 def top_overlap(a: np.ndarray, b: np.ndarray, top: int) -> np.ndarray:
     """Share of the `top` largest columns of each row of `a` that are among those of `b`, row."""
-    best = np.zeros((2, *a.shape), dtype=bool)
-    for side, values in zip(best, (a, b), strict=True):
+    return (_largest(a, top) & _largest(b, top)).sum(-1) / top
+
+
+def _largest(values: np.ndarray, top: int) -> np.ndarray:
+    """Where the `top` largest columns of each row are."""
+    best = values >= np.partition(values, -top, axis=-1)[..., -top, None]
+    if np.count_nonzero(best) > top * best[..., 0].size:
+        # Of columns that are equal, as many as there is room for.
+        best[...] = False
         largest = np.argpartition(-values, top, axis=-1)[..., :top]
-        np.put_along_axis(side, largest, True, axis=-1)
-    return (best[0] & best[1]).sum(-1) / top
+        np.put_along_axis(best, largest, True, axis=-1)
+    return best
 
 
 def row_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:

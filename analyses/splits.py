@@ -38,18 +38,24 @@ def item_groups(
     ValueError
         If a stratum has fewer items than there are groups.
     """
-    names, first, which = np.unique(items, return_index=True, return_inverse=True)
+    _, first, which = np.unique(items, return_index=True, return_inverse=True)
     kinds, kind = np.unique(strata[first], return_inverse=True)
     counts = np.bincount(kind)
     if counts.min() < groups:
         few = counts.argmin()
         raise ValueError(f"'{kinds[few]}' has {counts[few]} items, {groups} groups need as many")
+    return dealt(kind, groups=groups, rng=rng)[which]
+
+
+def dealt(strata: np.ndarray, *, groups: int, rng: np.random.Generator) -> np.ndarray:
+    """The same of items that each are given once, with codes for strata: the group of each."""
+    counts = np.bincount(strata)
     # In random order, and stably sorted by stratum: dealt out in turn, each stratum from 0.
-    order = rng.permutation(len(names))
-    order = order[np.argsort(kind[order], kind="stable")]
-    group = np.empty(len(names), dtype=int)
-    group[order] = (np.arange(len(names)) - np.repeat(np.cumsum(counts) - counts, counts)) % groups
-    return group[which]
+    order = rng.permutation(len(strata))
+    order = order[np.argsort(strata[order], kind="stable")]
+    group = np.empty(len(strata), dtype=int)
+    group[order] = (np.arange(len(strata)) - np.repeat(np.cumsum(counts) - counts, counts)) % groups
+    return group
 
 
 def folds_of(groups: np.ndarray) -> list[Fold]:

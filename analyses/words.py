@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analyses.base import AnalysisError, labels, read, vectors
-from analyses.splits import item_groups
+from analyses.base import AnalysisError, labels, one_value, vectors
+from analyses.splits import dealt, item_groups
 from scanner import Subject
 
 
@@ -83,16 +83,41 @@ class Words:
                 f"'{self.names[sizes.argmin()]}' of '{self.label}' has {sizes.min()} items; "
                 f"{count * each} are needed, {each} in each of {count} parts"
             )
-        part = np.array(
-            [item_groups(self.items, self.codes, groups=count, rng=rng) for _ in range(splits)]
-        )
+        part = np.array([dealt(self.codes, groups=count, rng=rng) for _ in range(splits)])
         return (part[:, None] == np.arange(count)[:, None])[:, :, None] & self.member
 
 
 def read_words(subject: Subject, site: str, label: str) -> Words:
     """The patterns of a subject's items; parameters and errors as of `analyses.base.read`."""
-    x, codes, names = read(subject, site, label)
-    items, frames = labels(subject, "item"), labels(subject, "frame")
+    items, frames, values = (labels(subject, column) for column in ("item", "frame", label))
+    return words_of(vectors(subject, site), items, frames, values, label)
+
+
+def words_of(
+    x: Iterable[np.ndarray],
+    items: np.ndarray,
+    frames: np.ndarray,
+    values: np.ndarray,
+    label: str,
+) -> Words:
+    """The patterns of items from those of stimuli.
+
+    Parameters
+    ----------
+    x, items, frames
+        As of `word_means`.
+    values : numpy.ndarray
+        The value of the label of each stimulus.
+    label : str
+
+    Raises
+    ------
+    AnalysisError
+        If the label has one value.
+    """
+    names, codes = np.unique(values, return_inverse=True)
+    if len(names) < 2:
+        raise AnalysisError(one_value(label, names[0]))
     return Words(*word_means(x, items, frames, codes), label, names)
 
 
