@@ -236,10 +236,8 @@ def _world(case: Case, name: str, seed: int) -> xr.Dataset:
             return xr.Dataset({name: renamed.drop_attrs()})
         observed, halves = measure.profile(subject), measure.half_samples
         assert halves is not None
-        profiles = [
-            measure.profile(subject.take(rows)).drop_attrs()
-            for rows in halves.rows[:SHOWN_HALF_SAMPLES]
-        ]
+        shown = measure.profiles(subject, halves.rows[:SHOWN_HALF_SAMPLES])
+        profiles = [profile.drop_attrs() for profile in shown]
     except (AnalysisError, KeyError):
         return xr.Dataset()  # the verdict says why
     return xr.Dataset(
@@ -467,16 +465,10 @@ def _decide(
     stuck = estimate.constant and observed.value not in (quantity.least, quantity.greatest)
     needed = required(hypothesis, case.analysis)
     status, reason = _rule(hypothesis, needed, checks, estimate, p_holm, stuck=stuck)
-    enough = None
+    p, enough = estimate.p_greater(0), None
     if status == "inconclusive":
-        delta, alpha, p = hypothesis.smallest_effect, hypothesis.alpha, estimate.p_greater(0)
-        distance = delta - estimate.value
-        if estimate.value >= delta:
-            # What lacks is support, of which Holm asks more where it stands beside other claims.
-            distance, alpha = estimate.value, alpha * min(1.0, p / p_holm)
-        low, high = estimate.interval(1 - 2 * alpha)
         size = len(observed.members) or observed.items
-        enough = items_needed(size, (high - low) / 2, distance)
+        enough = _enough(size, estimate, hypothesis, stricter=min(1.0, p / p_holm))
         if enough is not None:
             unit = "subjects" if observed.members else "items"
             reason += f"; about {enough} {unit} (now {size}) would decide"
@@ -486,10 +478,25 @@ def _decide(
         reason=reason,
         interval=(float(shown[0]), float(shown[1])),
         effect=estimate.value,
-        p=estimate.p_greater(0),
+        p=p,
         bayes_factor=estimate.bayes_factor,
         items_needed=enough,
     )
+
+
+def _enough(
+    size: int, estimate: Estimate, hypothesis: Hypothesis, *, stricter: float
+) -> int | None:
+    """How many items or subjects would decide, in the place of so many; None if none can.
+
+    Where what lacks is support, of which Holm asks more where a claim stands beside others, alpha
+    is the stricter by that.
+    """
+    distance, alpha = hypothesis.smallest_effect - estimate.value, hypothesis.alpha
+    if distance <= 0:
+        distance, alpha = estimate.value, alpha * stricter
+    low, high = estimate.interval(1 - 2 * alpha)
+    return items_needed(size, (high - low) / 2, distance)
 
 
 def _rule(

@@ -4,7 +4,7 @@ Controls are handed a `Measure` and a changed subject. They cannot change the me
 same analysis, the same layer, the same seed and the same half-samples throughout.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -62,6 +62,13 @@ class Measure:
         rng = stream(self.seed, self.hypothesis.id, "analysis")
         return self.analysis.measured(*subject.together, variable=self.variable, rng=rng)
 
+    def profiles(self, subject: Subject, parts: Iterable[np.ndarray]) -> Iterator[xr.DataArray]:
+        """The same in each of several parts of the stimuli."""
+        rng = stream(self.seed, self.hypothesis.id, "analysis")
+        return self.analysis.measured_in(
+            *subject.together, variable=self.variable, parts=parts, rng=rng
+        )
+
     def effect(self, subject: Subject) -> float:
         """How far the measure lies on the side that the hypothesis expects.
 
@@ -96,12 +103,7 @@ class Measure:
             raise TypeError("a measure without half-samples has no interval")
         # Of twins and other layers nobody asks, and they would be taken along.
         subject = self.at_its_layer(alone(subject.without_twins())).load()
-        profiles = self.analysis.measured_in(
-            *subject.together,
-            variable=self.variable,
-            parts=self.half_samples.rows,
-            rng=stream(self.seed, self.hypothesis.id, "analysis"),
-        )
+        profiles = self.profiles(subject, self.half_samples.rows)
         draws = [self._effect(self._reading(profile, subject.name)) for profile in profiles]
         return Estimate(
             self.effect(subject),
