@@ -59,6 +59,7 @@ from verification import Case, Hypothesis, Ledger, Population, Registration, Ver
 from verification import evidence as gather_evidence
 from verification import judge as pass_judgement
 from verification.base import EVERY
+from verification.population import Side
 from verification.statistics import stream
 
 # What is done while a subject is made.
@@ -665,14 +666,19 @@ class Run:
             tuple({"subject": one.subject, "path": one.path, "sha256": one.sha256} for one in used),
         )
 
-    def _scores(self, hypothesis: Hypothesis, members: Sequence[Case]) -> tuple[float, ...] | None:
-        """Of each subject, what a hypothesis says that its measure follows.
+    def _scores(
+        self, hypothesis: Hypothesis, members: Sequence[Case]
+    ) -> tuple[float, ...] | tuple[Side, ...] | None:
+        """Of each subject, what a hypothesis says that its measure follows, or its place in a pair.
 
         Raises
         ------
         RunError
             If a recording does not have it.
         """
+        if hypothesis.minus is not None:
+            pairs = range(len(hypothesis.minus))
+            return (*(Side(one, 1) for one in pairs), *(Side(one, -1) for one in pairs))
         if hypothesis.follows is None:
             return None
         if hypothesis.follows != MEASURED:

@@ -26,7 +26,7 @@ from pydantic import (
 
 from analyses import REGISTRY, Analysis
 from analyses.acting import Acting
-from analyses.base import label_of
+from analyses.base import Quantity, label_of
 from analyses.contrast import weights
 from analyses.features import Features
 from protocols.marked_yaml import MarkedYaml, Place, ProtocolError, read
@@ -477,7 +477,8 @@ class Study:
         """The models that a hypothesis speaks of, one after the other."""
         every = [spec.called for spec in self.protocol.subjects]
         if hypothesis.subject == EVERY:
-            return every if hypothesis.among is None else list(hypothesis.among)
+            among = every if hypothesis.among is None else list(hypothesis.among)
+            return [*among, *(hypothesis.minus or ())]
         return [hypothesis.subject or every[0]]
 
     def groups_of(self, hypothesis: Hypothesis) -> list[list[str]]:
@@ -1016,6 +1017,7 @@ def _check_hypotheses(
         if hypothesis.subject is None and len(models) > 1:
             raise source.error(place, f"needs `subject`, one of: {', '.join((*models, EVERY))}")
         _check_among(source, (*place, "among"), models, hypothesis)
+        _check_minus(source, place, models, hypothesis, measures[variable])
         _check_follows(source, place, protocol, hypothesis)
         if hypothesis.subject == EVERY:
             _check_every(source, place, protocol, hypothesis, analyses[name])
@@ -1117,6 +1119,48 @@ def _check_follows(
                 f"'{spec.called}' has no score '{follows}'"
                 f"{nearest(follows, (MEASURED, *spec.known))}",
             )
+
+
+def _check_minus(
+    source: MarkedYaml,
+    place: Place,
+    models: list[str],
+    hypothesis: Hypothesis,
+    quantity: Quantity,
+) -> None:
+    """That each subject of a claim about pairs has another, and that there are enough of them."""
+    minus, there = hypothesis.minus, (*place, "minus")
+    if minus is None:
+        return
+    if hypothesis.among is None:
+        raise source.error(there, "is held against subjects that are named; say `among`")
+    if hypothesis.follows is not None:
+        raise source.error(there, "a claim about pairs follows no score; leave one of both out")
+    if len(minus) != len(hypothesis.among):
+        raise source.error(
+            there, f"of {len(hypothesis.among)} subjects in `among` {len(minus)} are held against "
+            "another; name one for each, in the same order",
+        )  # fmt: skip
+    for number, one in enumerate(minus):
+        if one not in models:
+            raise source.error(there, f"'{one}' is not scanned{nearest(one, models)}")
+        if one in hypothesis.among or one in minus[:number]:
+            # Pairs that share a subject are not independent.
+            raise source.error(there, f"'{one}' stands in two places of these pairs")
+    if hypothesis.than != 0:
+        raise source.error((*place, "than"), "differences are held against none: `than: 0`")
+    least = 0.5 ** len(minus)
+    if least > hypothesis.alpha:
+        raise source.error(
+            there, f"{len(minus)} pairs cannot reach an alpha of {hypothesis.alpha:g}: all signs "
+            f"alike have a p of {least:.2g}; add pairs",
+        )  # fmt: skip
+    if quantity.least > -quantity.greatest:
+        raise source.error(
+            (*place, "measure"),
+            f"'{hypothesis.measure}' has no values below {quantity.least:g}, as differences have; "
+            "claims about pairs are about measures whose scale goes as far to both sides",
+        )
 
 
 def _check_beside(

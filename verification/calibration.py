@@ -56,6 +56,7 @@ from analyses.transfer import Transfer
 from analyses.tuning import Tuning
 from analyses.tuning_vector import TuningVector
 from analyses.universality import Universality
+from analyses.weight_modules import WeightModules
 from analyses.weights import TuningVectors
 from scanner import Subject
 from scanner.provenance import digest
@@ -470,6 +471,7 @@ def kinds() -> Mapping[str, Kind]:
             ActingKind(f"weights.{measure}", VECTORS, 0.1, ACTING)
             for measure in ("excess", "excess_right", "aligned")
         ),
+        ActingKind("weight_modules.modularity", WeightModules(), 0.1, ACTING),
         *(
             ActingKind(f"tuning_vector.{name}", VECTOR, 0.1, ACTING)
             for name in TuningVector.measures

@@ -444,6 +444,62 @@ def test_a_claim_about_every_subject_may_be_about_some(tmp_path: Path) -> None:
     assert "among" not in hypothesis.model_copy(update={"among": None}).model_dump()
 
 
+PAIRED = """\
+subject: every
+    among: [a/2, a/3, a/4, a/5, a/6]
+    minus: [b/2, b/3, b/4, b/5, b/6]
+"""
+GRAPH = "net: {connectome: {site: resid_post, nulls: 0}}"
+
+
+def of_pairs(folder: Path, pairs: str = PAIRED, **changed: str) -> Path:
+    """A protocol with a claim about five pairs, with some lines of the claim changed."""
+    models = ", ".join(f"{side}/{number}" for side in "ab" for number in range(2, 7))
+    start, claim = GOOD.replace("[smollm2-135m-instruct]", f"[{models}]").split("  - id")
+    lines = {
+        "measure": "net.modularity", "than": "0", "alpha": "0.05",
+        "controls": "{untrained_twin: {margin: 0.1}, rotated_units: {margin: 0.1}, "
+        "split_half: {margin: 0}}", **changed,
+    }  # fmt: skip
+    claim = claim[: claim.index("      untrained_twin")]
+    for name, value in lines.items():
+        claim = "\n".join(
+            f"    {name}: {value}" if line.strip().startswith(f"{name}:") else line
+            for line in claim.splitlines()
+        )
+    start = start.replace("analyses:\n", f"analyses:\n  {GRAPH}\n")
+    return written(folder, f"{start}  - {pairs.rstrip()}\n    id{claim}\n")
+
+
+def test_a_claim_about_pairs_speaks_of_both_sides(tmp_path: Path) -> None:
+    study = load_study(of_pairs(tmp_path))
+    (hypothesis,) = study.protocol.hypotheses
+    sides = [f"{side}/{number}" for side in "ab" for number in range(2, 7)]
+    assert study.subjects_of(hypothesis) == sides
+    assert "minus" not in hypothesis.model_copy(update={"minus": None}).model_dump()
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "changed", "message"),
+    [
+        ("    among: [a/2, a/3, a/4, a/5, a/6]\n", "", {}, "minus: is held against .*say `among`"),
+        (", b/6]", "]", {}, "of 5 subjects in `among` 4 are held against another"),
+        ("b/6", "b/7", {}, "'b/7' is not scanned; did you mean"),
+        ("b/6", "b/5", {}, "'b/5' stands in two places of these pairs"),
+        ("b/6", "a/2", {}, "'a/2' stands in two places of these pairs"),
+        ("minus", "follows: x\n    minus", {}, "minus: a claim about pairs follows no"),
+        ("", "", {"than": "chance"}, "than: differences are held against none: `than: 0`"),
+        ("", "", {"alpha": "0.01"}, "5 pairs cannot reach an alpha of 0.01: .* p of 0.031; add"),
+        ("", "", {"measure": "net.small_world"}, "'net.small_world' has no values below 0"),
+    ],
+)  # fmt: skip
+def test_mistakes_about_pairs_are_named(
+    tmp_path: Path, was: str, now: str, changed: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ProtocolError, match=message):
+        load_study(of_pairs(tmp_path, PAIRED.replace(was, now), **changed))
+
+
 TRAINED = "{model: wired, trained: {grammar: nested, penalty: {kind: wiring, strength: 1e-4}}}"
 
 
