@@ -464,6 +464,10 @@ def kinds() -> Mapping[str, Kind]:
         ActingKind("patching.share", Patching(), 0.1, ACTING),
         ActingKind("paths.share", Paths(), 0.1, ACTING),
         ActingKind("steering.slope", Steering(SITE, (0,)), 0.1, ACTING),
+        *(
+            ActingKind(f"steering.{name}", Steering(SITE, (0,)), 0.3, MAPPED)
+            for name in ("against_dimension", "against_dimension_found")
+        ),
         ActingKind("stitching.kept", Stitching(SITE, "donor", (0,)), 0.1, ACTING),
         ActingKind("tuning.advantage", Tuning("category0", (0,)), 0.2, ACTING),
         ActingKind("tuning.spared", Tuning("category0", (0,)), 0.2, ACTING),

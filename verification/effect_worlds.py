@@ -101,15 +101,21 @@ def effect_world(
 def _steered(
     labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
 ) -> xr.Dataset:
-    """An effect of 1 makes the words of a category likelier by a nat for each dose."""
+    """An effect of 1 makes the words of a category likelier by a nat for each dose.
+
+    By more of a category whose items lie in few dimensions, and by less of one of many.
+    """
     assert isinstance(analysis, Steering)
     doses = np.array(analysis.doses)
-    shift = effects[..., None] * doses
+    _, code = np.unique(labels["category"].to_numpy().astype(str), return_inverse=True)
+    order = rng.permutation(1 + code.max())[code] / code.max()  # 0 to 1
+    shift = (effects * (1.5 - order)[:, None, None])[..., None] * doses
     dims = ("stimulus", "layer", "target", "dose")
+    dimension = np.tile((1 + 4 * order)[:, None], (1, shift.shape[1]))
     return labels.assign(
         shift=(dims, shift), divergence=(dims, 0.01 * shift**2)
     ).assign_coords(
-        dose=doses, dimension=(dims[:2], rng.uniform(1, 5, size=shift.shape[:2]))
+        dose=doses, dimension=(dims[:2], dimension), dimension_found=(dims[:2], dimension)
     )  # fmt: skip
 
 

@@ -279,6 +279,10 @@ READING = {
     "with_dimension": "Spearman's correlation, over categories, of how steeply they can be steered "
     "with over how many dimensions their items lie, in items that did not find the direction. "
     "Between broken lines its interval at 95 %: with few categories it is wide.",
+    "against_dimension": "Spearman's correlation, over categories, of how steeply they can be "
+    "steered with over how few dimensions their items lie, in items that did not find the "
+    "direction.",
+    "against_dimension_found": "The same in items that did: noise of theirs is in both.",
     "slope_of": "The slope, on average over targets of a kind.",
     "open_share": "The share of the gates of MLPs that are open: what enters their activation "
     "function is above 0. Bands hold 95 % over items. Untrained networks have a half.",
@@ -611,6 +615,8 @@ TITLES = {
     "cost": "divergence with the other's",
     "cost_without": "divergence with the mean",
     "donor_layer": "layer of the other model",
+    "against_dimension": "slope with few dimensions (Spearman)",
+    "against_dimension_found": "slope with few dimensions, as published",
     "with_dimension": "slope with dimensions (Spearman)",
     "concepts": "number of categories",
     "rise": "rise of a category's words",
