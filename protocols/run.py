@@ -660,7 +660,8 @@ class Run:
             # The gate loads what it reads hundreds of times: one site, not the volume.
             subject if site is None else subject.keep(site),
             registration.sha256,
-            ledger.exploratory(
+            self.study.protocol.exploratory
+            or ledger.exploratory(
                 registration.sha256, [(Path(one.path).name, one.sha256) for one in used]
             ),
             tuple({"subject": one.subject, "path": one.path, "sha256": one.sha256} for one in used),

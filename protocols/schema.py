@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import pandas as pd
+import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -30,6 +31,7 @@ from analyses.base import Quantity, label_of
 from analyses.contrast import weights
 from analyses.features import Features
 from protocols.marked_yaml import MarkedYaml, Place, ProtocolError, read
+from protocols.quick import quick_look
 from scanner.aliases import resolve
 from scanner.made import Lesson
 from scanner.placement import Placement, Where
@@ -345,6 +347,32 @@ class ScanSpec(_Part):
         return self.tokens if isinstance(self.tokens, str) else tuple(self.tokens)
 
 
+class QuickSpec(_Part):
+    """What a quick look at a study is content with: `protocols.quick`.
+
+    Attributes
+    ----------
+    subjects : list of str or None
+        That are looked at; all by default. Hypotheses about others are left out.
+    items, frames : int or None
+        At most so many.
+    twins : int or None
+        At most so many.
+    random : int or None
+        Of what an analysis that acts does at random: at most so many of each kind, where the
+        protocol says how many.
+    without : list of str
+        Analyses that are left out, and what is claimed of them.
+    """
+
+    subjects: Annotated[list[str], Field(min_length=1)] | None = None
+    items: Annotated[int, Field(ge=1)] | None = None
+    frames: Annotated[int, Field(ge=1)] | None = None
+    twins: Few | None = None
+    random: Annotated[int, Field(ge=1)] | None = None
+    without: list[str] = []
+
+
 class Protocol(_Part):
     """A study: subjects, stimuli, what to scan, analyses with settings, hypotheses.
 
@@ -365,6 +393,10 @@ class Protocol(_Part):
     hypotheses : list of Hypothesis
     seed : int
         Of everything random.
+    quick : QuickSpec or None
+        What `--quick` is content with.
+    exploratory : bool
+        Whether all that is claimed is a look, of which no verdict is a finding.
     """
 
     study: Name
@@ -375,6 +407,8 @@ class Protocol(_Part):
     analyses: Annotated[dict[Name, dict[str, dict[str, Any]]], Field(min_length=1)]
     hypotheses: list[Hypothesis] = []
     seed: Annotated[int, Field(ge=0)] = 0
+    quick: QuickSpec | None = None
+    exploratory: bool = False
 
     @field_validator("subjects", mode="before")
     @classmethod
@@ -527,7 +561,7 @@ class Study:
                 )
 
 
-def load_study(path: Path, *, stimuli: StimulusSet | None = None) -> Study:
+def load_study(path: Path, *, stimuli: StimulusSet | None = None, quick: bool = False) -> Study:
     """Read and check a protocol.
 
     Parameters
@@ -535,13 +569,18 @@ def load_study(path: Path, *, stimuli: StimulusSet | None = None) -> Study:
     path : pathlib.Path
     stimuli : StimulusSet, optional
         The stimuli as a finished study kept them, where they are not to be built anew.
+    quick : bool
+        Whether the study is a quick look at that of the protocol.
 
     Raises
     ------
     ProtocolError
         For the first mistake, with file, line, key and what was expected.
     """
-    source = read(path)
+    if quick:
+        load_study(path, stimuli=stimuli)  # mistakes of the whole are named with their lines
+    source = quick_look(read(path)) if quick else read(path)
+    text = yaml.safe_dump(source.data, sort_keys=False, allow_unicode=True, width=110)
     _expand_comparison(source)
     _resolve_sites(source)
     try:
@@ -556,6 +595,7 @@ def load_study(path: Path, *, stimuli: StimulusSet | None = None) -> Study:
     _check_dictionaries(source, protocol, analyses)
     _check_read(source, protocol, analyses)
     _check_hypotheses(source, protocol, analyses)
+    _check_quick(source, protocol)
     if stimuli is None:
         try:
             stimuli = protocol.stimuli.loaded(path.parent)
@@ -567,8 +607,24 @@ def load_study(path: Path, *, stimuli: StimulusSet | None = None) -> Study:
     _check_columns(source, protocol, analyses, [*map(str, stimuli.table.columns), *TOKEN_LABELS])
     _check_categories(source, protocol, analyses, stimuli.table)
     _check_types(source, protocol, [*map(str, stimuli.table.columns), *TOKEN_LABELS])
-    text = path.read_text(encoding="utf-8")
+    text = text if quick else path.read_text(encoding="utf-8")
     return Study(protocol, text, analyses, stimuli, source, path.parent)
+
+
+def _check_quick(source: MarkedYaml, protocol: Protocol) -> None:
+    """That a quick look keeps subjects, and leaves out analyses, that there are."""
+    if protocol.quick is None:
+        return
+    known = {
+        "subjects": [spec.called for spec in protocol.subjects],
+        "without": list(protocol.analyses),
+    }
+    for key, names in known.items():
+        for number, one in enumerate(getattr(protocol.quick, key) or ()):
+            if one not in names:
+                raise source.error(
+                    ("quick", key, number), f"there is no '{one}'{nearest(one, names)}"
+                )
 
 
 def _check_made(source: MarkedYaml, protocol: Protocol) -> None:

@@ -260,7 +260,9 @@ def _inference(study: Study, summary: Mapping[str, Any]) -> str:
         "effect that matters, error rate and controls stood in a hash-chained ledger"
     )
     words += (
-        " before their data were recorded."
+        "; the protocol says that all of them are exploratory."
+        if study.protocol.exploratory
+        else " before their data were recorded."
         if not exploratory
         else f"; {spelled(exploratory)} of them not before all of the data were recorded, and "
         f"{'is' if exploratory == 1 else 'are'} exploratory."

@@ -971,3 +971,63 @@ def test_a_subject_that_cannot_be_made_is_named_with_the_mend(
     assert old in MADE
     with pytest.raises(ProtocolError, match=said):
         load_study(written(tmp_path, MADE.replace(old, new)))
+
+
+QUICK = (
+    GOOD.replace("[smollm2-135m-instruct]", "[smollm2-135m-instruct, a/2]")
+    .replace("  - id: decodable", "  - subject: a/2\n    id: decodable")
+    .replace("items: 4", "items: 20")
+    + "quick: {subjects: [a/2], items: 4, twins: 0}\n"
+)
+ACTS = """\
+  push: {steering: {site: resid_post, layers: [1], random: 6}}
+  alike: {universality: {site: resid_post}}
+"""
+
+
+def test_a_quick_look_is_another_protocol_without_findings(tmp_path: Path) -> None:
+    text = QUICK.replace("twins: 0", "random: 2, without: [alike]")
+    text = text.replace("hypotheses:\n", f"{ACTS}hypotheses:\n")
+    other = text[text.index("  - subject") : text.index("quick:")]
+    other = other.replace("a/2", "smollm2-135m-instruct").replace("decodable", "of-the-other")
+    path = written(tmp_path, text.replace("quick:", f"{other}quick:"))
+    whole, look = load_study(path), load_study(path, quick=True)
+    assert not whole.protocol.exploratory and len(whole.protocol.hypotheses) == 2
+    assert (look.protocol.study, look.protocol.exploratory) == ("small_quick", True)
+    assert look.protocol.title == "A quick look: small"
+    assert [one.called for one in look.protocol.subjects] == ["a/2"]
+    assert len(look.stimuli) == 10 * 4 * 2 and len(whole.stimuli) == 10 * 20 * 2
+    assert [one.id for one in look.protocol.hypotheses] == ["decodable"]
+    assert (whole.analyses["push"].random, look.analyses["push"].random) == (6, 2)
+    assert set(look.analyses) == {"decode", "push"}
+    # What is kept of it is a protocol like any other, and says the same.
+    again = load_study(written(tmp_path, look.text))
+    assert again.protocol == look.protocol
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "quick", "message"),
+    [
+        ("quick: ", "# ", True, "does not say what a quick look is content with; add a line such"),
+        ("[a/2], items", "[a/3], items", False, "quick.subjects.0: there is no 'a/3'; did you"),
+        ("twins: 0}", "without: [decod]}", False, "quick.without.0: there is no 'decod'; did you"),
+        ("twins: 0}", "without: [decode]}", True, "quick: leaves out all that is claimed"),
+        ("twins: 0}", "twins: 0}", True, "line 26: .*no twin is scanned; set `twins`"),
+        ("items: 4, twins", "itms: 4, twins", False, "quick.itms: unknown key"),
+    ],
+)
+def test_mistakes_about_a_quick_look_are_named(
+    tmp_path: Path, was: str, now: str, quick: bool, message: str
+) -> None:
+    with pytest.raises(ProtocolError, match=message):
+        load_study(written(tmp_path, QUICK.replace(was, now)), quick=quick)
+
+
+def test_quick_looks_of_shipped_protocols_are_good() -> None:
+    quick = [path for path in sorted(Path("protocols").glob("*.yaml"))
+             if "\nquick: " in path.read_text()]  # fmt: skip
+    assert Path("protocols/direction_not_region.yaml") in quick
+    for path in quick:
+        look, whole = load_study(path, quick=True), load_study(path)
+        assert look.protocol.exploratory
+        assert len(look.stimuli) < len(whole.stimuli)
