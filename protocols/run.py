@@ -30,7 +30,7 @@ from analyses.base import groups
 from protocols.preregistration import Registered
 from protocols.progress import noted, step
 from protocols.report import render
-from protocols.schema import MAKING, MEASURED, Study, SubjectSpec
+from protocols.schema import LEARNED, MAKING, MEASURED, Study, SubjectSpec
 from scanner import (
     Acts,
     Chat,
@@ -54,6 +54,7 @@ from scanner import record as record_volume
 from scanner.cluster import Wanted, connected, record_on
 from scanner.phantom import Check, phantom_of
 from scanner.provenance import code_version, digest, environment, file_digest
+from scanner.trained import told_loss
 from scanner.volume import check_finite, digest_file
 from verification import Case, Hypothesis, Ledger, Population, Registration, Verdict
 from verification import evidence as gather_evidence
@@ -682,6 +683,10 @@ class Run:
             return (*(Side(one, 1) for one in pairs), *(Side(one, -1) for one in pairs))
         if hypothesis.follows is None:
             return None
+        if hypothesis.follows == LEARNED:
+            return tuple(
+                -told_loss(self._source(one)) for one in self.study.subjects_of(hypothesis)
+            )
         if hypothesis.follows != MEASURED:
             specs = {spec.called: spec for spec in self.study.protocol.subjects}
             return tuple(

@@ -61,6 +61,9 @@ OWN_NAME = re.compile(r"[a-z][a-z0-9_-]*")
 Finite = Annotated[float, Field(allow_inf_nan=False, strict=False)]
 # The score that every subject has that is trained here: the strength of its penalty.
 DOSE = "strength"
+# The score that training has given each of them: minus what a word costs it, of texts that it was
+# not trained on.
+LEARNED = "learned"
 # The score that every recording has.
 MEASURED = "bits_per_byte"
 # Numbers of the report's own analyses, so that a typo in a protocol cannot ask for a day's work.
@@ -272,6 +275,11 @@ class SubjectSpec(_Part):
         return {**dose, **self.scores}
 
     @property
+    def followed(self) -> tuple[str, ...]:
+        """All scores that hypotheses may name, with those that are measured."""
+        return (MEASURED, *self.known, *(() if self.trained is None else (LEARNED,)))
+
+    @property
     def made_of(self) -> list[str]:
         """The subjects that it is made of; none of a model that there is, or of fresh weights."""
         if self.tuned is not None:
@@ -285,6 +293,8 @@ class SubjectSpec(_Part):
             raise ValueError(f"other names than {MEASURED}, which is measured of each subject")
         if DOSE in scores:
             raise ValueError(f"other names than {DOSE}, which is that of the penalty of a training")
+        if LEARNED in scores:
+            raise ValueError(f"other names than {LEARNED}, which is measured of a training")
         return scores
 
 
@@ -1169,11 +1179,10 @@ def _check_follows(
     for spec in protocol.subjects:
         if hypothesis.among is not None and spec.called not in hypothesis.among:
             continue
-        if follows not in (MEASURED, *spec.known):
+        if follows not in spec.followed:
             raise source.error(
                 (*place, "follows"),
-                f"'{spec.called}' has no score '{follows}'"
-                f"{nearest(follows, (MEASURED, *spec.known))}",
+                f"'{spec.called}' has no score '{follows}'{nearest(follows, spec.followed)}",
             )
 
 

@@ -509,6 +509,7 @@ def test_subjects_that_are_trained_are_told_in_full_and_have_their_dose_for_a_sc
     study = load_study(written(tmp_path, GOOD.replace("smollm2-135m-instruct", TRAINED)))
     (spec,) = study.protocol.subjects
     assert (spec.made, spec.made_of, spec.known) == (True, [], {"strength": 1e-4})
+    assert spec.followed == ("bits_per_byte", "strength", "learned")
     training = study.training("wired")
     assert training is not None
     assert training == Training(training.grammar, penalty=Penalty("wiring", 1e-4))
@@ -526,6 +527,7 @@ def test_subjects_that_are_trained_are_told_in_full_and_have_their_dose_for_a_sc
         ("1e-4", "-1", "greater than or equal to 0"),
         ("trained:", "revision: main, trained:", "'wired' is made here and has none"),
         ("trained:", "scores: {strength: 1}, trained:", "other names than strength"),
+        ("trained:", "scores: {learned: 1}, trained:", "other names than learned"),
         ("model: wired", "model: a/b", "give it a name of its own"),
         (
             "trained:", "sum: {of: wired, add: {wired: 1}}, trained:",

@@ -9,6 +9,8 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from protocols.report.doses import Charged, arms, half_width, in_percent
+from protocols.run import Folders, Run
+from protocols.schema import load_study
 from scanner import made, trained
 from tests.conftest import run
 
@@ -112,6 +114,16 @@ def test_trained_subjects_are_recorded_and_judged_by_their_dose_as_any(
         "kind": "wiring", "strength": 0.01, "seed": 0,
     }  # fmt: skip
     assert "a rank correlation with strength" in (results / "toy/report.html").read_text()
+
+    # What was learned is a score as well, and that of a card.
+    protocol.write_text(protocol.read_text().replace("follows: strength", "follows: learned"))
+    study = load_study(protocol)
+    scores = Run(study, Folders(results, "toy"))._scores(study.protocol.hypotheses[0], ())
+    cards = {one["name"]: one for one in (
+        json.loads(path.read_text()) for path in (tmp_path / "cache").glob("*/making.json")
+    ) if "name" in one}  # fmt: skip
+    assert scores == tuple(-cards[one]["held_out"]["nats_a_word"] for one in STRENGTHS)
+    assert len(set(scores)) == len(STRENGTHS)
 
     folders = sorted(path.name for path in (tmp_path / "cache").glob("toy*"))
     assert len(folders) == 1 + len(subjects)  # the fresh network is one for all
