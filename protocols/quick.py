@@ -9,6 +9,7 @@ checked and verified, as any protocol.
 from copy import deepcopy
 from typing import Any
 
+from analyses import REGISTRY
 from protocols.marked_yaml import MarkedYaml
 
 SUFFIX = "_quick"
@@ -48,9 +49,10 @@ def quick_look(source: MarkedYaml) -> MarkedYaml:
         name: given for name, given in data["analyses"].items() if name not in left_out
     }
     for given in data["analyses"].values():
-        for settings in given.values():
-            if "random" in settings:
-                _cap(settings, "random", quick.get("random"))
+        for kind, settings in given.items():
+            default = getattr(REGISTRY[kind], "random", None)
+            if isinstance(default, int):
+                _cap(settings, "random", quick.get("random"), missing=default)
     models = {_called(one) for one in data["subjects"]}
     data["hypotheses"] = [one for one in data.get("hypotheses", ()) if _stays(one, data, models)]
     if not data["hypotheses"] and source.data.get("hypotheses"):

@@ -369,8 +369,7 @@ class QuickSpec(_Part):
     twins : int or None
         At most so many.
     random : int or None
-        Of what an analysis that acts does at random: at most so many of each kind, where the
-        protocol says how many.
+        Of what an analysis that acts does at random: at most so many of each kind.
     without : list of str
         Analyses that are left out, and what is claimed of them.
     """

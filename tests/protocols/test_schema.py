@@ -983,6 +983,7 @@ QUICK = (
 )
 ACTS = """\
   push: {steering: {site: resid_post, layers: [1], random: 6}}
+  long: {scaling: {site: resid_post, layers: [1]}}
   alike: {universality: {site: resid_post}}
 """
 
@@ -1001,7 +1002,8 @@ def test_a_quick_look_is_another_protocol_without_findings(tmp_path: Path) -> No
     assert len(look.stimuli) == 10 * 4 * 2 and len(whole.stimuli) == 10 * 20 * 2
     assert [one.id for one in look.protocol.hypotheses] == ["decodable"]
     assert (whole.analyses["push"].random, look.analyses["push"].random) == (6, 2)
-    assert set(look.analyses) == {"decode", "push"}
+    assert (whole.analyses["long"].random, look.analyses["long"].random) == (6, 2)
+    assert set(look.analyses) == {"decode", "push", "long"}
     # What is kept of it is a protocol like any other, and says the same.
     again = load_study(written(tmp_path, look.text))
     assert again.protocol == look.protocol

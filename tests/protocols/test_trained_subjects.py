@@ -119,6 +119,7 @@ def test_trained_subjects_are_recorded_and_judged_by_their_dose_as_any(
     protocol.write_text(protocol.read_text().replace("follows: strength", "follows: learned"))
     study = load_study(protocol)
     scores = Run(study, Folders(results, "toy"))._scores(study.protocol.hypotheses[0], ())
+    assert scores is not None
     cards = {one["name"]: one for one in (
         json.loads(path.read_text()) for path in (tmp_path / "cache").glob("*/making.json")
     ) if "name" in one}  # fmt: skip
