@@ -484,6 +484,7 @@ READING = {
     "mean_size": "The mean size of a weight.",
     "charged": "The difference of each network with a charge and the one of the same seed without, "
     "by the strength of the charge: the mean with its 95 % interval over pairs, and each pair. "
+    "Arms are drawn a little to the right of each other. "
     "Only claims are judged.",
     "charged_loss": "By how much more a word costs each network than the one without a charge, on "
     "texts that neither was trained on. Tinted: two percent, within which losses are called "

@@ -20,6 +20,8 @@ from protocols.schema import PenaltySpec, Study
 LEVEL = 0.95
 # Losses that lie nearer to each other than this share are called matched.
 MATCHED = 0.02
+# By how much arms of one strength are drawn beside it.
+ASIDE = 1.4
 # Colours of Okabe and Ito, in the order in which arms stand in a protocol, and symbols beside them.
 COLOURS = (BLUE, "#d55e00", "#009e73", "#cc79a7")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up")
@@ -120,21 +122,24 @@ def by_strength(found: Sequence[Arm], *, name: str, band: float | None = None) -
     figure = go.Figure()
     for place, kind in enumerate(dict.fromkeys(arm.kind for arm in found)):
         some = [arm for arm in found if arm.kind == kind]
+        # Arms of one strength stand side by side, the first in its place.
+        aside = ASIDE**place
         look = {"color": COLOURS[place % 4], "symbol": SYMBOLS[place % 4]}
         figure.add_scatter(
-            x=[arm.strength for arm in some for _ in arm.differences],
+            x=[aside * arm.strength for arm in some for _ in arm.differences],
             y=[float(one) for arm in some for one in arm.differences],
             mode="markers", showlegend=False, marker={**look, "size": 5, "opacity": 0.35},
             hoverinfo="skip",
         )  # fmt: skip
         figure.add_scatter(
-            x=[arm.strength for arm in some],
+            x=[aside * arm.strength for arm in some],
             y=[float(arm.differences.mean()) for arm in some],
             mode="lines+markers", name=plain(kind), marker={**look, "size": 10},
             line={"color": look["color"], "width": 1.2},
             error_y={"array": [half_width(arm.differences) for arm in some],
                      "color": look["color"], "thickness": 1.4, "width": 5},
-            hovertemplate="strength %{x:g}: %{y:.3f}<extra>%{fullData.name}</extra>",
+            text=[f"{arm.strength:g}" for arm in some],
+            hovertemplate="strength %{text}: %{y:.3f}<extra>%{fullData.name}</extra>",
         )  # fmt: skip
     figure.add_hline(y=0, line={"color": QUIET, "width": 1, "dash": "dot"})
     if band is not None:
@@ -146,7 +151,8 @@ def by_strength(found: Sequence[Arm], *, name: str, band: float | None = None) -
         dragmode=False,
         hovermode="closest",
         legend={"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0},
-        xaxis=bare_axis("strength of the charge", None) | {"type": "log", "automargin": True},
+        xaxis=bare_axis("strength of the charge", None)
+        | {"type": "log", "automargin": True, "dtick": 1, "tickformat": ".0e"},
         yaxis=bare_axis(name, None, grid=True),
     )
     return figure
