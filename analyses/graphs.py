@@ -90,6 +90,41 @@ def signed_communities(weights: np.ndarray, rng: np.random.Generator) -> np.ndar
     return _found(weights, _signed_beyond_chance, rng)
 
 
+def two_sided_modularity(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The modularity of graphs whose edges join nodes of one side with those of another.
+
+    As `modularity`, of communities as of `communities`, which hold nodes of both sides; what is
+    expected by chance joins both sides alone, too (Barber 2007).
+
+    Parameters
+    ----------
+    weights : numpy.ndarray
+        ... x node x other node, not negative.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    numpy.ndarray
+        ...; 0 for a graph without edges. The largest that is found, which is above 0 by chance.
+    """
+    rows, columns = weights.shape[-2:]
+    flat = weights.reshape(-1, rows, columns).astype(float)
+    whole = flat.sum((1, 2))[:, None, None]
+    filled = np.where(whole > 0, whole, 1)
+    beyond = flat - flat.sum(2, keepdims=True) * flat.sum(1, keepdims=True) / filled
+    found = []
+    some = max(1, HELD // (8 * (rows + columns) ** 2))
+    for start in range(0, len(beyond), some):
+        between = beyond[start : start + some]
+        benefits = np.zeros((len(between), rows + columns, rows + columns))
+        benefits[:, :rows, rows:] = between
+        benefits[:, rows:, :rows] = between.swapaxes(1, 2)
+        modules = _louvain(benefits, rng)
+        shared = modules[:, :rows, None] == modules[:, None, rows:]
+        found.append(np.sum(between * shared, axis=(1, 2)))
+    return np.concatenate(found).reshape(weights.shape[:-2]) / filled.reshape(weights.shape[:-2])
+
+
 def _found(
     graphs: np.ndarray,
     benefits: Callable[[np.ndarray], np.ndarray],

@@ -11,13 +11,14 @@ of the activations, the same so strong that predictions move as much, found from
 anew, and those of other categories (`analyses.directions`).
 
 The doses are shown at work, too: what the model goes on to say under each. How steeply a category
-can be steered is held against over how many dimensions its items are spread,
-in items that did not find its direction.
+can be steered is held against over how many dimensions its items are spread, in items that did not
+find its direction. In those that did, as is published, the same noise is in both, and correlates
+the two where nothing else does (by 0.5 in `tests/analyses/test_acting.py`).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -59,6 +60,15 @@ class Steering(Along):
             -float("inf"),
             float("inf"),
         ),
+        "against_dimension": Quantity(
+            "how much more steeply those categories can be steered whose items, others than found "
+            "the direction, lie in fewer dimensions; a rank correlation, its sign turned",
+            -1.0,
+            1.0,
+        ),
+        "against_dimension_found": Quantity(
+            "the same with the dimensions of those items that found the direction", -1.0, 1.0
+        ),
     }
 
     def __post_init__(self) -> None:
@@ -78,10 +88,13 @@ class Steering(Along):
         kinds_of = self.plan(len(names)) if live.trained else ["own"]
         shape = len(codes), len(kinds_of), len(self.doses)
         shift, divergence = np.empty(shape), np.empty(shape)
-        dimension = np.empty(len(codes))
+        dimension, of_found = np.empty(len(codes)), np.empty(len(codes))
         said: dict[str, tuple[tuple[str, ...], object]] = {}
         for fold, patterns, drawn in self.parts(subject, run, rng):
             dimension[fold.test] = self._dimensions(subject, run, codes, fold.test)
+            trained = self._dimensions(subject, run, codes, fold.train)
+            each = {code: one for code, one in zip(codes[fold.train], trained, strict=True)}
+            of_found[fold.test] = [each.get(code, 0.0) for code in codes[fold.test]]
             found = self.directions(patterns, drawn, random=live.trained)
             pushes = [along * (patterns.stimuli @ along).std() for along in found]
             if live.trained and not said:
@@ -112,7 +125,10 @@ class Steering(Along):
                 },
             )
             .expand_dims(layer=[run])
-            .assign_coords(dimension=(("layer", "stimulus"), dimension[None]))
+            .assign_coords(
+                dimension=(("layer", "stimulus"), dimension[None]),
+                dimension_found=(("layer", "stimulus"), of_found[None]),
+            )
             .assign_coords(said)
         )
 
@@ -136,19 +152,19 @@ class Steering(Along):
         }
 
     def _dimensions(
-        self, subject: Subject, layer: int, codes: np.ndarray, test: np.ndarray
+        self, subject: Subject, layer: int, codes: np.ndarray, some: np.ndarray
     ) -> np.ndarray:
-        """Of each test stimulus, over how many dimensions the test items of its category lie.
+        """Of each of some stimuli, over how many dimensions those of its category among them lie.
 
         What halves of the frames share, where there are some; 0 where that is nothing.
         """
         x = self.recorded(subject, layer)
-        items, frames = (labels(subject, name)[test] for name in ("item", "frame"))
-        scaled = in_spreads(without_frames(x[None, test], frames), x[None, test])[0]
+        items, frames = (labels(subject, name)[some] for name in ("item", "frame"))
+        scaled = in_spreads(without_frames(x[None, some], frames), x[None, some])[0]
         _, half = np.unique(frames, return_inverse=True)
-        found = np.zeros(len(test))
-        for code in np.unique(codes[test]):
-            rows = codes[test] == code
+        found = np.zeros(len(some))
+        for code in np.unique(codes[some]):
+            rows = codes[some] == code
             member = np.unique(items[rows])[:, None] == items
             halves = [member & (half % 2 == one) for one in (0, 1)]
             if not all(one.any(1).all() for one in halves):  # one frame, or not of every item
@@ -222,7 +238,9 @@ class Steering(Along):
             ``slope_by_category`` (layer, category); ``with_dimension`` (layer): Spearman's
             correlation of these with the dimensions of the categories' items, with its interval,
             ``with_dimension_low`` and ``_high`` (Bonett & Wright 2000; 95 %), and ``concepts``
-            (scalar), the number of categories;
+            (scalar), the number of categories; ``against_dimension`` (layer), the same with its
+            sign turned, and ``against_dimension_found`` (layer), with the dimensions of the items
+            that found the direction;
             ``said`` (layer, category, dose): text, how a beginning goes on under a dose of each
             category's direction, with the beginning and how it goes on without in attributes;
             ``slope_of`` (layer, arm): of all targets on average; ``rise`` and ``moved``
@@ -254,9 +272,7 @@ class Steering(Along):
             moved=(("layer", "dose"), divergence[mine]),
         ).assign(_shown(volume)).assign_coords(arm=arms, dose=dose)  # fmt: skip
 
-    def _of_categories(
-        self, subject: Subject
-    ) -> dict[str, float | tuple[tuple[str, ...], np.ndarray]]:
+    def _of_categories(self, subject: Subject) -> dict[str, Any]:
         """How steeply each category can be steered, and whether that goes with its dimensions."""
         volume = subject.volume
         names, codes = np.unique(labels(subject, self.label), return_inverse=True)
@@ -266,19 +282,35 @@ class Steering(Along):
         mean = (codes == np.arange(len(names))[:, None]) / np.bincount(codes)[:, None]
         of_category = slopes @ mean.T
         dimension = values_of(volume, "dimension", "layer", "stimulus") @ mean.T
-        correlation = np.full(len(of_category), np.nan)
-        for layer, (slope, size) in enumerate(zip(of_category, dimension, strict=True)):
-            there = size > 0
-            if there.sum() > 3 and np.ptp(size[there]) > 0 and np.ptp(slope[there]) > 0:
-                correlation[layer] = spearmanr(slope[there], size[there])[0]
+        correlation = _over_categories(of_category, dimension)
         low, high = _interval(correlation, (dimension > 0).sum(1))
+        # Recordings of an older version do not know it.
+        found = np.full(len(correlation), np.nan)
+        if "dimension_found" in volume.coords:
+            trained = values_of(volume, "dimension_found", "layer", "stimulus") @ mean.T
+            found = _over_categories(of_category, trained)
         return {
+            "against_dimension": (("layer",), -correlation, {"chance": 0.0}),
+            "against_dimension_found": (("layer",), -found, {"chance": 0.0}),
             "slope_by_category": (("layer", "category"), of_category),
             "with_dimension": (("layer",), correlation),
             "with_dimension_low": (("layer",), low),
             "with_dimension_high": (("layer",), high),
             "concepts": float(len(names)),
         }
+
+
+def _over_categories(slopes: np.ndarray, dimension: np.ndarray) -> np.ndarray:
+    """Spearman's correlation at each layer, of layer x category; NaN if there is none.
+
+    Categories whose halves of items share no variance have no dimensions, and are left out.
+    """
+    correlation = np.full(len(slopes), np.nan)
+    for layer, (slope, size) in enumerate(zip(slopes, dimension, strict=True)):
+        there = size > 0
+        if there.sum() > 3 and np.ptp(size[there]) > 0 and np.ptp(slope[there]) > 0:
+            correlation[layer] = spearmanr(slope[there], size[there])[0]
+    return correlation
 
 
 def _shown(volume: xr.Dataset) -> dict[str, xr.DataArray]:

@@ -71,6 +71,14 @@ AcceptPhantom = Annotated[
         name="--accept-phantom", help="Record on a device that fails its phantom.", negative=""
     ),
 ]
+Quick = Annotated[
+    bool,
+    Parameter(
+        name="--quick",
+        help="A look at less of it, as the protocol's line `quick` says; no verdict is a finding.",
+        negative="",
+    ),
+]
 Cluster = Annotated[
     str | None,
     Parameter(help="Who records: local:4, four processes here; tcp://host:port, others."),
@@ -95,11 +103,16 @@ app.register_install_completion_command(
 
 
 def _open(
-    protocol: Path, results: Path, *, accept_phantom: bool = False, cluster: str | None = None
+    protocol: Path,
+    results: Path,
+    *,
+    accept_phantom: bool = False,
+    cluster: str | None = None,
+    quick: bool = False,
 ) -> Run:
     if cluster is not None:
         check_cluster(cluster)
-    study = load_study(protocol)
+    study = load_study(protocol, quick=quick)
     return Run(study, Folders(results, study.protocol.study), accept_phantom, cluster)
 
 
@@ -112,6 +125,7 @@ def scan(
     dry_run: Annotated[
         bool, Parameter(name="--dry-run", help="Say what would be recorded, and stop.", negative="")
     ] = False,
+    quick: Quick = False,
     accept_phantom: AcceptPhantom = False,
     cluster: Cluster = None,
 ) -> None:
@@ -120,7 +134,7 @@ def scan(
     What has been recorded before is not recorded again, what has been judged and has not changed
     is not judged again, and an interrupted run goes on.
     """
-    run = _open(protocol, results, accept_phantom=accept_phantom, cluster=cluster)
+    run = _open(protocol, results, accept_phantom=accept_phantom, cluster=cluster, quick=quick)
     if dry_run:
         _show_plan(run)
         return
@@ -144,13 +158,14 @@ def check(
     teraflops: Annotated[
         float, Parameter(help="What the machine computes, 10^12 operations a second.")
     ] = TERAFLOPS,
+    quick: Quick = False,
     as_json: Json = False,
 ) -> None:
     """Hold a protocol to its form, and say what it costs: memory, disk, passes, time.
 
     Nothing is recorded, and no model of the hub is fetched: sizes follow from configurations.
     """
-    study = load_study(protocol)
+    study = load_study(protocol, quick=quick)
     found = costs(study)
     if as_json:
         print_json("check", costs_as_json(study, found, teraflops=teraflops))

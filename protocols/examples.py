@@ -8,6 +8,7 @@ EXAMPLES: Mapping[str, Mapping[str, str]] = {
         "scan new mine": "a protocol to start from, mine.yaml",
         "scan protocols/quickstart.yaml": "all steps; the report is in results/quickstart",
         "scan protocols/quickstart.yaml --dry-run": "what would be recorded",
+        "scan protocols/direction_not_region.yaml --quick": "a look at less of it; no findings",
     },
     "new": {
         "scan new mine": "writes mine.yaml",

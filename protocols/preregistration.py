@@ -134,6 +134,8 @@ def _prediction(one: Hypothesis) -> str:
         than = (
             f"has a rank correlation over subjects with {one.follows} that is {one.expect} than 0"
         )
+    elif one.minus is not None:
+        than = f"has a mean difference over pairs of subjects that is {one.expect} than 0"
     else:
         mean = ", in the mean over subjects," if one.subject == EVERY else ""
         than = f"is{mean} {one.expect} than {one.than}"

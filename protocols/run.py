@@ -30,7 +30,7 @@ from analyses.base import groups
 from protocols.preregistration import Registered
 from protocols.progress import noted, step
 from protocols.report import render
-from protocols.schema import MAKING, MEASURED, Study, SubjectSpec
+from protocols.schema import LEARNED, MAKING, MEASURED, Study, SubjectSpec
 from scanner import (
     Acts,
     Chat,
@@ -54,11 +54,13 @@ from scanner import record as record_volume
 from scanner.cluster import Wanted, connected, record_on
 from scanner.phantom import Check, phantom_of
 from scanner.provenance import code_version, digest, environment, file_digest
+from scanner.trained import told_loss
 from scanner.volume import check_finite, digest_file
 from verification import Case, Hypothesis, Ledger, Population, Registration, Verdict
 from verification import evidence as gather_evidence
 from verification import judge as pass_judgement
 from verification.base import EVERY
+from verification.population import Side
 from verification.statistics import stream
 
 # What is done while a subject is made.
@@ -659,22 +661,32 @@ class Run:
             # The gate loads what it reads hundreds of times: one site, not the volume.
             subject if site is None else subject.keep(site),
             registration.sha256,
-            ledger.exploratory(
+            self.study.protocol.exploratory
+            or ledger.exploratory(
                 registration.sha256, [(Path(one.path).name, one.sha256) for one in used]
             ),
             tuple({"subject": one.subject, "path": one.path, "sha256": one.sha256} for one in used),
         )
 
-    def _scores(self, hypothesis: Hypothesis, members: Sequence[Case]) -> tuple[float, ...] | None:
-        """Of each subject, what a hypothesis says that its measure follows.
+    def _scores(
+        self, hypothesis: Hypothesis, members: Sequence[Case]
+    ) -> tuple[float, ...] | tuple[Side, ...] | None:
+        """Of each subject, what a hypothesis says that its measure follows, or its place in a pair.
 
         Raises
         ------
         RunError
             If a recording does not have it.
         """
+        if hypothesis.minus is not None:
+            pairs = range(len(hypothesis.minus))
+            return (*(Side(one, 1) for one in pairs), *(Side(one, -1) for one in pairs))
         if hypothesis.follows is None:
             return None
+        if hypothesis.follows == LEARNED:
+            return tuple(
+                -told_loss(self._source(one)) for one in self.study.subjects_of(hypothesis)
+            )
         if hypothesis.follows != MEASURED:
             specs = {spec.called: spec for spec in self.study.protocol.subjects}
             return tuple(

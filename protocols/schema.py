@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import pandas as pd
+import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -26,10 +27,11 @@ from pydantic import (
 
 from analyses import REGISTRY, Analysis
 from analyses.acting import Acting
-from analyses.base import label_of
+from analyses.base import Quantity, label_of
 from analyses.contrast import weights
 from analyses.features import Features
 from protocols.marked_yaml import MarkedYaml, Place, ProtocolError, read
+from protocols.quick import quick_look
 from scanner.aliases import resolve
 from scanner.made import Lesson
 from scanner.placement import Placement, Where
@@ -59,6 +61,9 @@ OWN_NAME = re.compile(r"[a-z][a-z0-9_-]*")
 Finite = Annotated[float, Field(allow_inf_nan=False, strict=False)]
 # The score that every subject has that is trained here: the strength of its penalty.
 DOSE = "strength"
+# The score that training has given each of them: minus what a word costs it, of texts that it was
+# not trained on.
+LEARNED = "learned"
 # The score that every recording has.
 MEASURED = "bits_per_byte"
 # Numbers of the report's own analyses, so that a typo in a protocol cannot ask for a day's work.
@@ -270,6 +275,11 @@ class SubjectSpec(_Part):
         return {**dose, **self.scores}
 
     @property
+    def followed(self) -> tuple[str, ...]:
+        """All scores that hypotheses may name, with those that are measured."""
+        return (MEASURED, *self.known, *(() if self.trained is None else (LEARNED,)))
+
+    @property
     def made_of(self) -> list[str]:
         """The subjects that it is made of; none of a model that there is, or of fresh weights."""
         if self.tuned is not None:
@@ -283,6 +293,8 @@ class SubjectSpec(_Part):
             raise ValueError(f"other names than {MEASURED}, which is measured of each subject")
         if DOSE in scores:
             raise ValueError(f"other names than {DOSE}, which is that of the penalty of a training")
+        if LEARNED in scores:
+            raise ValueError(f"other names than {LEARNED}, which is measured of a training")
         return scores
 
 
@@ -345,6 +357,31 @@ class ScanSpec(_Part):
         return self.tokens if isinstance(self.tokens, str) else tuple(self.tokens)
 
 
+class QuickSpec(_Part):
+    """What a quick look at a study is content with: `protocols.quick`.
+
+    Attributes
+    ----------
+    subjects : list of str or None
+        That are looked at; all by default. Hypotheses about others are left out.
+    items, frames : int or None
+        At most so many.
+    twins : int or None
+        At most so many.
+    random : int or None
+        Of what an analysis that acts does at random: at most so many of each kind.
+    without : list of str
+        Analyses that are left out, and what is claimed of them.
+    """
+
+    subjects: Annotated[list[str], Field(min_length=1)] | None = None
+    items: Annotated[int, Field(ge=1)] | None = None
+    frames: Annotated[int, Field(ge=1)] | None = None
+    twins: Few | None = None
+    random: Annotated[int, Field(ge=1)] | None = None
+    without: list[str] = []
+
+
 class Protocol(_Part):
     """A study: subjects, stimuli, what to scan, analyses with settings, hypotheses.
 
@@ -365,6 +402,10 @@ class Protocol(_Part):
     hypotheses : list of Hypothesis
     seed : int
         Of everything random.
+    quick : QuickSpec or None
+        What `--quick` is content with.
+    exploratory : bool
+        Whether all that is claimed is a look, of which no verdict is a finding.
     """
 
     study: Name
@@ -375,6 +416,8 @@ class Protocol(_Part):
     analyses: Annotated[dict[Name, dict[str, dict[str, Any]]], Field(min_length=1)]
     hypotheses: list[Hypothesis] = []
     seed: Annotated[int, Field(ge=0)] = 0
+    quick: QuickSpec | None = None
+    exploratory: bool = False
 
     @field_validator("subjects", mode="before")
     @classmethod
@@ -477,7 +520,8 @@ class Study:
         """The models that a hypothesis speaks of, one after the other."""
         every = [spec.called for spec in self.protocol.subjects]
         if hypothesis.subject == EVERY:
-            return every if hypothesis.among is None else list(hypothesis.among)
+            among = every if hypothesis.among is None else list(hypothesis.among)
+            return [*among, *(hypothesis.minus or ())]
         return [hypothesis.subject or every[0]]
 
     def groups_of(self, hypothesis: Hypothesis) -> list[list[str]]:
@@ -526,7 +570,7 @@ class Study:
                 )
 
 
-def load_study(path: Path, *, stimuli: StimulusSet | None = None) -> Study:
+def load_study(path: Path, *, stimuli: StimulusSet | None = None, quick: bool = False) -> Study:
     """Read and check a protocol.
 
     Parameters
@@ -534,13 +578,18 @@ def load_study(path: Path, *, stimuli: StimulusSet | None = None) -> Study:
     path : pathlib.Path
     stimuli : StimulusSet, optional
         The stimuli as a finished study kept them, where they are not to be built anew.
+    quick : bool
+        Whether the study is a quick look at that of the protocol.
 
     Raises
     ------
     ProtocolError
         For the first mistake, with file, line, key and what was expected.
     """
-    source = read(path)
+    if quick:
+        load_study(path, stimuli=stimuli)  # mistakes of the whole are named with their lines
+    source = quick_look(read(path)) if quick else read(path)
+    text = yaml.safe_dump(source.data, sort_keys=False, allow_unicode=True, width=110)
     _expand_comparison(source)
     _resolve_sites(source)
     try:
@@ -555,6 +604,7 @@ def load_study(path: Path, *, stimuli: StimulusSet | None = None) -> Study:
     _check_dictionaries(source, protocol, analyses)
     _check_read(source, protocol, analyses)
     _check_hypotheses(source, protocol, analyses)
+    _check_quick(source, protocol)
     if stimuli is None:
         try:
             stimuli = protocol.stimuli.loaded(path.parent)
@@ -566,8 +616,24 @@ def load_study(path: Path, *, stimuli: StimulusSet | None = None) -> Study:
     _check_columns(source, protocol, analyses, [*map(str, stimuli.table.columns), *TOKEN_LABELS])
     _check_categories(source, protocol, analyses, stimuli.table)
     _check_types(source, protocol, [*map(str, stimuli.table.columns), *TOKEN_LABELS])
-    text = path.read_text(encoding="utf-8")
+    text = text if quick else path.read_text(encoding="utf-8")
     return Study(protocol, text, analyses, stimuli, source, path.parent)
+
+
+def _check_quick(source: MarkedYaml, protocol: Protocol) -> None:
+    """That a quick look keeps subjects, and leaves out analyses, that there are."""
+    if protocol.quick is None:
+        return
+    known = {
+        "subjects": [spec.called for spec in protocol.subjects],
+        "without": list(protocol.analyses),
+    }
+    for key, names in known.items():
+        for number, one in enumerate(getattr(protocol.quick, key) or ()):
+            if one not in names:
+                raise source.error(
+                    ("quick", key, number), f"there is no '{one}'{nearest(one, names)}"
+                )
 
 
 def _check_made(source: MarkedYaml, protocol: Protocol) -> None:
@@ -1016,6 +1082,7 @@ def _check_hypotheses(
         if hypothesis.subject is None and len(models) > 1:
             raise source.error(place, f"needs `subject`, one of: {', '.join((*models, EVERY))}")
         _check_among(source, (*place, "among"), models, hypothesis)
+        _check_minus(source, place, models, hypothesis, measures[variable])
         _check_follows(source, place, protocol, hypothesis)
         if hypothesis.subject == EVERY:
             _check_every(source, place, protocol, hypothesis, analyses[name])
@@ -1111,12 +1178,53 @@ def _check_follows(
     for spec in protocol.subjects:
         if hypothesis.among is not None and spec.called not in hypothesis.among:
             continue
-        if follows not in (MEASURED, *spec.known):
+        if follows not in spec.followed:
             raise source.error(
                 (*place, "follows"),
-                f"'{spec.called}' has no score '{follows}'"
-                f"{nearest(follows, (MEASURED, *spec.known))}",
+                f"'{spec.called}' has no score '{follows}'{nearest(follows, spec.followed)}",
             )
+
+
+def _check_minus(
+    source: MarkedYaml,
+    place: Place,
+    models: list[str],
+    hypothesis: Hypothesis,
+    quantity: Quantity,
+) -> None:
+    """That each subject of a claim about pairs has another, and that there are enough of them."""
+    minus, there = hypothesis.minus, (*place, "minus")
+    if minus is None:
+        return
+    if hypothesis.among is None:
+        raise source.error(there, "is held against subjects that are named; say `among`")
+    if hypothesis.follows is not None:
+        raise source.error(there, "a claim about pairs follows no score; leave one of both out")
+    if len(minus) != len(hypothesis.among):
+        raise source.error(
+            there, f"of {len(hypothesis.among)} subjects in `among` {len(minus)} are held against "
+            "another; name one for each, in the same order",
+        )  # fmt: skip
+    for number, one in enumerate(minus):
+        if one not in models:
+            raise source.error(there, f"'{one}' is not scanned{nearest(one, models)}")
+        if one in hypothesis.among or one in minus[:number]:
+            # Pairs that share a subject are not independent.
+            raise source.error(there, f"'{one}' stands in two places of these pairs")
+    if hypothesis.than != 0:
+        raise source.error((*place, "than"), "differences are held against none: `than: 0`")
+    least = 0.5 ** len(minus)
+    if least > hypothesis.alpha:
+        raise source.error(
+            there, f"{len(minus)} pairs cannot reach an alpha of {hypothesis.alpha:g}: all signs "
+            f"alike have a p of {least:.2g}; add pairs",
+        )  # fmt: skip
+    if quantity.least > -quantity.greatest:
+        raise source.error(
+            (*place, "measure"),
+            f"'{hypothesis.measure}' has no values below {quantity.least:g}, as differences have; "
+            "claims about pairs are about measures whose scale goes as far to both sides",
+        )
 
 
 def _check_beside(

@@ -267,5 +267,15 @@ def held_out(model: Model, training: Training) -> dict[str, float]:
     }
 
 
+def told_loss(source: Source) -> float:
+    """What a word costs a network that was trained here, nats, as its card tells; NaN of others.
+
+    Of texts that it was not trained on (`held_out`).
+    """
+    making = source.folder / MAKING
+    told = json.loads(making.read_text(encoding="utf-8")) if making.is_file() else {}
+    return float(told.get("held_out", {}).get("nats_a_word", math.nan))
+
+
 def _words(texts: list[str]) -> int:
     return sum(len(text.split()) for text in texts)

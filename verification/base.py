@@ -71,6 +71,9 @@ class Hypothesis(BaseModel):
     among : list of str, optional
         Of a claim about every subject: the subjects that are the sample, where others of the
         protocol are none of it.
+    minus : list of str, optional
+        Of a claim about every subject: of each of `among` in turn, the subject that it is held
+        against. The claim is then about the mean of their differences.
     beside : str, optional
         The subject that it is compared with, if the analysis compares two.
     follows : str, optional
@@ -101,6 +104,9 @@ class Hypothesis(BaseModel):
     # Left out of the canonical form where it says nothing, so that older registrations stand.
     among: Annotated[
         list[str] | None, Field(min_length=1, exclude_if=lambda among: among is None)
+    ] = None
+    minus: Annotated[
+        list[str] | None, Field(min_length=1, exclude_if=lambda minus: minus is None)
     ] = None
     beside: Annotated[str | None, Field(exclude_if=lambda beside: beside is None)] = None
     follows: Annotated[str | None, Field(exclude_if=lambda follows: follows is None)] = None

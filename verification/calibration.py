@@ -56,6 +56,7 @@ from analyses.transfer import Transfer
 from analyses.tuning import Tuning
 from analyses.tuning_vector import TuningVector
 from analyses.universality import Universality
+from analyses.weight_modules import WeightModules
 from analyses.weights import TuningVectors
 from scanner import Subject
 from scanner.provenance import digest
@@ -463,6 +464,10 @@ def kinds() -> Mapping[str, Kind]:
         ActingKind("patching.share", Patching(), 0.1, ACTING),
         ActingKind("paths.share", Paths(), 0.1, ACTING),
         ActingKind("steering.slope", Steering(SITE, (0,)), 0.1, ACTING),
+        *(
+            ActingKind(f"steering.{name}", Steering(SITE, (0,)), 0.3, MAPPED)
+            for name in ("against_dimension", "against_dimension_found")
+        ),
         ActingKind("stitching.kept", Stitching(SITE, "donor", (0,)), 0.1, ACTING),
         ActingKind("tuning.advantage", Tuning("category0", (0,)), 0.2, ACTING),
         ActingKind("tuning.spared", Tuning("category0", (0,)), 0.2, ACTING),
@@ -470,6 +475,7 @@ def kinds() -> Mapping[str, Kind]:
             ActingKind(f"weights.{measure}", VECTORS, 0.1, ACTING)
             for measure in ("excess", "excess_right", "aligned")
         ),
+        ActingKind("weight_modules.modularity", WeightModules(), 0.1, ACTING),
         *(
             ActingKind(f"tuning_vector.{name}", VECTOR, 0.1, ACTING)
             for name in TuningVector.measures

@@ -10,6 +10,7 @@ from scanner import Subject
 from verification.base import Hypothesis
 from verification.control import Control
 from verification.controls import CONTROLS
+from verification.population import Side
 from verification.specifications import settings_of
 
 # What a claim of presence, and one of absence, cannot do without, by what its analysis asks. Named
@@ -105,12 +106,13 @@ class Population:
     ----------
     members : tuple of Case
         The same but for the subject.
-    scores : tuple of float or None
-        Of each member, where the hypothesis says that the measure follows them.
+    scores : tuple of float or Side, or None
+        Of each member, where the hypothesis says that the measure follows them; or where it stands
+        in a pair, where the claim is about pairs.
     """
 
     members: tuple[Case, ...]
-    scores: tuple[float, ...] | None
+    scores: tuple[float, ...] | tuple[Side, ...] | None
 
     @property
     def hypothesis(self) -> Hypothesis:

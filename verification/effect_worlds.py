@@ -29,8 +29,10 @@ from analyses.steering import Steering
 from analyses.stitching import Stitching
 from analyses.tuning import Tuning
 from analyses.tuning_vector import FORMATS, KEPT, TAUGHT, WRONG, TuningVector
+from analyses.weight_modules import WeightModules
 from analyses.weights import TuningVectors
 from scanner import Subject
+from scanner.components import MATRICES
 from verification.worlds import SITE, world
 
 # How far the scores of a category lie from those of others, in standard deviations.
@@ -99,15 +101,21 @@ def effect_world(
 def _steered(
     labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
 ) -> xr.Dataset:
-    """An effect of 1 makes the words of a category likelier by a nat for each dose."""
+    """An effect of 1 makes the words of a category likelier by a nat for each dose.
+
+    By more of a category whose items lie in few dimensions, and by less of one of many.
+    """
     assert isinstance(analysis, Steering)
     doses = np.array(analysis.doses)
-    shift = effects[..., None] * doses
+    _, code = np.unique(labels["category"].to_numpy().astype(str), return_inverse=True)
+    order = rng.permutation(1 + code.max())[code] / code.max()  # 0 to 1
+    shift = (effects * (1.5 - order)[:, None, None])[..., None] * doses
     dims = ("stimulus", "layer", "target", "dose")
+    dimension = np.tile((1 + 4 * order)[:, None], (1, shift.shape[1]))
     return labels.assign(
         shift=(dims, shift), divergence=(dims, 0.01 * shift**2)
     ).assign_coords(
-        dose=doses, dimension=(dims[:2], rng.uniform(1, 5, size=shift.shape[:2]))
+        dose=doses, dimension=(dims[:2], dimension), dimension_found=(dims[:2], dimension)
     )  # fmt: skip
 
 
@@ -379,6 +387,21 @@ def _changed(
     )
 
 
+def _joined(
+    labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
+) -> xr.Dataset:
+    """An effect of 1 is a modularity of 1, beyond what the same weights have elsewhere."""
+    assert isinstance(analysis, WeightModules)
+    count = len(effects)
+    dealt = np.full(count, 0.1)
+    beside = {"dealt": dealt, "size": rng.uniform(0.005, 0.006, size=count),
+              "loss": np.full(count, 1.7), "depth": np.arange(count) % 12,
+              "component": np.array(MATRICES)[np.arange(count) % len(MATRICES)]}  # fmt: skip
+    return labels.assign(
+        modularity=(("stimulus", "layer", "target"), dealt[:, None, None] + effects)
+    ).assign_coords({name: ("stimulus", one) for name, one in beside.items()})
+
+
 def _opened(
     labels: xr.Dataset, effects: np.ndarray, analysis: Acting, rng: np.random.Generator
 ) -> xr.Dataset:
@@ -566,6 +589,6 @@ PLANTING: dict[type[Acting], Planting] = {
     Patching: _patched, Replies: _spoken,
     Paths: _sent, Saliency: _sloped,
     Scaling: _scaled, Steering: _steered, Stitching: _stitched, Tuning: _taught,
-    TuningVectors: _changed,
+    TuningVectors: _changed, WeightModules: _joined,
     TuningVector: _moved,
 }  # fmt: skip

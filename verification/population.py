@@ -8,6 +8,7 @@ added for means (Clark 1973, on language as a fixed effect).
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from scipy.stats import norm, permutation_test, rankdata
@@ -16,26 +17,47 @@ from verification.statistics import Estimate, bayes_factor
 
 # Fewer say nothing of others; a rank correlation of three has no interval.
 FEWEST, FEWEST_TO_FOLLOW = 3, 5
-# All orders of so few subjects are tried, and as many at random of more.
+# All orders of so few subjects are tried, and all signs of so few pairs; as many at random of more.
 ORDERS = 9999
+
+
+@dataclass(frozen=True)
+class Side:
+    """Where a subject stands in a claim about pairs.
+
+    Attributes
+    ----------
+    pair : int
+    sign : {1, -1}
+        Whether its value is counted, or taken away.
+    """
+
+    pair: int
+    sign: Literal[1, -1]
+
+    def __float__(self) -> float:
+        return float(self.sign)
 
 
 def over_subjects(
     values: np.ndarray, scores: np.ndarray | None = None, within: Estimate | None = None
 ) -> Estimate:
-    """The mean of a measure over subjects, or how far it follows their scores.
+    """The mean of a measure over subjects or pairs of them, or how far it follows their scores.
 
     Parameters
     ----------
     values : numpy.ndarray
         subject.
     scores : numpy.ndarray, optional
-        subject.
+        subject; of a claim about pairs a `Side` each, and no number.
     within : Estimate, optional
         The mean over the same subjects with its values on half-samples of the items, the same in
         all: their error is added to that between subjects, with degrees of freedom after
-        Satterthwaite (1946). Not for scores, where what all subjects share does not count.
+        Satterthwaite (1946). Not for scores, where what all subjects share does not count, nor for
+        pairs, of which both have it.
     """
+    if scores is not None and scores.dtype == object:
+        return Paired.of(values, scores)
     if scores is not None:
         return Association.of(values, scores)
     count, between = len(values), float(values.var(ddof=1))
@@ -48,6 +70,33 @@ def over_subjects(
     if within is not None and items:
         parts += items**2 / within.freedom
     return Estimate(value, values, error / between, error**2 / parts)
+
+
+@dataclass(frozen=True)
+class Paired(Estimate):
+    """The mean difference over pairs of subjects; `draws` are the differences, pair."""
+
+    @classmethod
+    def of(cls, values: np.ndarray, sides: np.ndarray) -> "Paired":
+        """From one value of each subject, and on which side of which pair it stands."""
+        differences = np.zeros(1 + max(side.pair for side in sides))
+        for value, side in zip(values, sides, strict=True):
+            differences[side.pair] += side.sign * value
+        count = len(differences)
+        return cls(float(differences.mean()), differences, 1 / count, count - 1)
+
+    def p_greater(self, bound: float) -> float:
+        """Of all signs of the differences from `bound` (Fisher 1935): 1 of 2^n at least."""
+        found = permutation_test(
+            (self.draws - bound,),
+            np.mean,
+            permutation_type="samples",
+            alternative="greater",
+            vectorized=True,
+            n_resamples=ORDERS,
+            rng=np.random.default_rng(0),
+        )
+        return float(found.pvalue)
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,11 @@ def _expected(hypothesis: Hypothesis, reference: float | None) -> str:
             f"a rank correlation with {plain(hypothesis.follows)} over subjects {hypothesis.expect}"
             f" than 0 by at least {hypothesis.smallest_effect:g}"
         )
+    if hypothesis.minus is not None:
+        return (
+            f"a mean difference over pairs of subjects {hypothesis.expect} than 0 by at least "
+            f"{hypothesis.smallest_effect:g}"
+        )
     if hypothesis.than != "chance":
         than = f"{hypothesis.than:g}"
     else:
@@ -272,6 +277,9 @@ def _how(study: Study, hypothesis: Hypothesis, verdict: Mapping[str, Any]) -> li
 
 def _speaks_of(study: Study, hypothesis: Hypothesis) -> str:
     """Of which subjects a claim is, in words."""
+    if hypothesis.minus is not None:
+        pairs = zip(hypothesis.among or (), hypothesis.minus, strict=True)
+        return f"pairs: {listed([f'{one} less {other}' for one, other in pairs])}"
     if hypothesis.subject == EVERY:
         return f"every one of {listed(study.subjects_of(hypothesis))}"
     (group,) = study.groups_of(hypothesis)

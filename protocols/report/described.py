@@ -4,7 +4,7 @@ A variable is drawn by its dimensions; a new analysis whose results have known o
 a line here but that of `READING`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import xarray as xr
 from analyses import Analysis
 from analyses.base import groups
 from analyses.knowledge_map import LAID
-from protocols.report import published, words
+from protocols.report import doses, published, words
 from protocols.report.figures import (
     apart,
     bars,
@@ -282,6 +282,10 @@ READING = {
     "with_dimension": "Spearman's correlation, over categories, of how steeply they can be steered "
     "with over how many dimensions their items lie, in items that did not find the direction. "
     "Between broken lines its interval at 95 %: with few categories it is wide.",
+    "against_dimension": "Spearman's correlation, over categories, of how steeply they can be "
+    "steered with over how few dimensions their items lie, in items that did not find the "
+    "direction.",
+    "against_dimension_found": "The same in items that did: noise of theirs is in both.",
     "slope_of": "The slope, on average over targets of a kind.",
     "open_share": "The share of the gates of MLPs that are open: what enters their activation "
     "function is above 0. Bands hold 95 % over items. Untrained networks have a half.",
@@ -475,10 +479,28 @@ READING = {
     "share_published": "Published of other models, as shares of squares (Tanwar et al. 2025, table "
     "4). How many dimensions their subspaces had is not published. Of a gate or of what goes up, "
     "noise has {room} at most. Published cosines of weights, times 100: {cosines}.",
+    "modularity_of": "The modularity of the graphs of matrices (own), and of the same weights "
+    "dealt out among all places (equal) or within rows (matched), on average over matrices.",
+    "modularity_in": "The modularity of the graphs of matrices, by what they are.",
+    "modularity_dealt": "What the same weights have in other places: few large ones among many "
+    "small ones make modules wherever they lie.",
+    "mean_size": "The mean size of a weight.",
+    "charged": "The difference of each network with a charge and the one of the same seed without, "
+    "by the strength of the charge: the mean with its 95 % interval over pairs, and each pair. "
+    "Arms are drawn a little to the right of each other. "
+    "Only claims are judged.",
+    "charged_loss": "By how much more a word costs each network than the one without a charge, on "
+    "texts that neither was trained on. Tinted: two percent, within which losses are called "
+    "matched.",
     "erased": "What a probe still reads in other items after least-squares erasure of the label: "
     "0.5 if nothing.",
 }
 TITLES = {
+    "modularity_of": "modularity of weights",
+    "modularity_in": "modularity of weights by component",
+    "modularity_dealt": "modularity of weights in other places",
+    "mean_size": "mean size of a weight",
+    "loss": "what a word costs, nats",
     "excess_of": "share inside beyond chance",
     "aligned_of": "cosine with the other tuning vector",
     "profile": "share inside beyond chance, of what matrices give",
@@ -597,6 +619,8 @@ TITLES = {
     "cost": "divergence with the other's",
     "cost_without": "divergence with the mean",
     "donor_layer": "layer of the other model",
+    "against_dimension": "slope with few dimensions (Spearman)",
+    "against_dimension_found": "slope with few dimensions, as published",
     "with_dimension": "slope with dimensions (Spearman)",
     "concepts": "number of categories",
     "rise": "rise of a category's words",
@@ -840,7 +864,39 @@ def described(study: Study, summary: Mapping[str, Any], home: Path) -> list[Desc
     several = [
         _of_subjects(name, study, agreed) for name, agreed in maps.items() if len(agreed) > 1
     ]
-    return [*several, *(one for one in found if one.panels or one.levels)]
+    charged = _of_charges(study, trained, home)
+    return [*several, *charged, *(one for one in found if one.panels or one.levels)]
+
+
+def _of_charges(
+    study: Study, trained: Sequence[Mapping[str, Any]], home: Path
+) -> Iterator[Described]:
+    """What charges change in the measures that claims about pairs are of, and in losses."""
+    pairs = doses.charged(study)
+    asked = dict.fromkeys(
+        (one.measure, one.at.layer)
+        for one in study.protocol.hypotheses
+        if one.minus is not None and isinstance(one.at.layer, int)
+    )
+    for (measure, layer), (name, _, variable) in (
+        (one, one[0].partition(".")) for one in (asked if pairs else ())
+    ):
+        (kind,) = study.protocol.analyses[name]
+        known = {one["model"]: _measures(home, name, [one["subject"]]) for one in trained}
+        measures = {model: one for model, one in known.items() if one is not None}
+        found = doses.arms(pairs, doses.valued(measures, variable, layer))
+        if not found:
+            continue
+        title = f"{_title(variable)} at layer {layer}, less that without a charge"
+        panels = [Panel(title, READING["charged"], doses.by_strength(found, name=_title(variable)))]
+        losses = doses.in_percent(pairs, doses.valued(measures, "loss", None))
+        levels = doses.in_words(found)
+        if losses:
+            figure = doses.by_strength(losses, name="percent more", band=100 * doses.MATCHED)
+            panels.append(Panel("what a word costs more", READING["charged_loss"], figure))
+            levels += f". What a word costs more, in percent: {doses.in_words(losses)}"
+        line = f"What charges change in {measure}, in networks that differ by nothing else."
+        yield Described(name, kind, "pairs of networks", line, levels, panels)
 
 
 def _of_subjects(name: str, study: Study, agreed: Mapping[str, xr.DataArray]) -> Described:

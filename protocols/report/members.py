@@ -1,4 +1,7 @@
-"""What is shown of a claim about every subject: each of them, with its worlds, and their table."""
+"""What is shown of a claim about every subject: each of them, with its worlds, and their table.
+
+Of a claim about pairs it is their differences.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,14 +17,17 @@ from verification import Hypothesis
 def figure_of(hypothesis: Hypothesis, verdict: Mapping[str, Any]) -> go.Figure:
     """The measure of each subject with its interval, and of its worlds; by score if there is one.
 
+    Of a claim about pairs, the difference in each and in its worlds.
+
     Parameters
     ----------
     hypothesis : Hypothesis
     verdict : mapping
         As in `verdicts.json`, with `members`.
     """
-    members, figure = verdict["members"], go.Figure()
-    scored = hypothesis.follows is not None
+    paired = hypothesis.minus is not None
+    members = differences(verdict) if paired else verdict["members"]
+    scored, figure = hypothesis.follows is not None, go.Figure()
     names = [one["subject"] for one in members]
     places = [one["score"] for one in members] if scored else names
     for control in members[0]["worlds"]:
@@ -36,7 +42,7 @@ def figure_of(hypothesis: Hypothesis, verdict: Mapping[str, Any]) -> go.Figure:
     figure.add_scatter(
         x=places, y=middle, mode="markers", name="observed", text=names,
         marker={"color": BLUE, "size": 9},
-        error_y={
+        error_y=None if paired else {
             "array": [one["interval"][1] - one["estimate"] for one in members],
             "arrayminus": [one["estimate"] - one["interval"][0] for one in members],
             "color": BLUE, "thickness": 1.2, "width": 4,
@@ -65,12 +71,34 @@ def figure_of(hypothesis: Hypothesis, verdict: Mapping[str, Any]) -> go.Figure:
     return figure
 
 
+def differences(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Of each pair, as of a subject, the difference and that in the worlds of the controls."""
+    half = len(verdict["members"]) // 2
+    ones, others = verdict["members"][:half], verdict["members"][half:]
+    return [
+        {
+            "subject": f"{one['subject']} less {other['subject']}",
+            "estimate": one["estimate"] - other["estimate"],
+            "worlds": {name: one["worlds"][name] - other["worlds"][name] for name in one["worlds"]},
+        }
+        for one, other in zip(ones, others, strict=True)
+    ]
+
+
 def caption_of(
     hypothesis: Hypothesis, verdict: Mapping[str, Any], quantity: Quantity, level: float
 ) -> str:
     """What is drawn."""
     members = verdict["members"]
     name = plain(hypothesis.measure.partition(".")[2]).capitalize()
+    if hypothesis.minus is not None:
+        return (
+            f"By how much {name.lower()} ({quantity.meaning}) differs in each of "
+            f"{counted(len(members) // 2, 'pair')} of subjects and, as lines, in the worlds of "
+            f"the controls. Tinted: the mean and its {percent(level)} interval over pairs; what "
+            "decides is this, and how many of all signs of the differences have a mean as large. "
+            "Dotted: none."
+        )
     words = [
         f"{name} ({quantity.meaning}) of {counted(len(members), 'subject')}, each with its "
         f"{percent(level)} interval over items and, as lines, what it has in the worlds of the "
@@ -92,6 +120,23 @@ def table_of(hypothesis: Hypothesis, verdict: Mapping[str, Any]) -> Table:
     """The numbers of the figure, a row a subject."""
     members = verdict["members"]
     controls = list(members[0]["worlds"])
+    if hypothesis.minus is not None:
+        half = len(members) // 2
+        return Table(
+            ("pair", "one", "other", "difference", *map(plain, controls)),
+            tuple(
+                (
+                    pair["subject"],
+                    number(one["estimate"]),
+                    number(other["estimate"]),
+                    number(pair["estimate"]),
+                    *(number(pair["worlds"][control]) for control in controls),
+                )
+                for pair, one, other in zip(
+                    differences(verdict), members[:half], members[half:], strict=True
+                )
+            ),
+        )
     score = [] if hypothesis.follows is None else [plain(hypothesis.follows)]
     header = ("subject", *score, "observed", "from", "to", *map(plain, controls))
     return Table(

@@ -79,8 +79,9 @@ def references(study: Study, summary: Mapping[str, Any]) -> list[str]:
     used += [
         name
         for name, there in (
-            ("every", any(_of_every(one) and not one.follows for one in study.protocol.hypotheses)),
+            ("every", any(map(_of_every, study.protocol.hypotheses))),
             ("follows", any(one.follows for one in study.protocol.hypotheses)),
+            ("minus", any(one.minus for one in study.protocol.hypotheses)),
             ("alternatives", any(one.alternatives for one in study.protocol.hypotheses)),
             ("through_depth", any(map(_through_depth, study.protocol.hypotheses))),
         )
@@ -92,7 +93,8 @@ def references(study: Study, summary: Mapping[str, Any]) -> list[str]:
 
 
 def _of_every(hypothesis: Hypothesis) -> bool:
-    return hypothesis.subject == EVERY
+    """Whether a claim is about the mean over subjects."""
+    return hypothesis.subject == EVERY and not hypothesis.follows and not hypothesis.minus
 
 
 def _through_depth(hypothesis: Hypothesis) -> bool:
@@ -258,7 +260,9 @@ def _inference(study: Study, summary: Mapping[str, Any]) -> str:
         "effect that matters, error rate and controls stood in a hash-chained ledger"
     )
     words += (
-        " before their data were recorded."
+        "; the protocol says that all of them are exploratory."
+        if study.protocol.exploratory
+        else " before their data were recorded."
         if not exploratory
         else f"; {spelled(exploratory)} of them not before all of the data were recorded, and "
         f"{'is' if exploratory == 1 else 'are'} exploratory."
@@ -283,12 +287,17 @@ def _inference(study: Study, summary: Mapping[str, Any]) -> str:
         f"Intervals ({listed([percent(1 - 2 * alpha) for alpha in alphas])}) and one-sided "
         "p-values are by Student's t with items less categories as degrees of freedom"
     )
-    if any(_of_every(one) and not one.follows for one in study.protocol.hypotheses):
+    if any(map(_of_every, study.protocol.hypotheses)):
         words += (
             "; of claims about every subject the error is that between subjects (Holmes & Friston "
             "1998) and, since all have read the same items, that over items besides (Clark 1973), "
             "with degrees of freedom after Satterthwaite (1946), and controls are held against "
             "what they leave in each subject"
+        )
+    if any(one.minus for one in study.protocol.hypotheses):
+        words += (
+            "; of claims about pairs of subjects the error is that between pairs, and the p is "
+            "that of all signs of the differences (Fisher 1935)"
         )
     if any(one.follows for one in study.protocol.hypotheses):
         words += (

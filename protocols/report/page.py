@@ -160,7 +160,12 @@ def lead(study: Study, summary: Mapping[str, Any]) -> str:
         return f"{read}. No hypothesis was registered, so nothing is claimed."
     text = f"{read}. {_counts(verdicts)}"
     exploratory = sum(verdict["exploratory"] for verdict in verdicts)
-    if exploratory:
+    if study.protocol.exploratory:
+        text += (
+            " This is a look, of which the protocol says that it is exploratory: no verdict is a "
+            "finding."
+        )
+    elif exploratory:
         text += (
             f" {words.spelled(exploratory).capitalize()} "
             f"{'was' if exploratory == 1 else 'were'} not registered before all of the data were "

@@ -873,6 +873,20 @@ def _weights(name: str, settings: Mapping[str, Any]) -> str:
     return text
 
 
+def _weight_modules(name: str, settings: Mapping[str, Any]) -> str:
+    return (
+        f"Each matrix of {listed(list(settings['components']))} was taken for a graph, whose edges "
+        "join units that it reads with units that it gives to, as strongly as its weights are "
+        f"large (analysis '{name}'; Achterberg et al. 2023; Liu et al. 2023); of more than "
+        f"{settings['nodes']} units on a side as many were drawn at random. Modularity is the "
+        "largest that was found by the Louvain method (Blondel et al. 2008), by a chance that "
+        "joins both sides alone (Barber 2007), on average over matrices, which are the sample. "
+        f"Beside it stand {settings['random']} graphs of the same weights dealt out among all "
+        "places of the matrix, as many of weights dealt out within rows, and the same weights "
+        "sorted into four modules."
+    )
+
+
 def _tuning_vector(name: str, settings: Mapping[str, Any]) -> str:
     strengths = listed([f"{one:+g}" for one in settings["strengths"]])
     ways = "as it was taught and in a conversation" if settings["chat"] else "as it was taught"
@@ -943,6 +957,7 @@ _PROSE = {
     "tuning": _tuning,
     "weights": _weights,
     "tuning_vector": _tuning_vector,
+    "weight_modules": _weight_modules,
     "saliency": _saliency,
     "scaling": _scaling,
     "lesion": _lesion,

@@ -10,7 +10,7 @@ import xarray as xr
 
 from analyses import AnalysisError
 from analyses.ablation import Ablation
-from analyses.dimensionality import Dimensionality
+from analyses.dimensionality import Dimensionality, participation, shared_variances
 from analyses.pairs import of_another
 from analyses.patching import Patching, _of_items
 from analyses.splits import item_groups
@@ -289,13 +289,71 @@ def test_the_dimensions_of_a_category_are_those_of_dimensionality(sentences) -> 
         np.testing.assert_allclose(told, np.nan_to_num(expected[1]), rtol=1e-6)
 
 
+def test_dimensions_of_items_that_found_a_direction_are_told_apart(sentences) -> None:
+    live, subject = sentences
+    analysis = Steering("resid_post", (1,), random=1)
+    found = analysis.act(live, subject, 1, rng=generator())
+    group = of_items(subject, analysis)
+    codes = subject.volume["category"].to_numpy().astype(object).astype(str)
+    other, same = (found[name][0].to_numpy() for name in ("dimension", "dimension_found"))
+    # Of two folds, what found the direction of one is what did not find that of the other.
+    for one in (0, 1):
+        for code in np.unique(codes):
+            mine, theirs = ((group == side) & (codes == code) for side in (one, 1 - one))
+            assert same[mine][0] == pytest.approx(other[theirs][0])
+
+
+def test_noise_that_finds_a_direction_goes_with_its_own_dimensions_and_not_with_others() -> None:
+    """The world in which the published correlation is found though no category differs."""
+    rng = generator()
+    analysis, told = Steering("resid_post", (0,)), {"against_dimension": [], "found": []}
+    for _ in range(40):
+        items = 12
+        subject = effect_world(rng, analysis, categories=10, items=items, frames=1, spread=0.0)
+        codes = np.unique(subject.volume["category"].values.astype(str), return_inverse=True)[1]
+        slope, same, other = np.empty((3, 10))
+        for code in range(10):
+            towards = rng.normal(size=40)
+            towards /= np.linalg.norm(towards)
+            # Every item is the same direction and noise, of few items much.
+            found, rest = (
+                towards + 0.3 * rng.standard_t(2, (items, 1)) * rng.normal(size=(items, 40))
+                for _ in range(2)
+            )
+            direction = found.mean(0) / np.linalg.norm(found.mean(0))
+            slope[code] = direction @ towards
+            same[code], other[code] = (
+                participation(shared_variances(one, one)) for one in (found, rest)
+            )
+        volume = subject.volume
+        shift = (
+            slope[codes][:, None, None, None]
+            * volume["dose"].to_numpy()
+            * np.ones(volume["shift"].shape)
+        )
+        at = (("stimulus", "layer"), other[codes][:, None])
+        at_found = (("stimulus", "layer"), same[codes][:, None])
+        found = analysis(
+            subject.replace_volume(
+                volume.assign(shift=(volume["shift"].dims, shift)).assign_coords(
+                    dimension=at, dimension_found=at_found
+                )
+            ),
+            rng=generator(),
+        )
+        told["against_dimension"].append(float(found["against_dimension"][0]))
+        told["found"].append(float(found["against_dimension_found"][0]))
+    assert np.mean(told["found"]) == pytest.approx(-0.54, abs=0.1)
+    assert abs(np.mean(told["against_dimension"])) < 0.12
+
+
 def test_what_is_easily_steered_has_few_dimensions_where_that_is_planted() -> None:
     analysis = Steering("resid_post", (0, 1))
     subject = effect_world(generator(), analysis, size=0.5, categories=8, layers=2, spread=0.05)
     volume, codes = subject.volume, np.unique(
         subject.volume["category"].values.astype(str), return_inverse=True
     )[1]  # fmt: skip
-    shift = volume["shift"] * xr.DataArray(1.0 + codes, dims="stimulus")
+    shift = volume["shift"].mean("stimulus") * xr.DataArray(1.0 + codes, dims="stimulus")
     size = np.stack([10.0 - codes, 3.0 + 0 * codes], axis=1)
     dimension = (("stimulus", "layer"), np.where(codes[:, None] == 7, 0.0, size))
     found = analysis(
@@ -304,6 +362,7 @@ def test_what_is_easily_steered_has_few_dimensions_where_that_is_planted() -> No
     )
     # Of the eighth category halves share nothing; in the second layer all are the same.
     assert float(found["with_dimension"][0]) == pytest.approx(-1)
+    assert float(found["against_dimension"][0]) == pytest.approx(1)
     assert np.isnan(found["with_dimension"][1])
     assert float(found["concepts"]) == 8
     slopes = found["slope_by_category"][0].to_numpy()

@@ -60,7 +60,7 @@ SETTINGS = {
 ACTING = (
     "ablation", "bus", "choices", "circuits", "domain_neurons", "gates", "knowledge_map", "lesion",
     "neurons", "patching", "paths", "replies", "saliency", "scaling", "steering", "stitching",
-    "tuning", "tuning_vector", "weights",
+    "tuning", "tuning_vector", "weight_modules", "weights",
 )  # fmt: skip
 # Of these, what knows labels when it acts, and not when it averages.
 ALONG = (

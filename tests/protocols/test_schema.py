@@ -444,6 +444,62 @@ def test_a_claim_about_every_subject_may_be_about_some(tmp_path: Path) -> None:
     assert "among" not in hypothesis.model_copy(update={"among": None}).model_dump()
 
 
+PAIRED = """\
+subject: every
+    among: [a/2, a/3, a/4, a/5, a/6]
+    minus: [b/2, b/3, b/4, b/5, b/6]
+"""
+GRAPH = "net: {connectome: {site: resid_post, nulls: 0}}"
+
+
+def of_pairs(folder: Path, pairs: str = PAIRED, **changed: str) -> Path:
+    """A protocol with a claim about five pairs, with some lines of the claim changed."""
+    models = ", ".join(f"{side}/{number}" for side in "ab" for number in range(2, 7))
+    start, claim = GOOD.replace("[smollm2-135m-instruct]", f"[{models}]").split("  - id")
+    lines = {
+        "measure": "net.modularity", "than": "0", "alpha": "0.05",
+        "controls": "{untrained_twin: {margin: 0.1}, rotated_units: {margin: 0.1}, "
+        "split_half: {margin: 0}}", **changed,
+    }  # fmt: skip
+    claim = claim[: claim.index("      untrained_twin")]
+    for name, value in lines.items():
+        claim = "\n".join(
+            f"    {name}: {value}" if line.strip().startswith(f"{name}:") else line
+            for line in claim.splitlines()
+        )
+    start = start.replace("analyses:\n", f"analyses:\n  {GRAPH}\n")
+    return written(folder, f"{start}  - {pairs.rstrip()}\n    id{claim}\n")
+
+
+def test_a_claim_about_pairs_speaks_of_both_sides(tmp_path: Path) -> None:
+    study = load_study(of_pairs(tmp_path))
+    (hypothesis,) = study.protocol.hypotheses
+    sides = [f"{side}/{number}" for side in "ab" for number in range(2, 7)]
+    assert study.subjects_of(hypothesis) == sides
+    assert "minus" not in hypothesis.model_copy(update={"minus": None}).model_dump()
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "changed", "message"),
+    [
+        ("    among: [a/2, a/3, a/4, a/5, a/6]\n", "", {}, "minus: is held against .*say `among`"),
+        (", b/6]", "]", {}, "of 5 subjects in `among` 4 are held against another"),
+        ("b/6", "b/7", {}, "'b/7' is not scanned; did you mean"),
+        ("b/6", "b/5", {}, "'b/5' stands in two places of these pairs"),
+        ("b/6", "a/2", {}, "'a/2' stands in two places of these pairs"),
+        ("minus", "follows: x\n    minus", {}, "minus: a claim about pairs follows no"),
+        ("", "", {"than": "chance"}, "than: differences are held against none: `than: 0`"),
+        ("", "", {"alpha": "0.01"}, "5 pairs cannot reach an alpha of 0.01: .* p of 0.031; add"),
+        ("", "", {"measure": "net.small_world"}, "'net.small_world' has no values below 0"),
+    ],
+)  # fmt: skip
+def test_mistakes_about_pairs_are_named(
+    tmp_path: Path, was: str, now: str, changed: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ProtocolError, match=message):
+        load_study(of_pairs(tmp_path, PAIRED.replace(was, now), **changed))
+
+
 TRAINED = "{model: wired, trained: {grammar: nested, penalty: {kind: wiring, strength: 1e-4}}}"
 
 
@@ -453,6 +509,7 @@ def test_subjects_that_are_trained_are_told_in_full_and_have_their_dose_for_a_sc
     study = load_study(written(tmp_path, GOOD.replace("smollm2-135m-instruct", TRAINED)))
     (spec,) = study.protocol.subjects
     assert (spec.made, spec.made_of, spec.known) == (True, [], {"strength": 1e-4})
+    assert spec.followed == ("bits_per_byte", "strength", "learned")
     training = study.training("wired")
     assert training is not None
     assert training == Training(training.grammar, penalty=Penalty("wiring", 1e-4))
@@ -470,6 +527,7 @@ def test_subjects_that_are_trained_are_told_in_full_and_have_their_dose_for_a_sc
         ("1e-4", "-1", "greater than or equal to 0"),
         ("trained:", "revision: main, trained:", "'wired' is made here and has none"),
         ("trained:", "scores: {strength: 1}, trained:", "other names than strength"),
+        ("trained:", "scores: {learned: 1}, trained:", "other names than learned"),
         ("model: wired", "model: a/b", "give it a name of its own"),
         (
             "trained:", "sum: {of: wired, add: {wired: 1}}, trained:",
@@ -915,3 +973,65 @@ def test_a_subject_that_cannot_be_made_is_named_with_the_mend(
     assert old in MADE
     with pytest.raises(ProtocolError, match=said):
         load_study(written(tmp_path, MADE.replace(old, new)))
+
+
+QUICK = (
+    GOOD.replace("[smollm2-135m-instruct]", "[smollm2-135m-instruct, a/2]")
+    .replace("  - id: decodable", "  - subject: a/2\n    id: decodable")
+    .replace("items: 4", "items: 20")
+    + "quick: {subjects: [a/2], items: 4, twins: 0}\n"
+)
+ACTS = """\
+  push: {steering: {site: resid_post, layers: [1], random: 6}}
+  long: {scaling: {site: resid_post, layers: [1]}}
+  alike: {universality: {site: resid_post}}
+"""
+
+
+def test_a_quick_look_is_another_protocol_without_findings(tmp_path: Path) -> None:
+    text = QUICK.replace("twins: 0", "random: 2, without: [alike]")
+    text = text.replace("hypotheses:\n", f"{ACTS}hypotheses:\n")
+    other = text[text.index("  - subject") : text.index("quick:")]
+    other = other.replace("a/2", "smollm2-135m-instruct").replace("decodable", "of-the-other")
+    path = written(tmp_path, text.replace("quick:", f"{other}quick:"))
+    whole, look = load_study(path), load_study(path, quick=True)
+    assert not whole.protocol.exploratory and len(whole.protocol.hypotheses) == 2
+    assert (look.protocol.study, look.protocol.exploratory) == ("small_quick", True)
+    assert look.protocol.title == "A quick look: small"
+    assert [one.called for one in look.protocol.subjects] == ["a/2"]
+    assert len(look.stimuli) == 10 * 4 * 2 and len(whole.stimuli) == 10 * 20 * 2
+    assert [one.id for one in look.protocol.hypotheses] == ["decodable"]
+    assert (whole.analyses["push"].random, look.analyses["push"].random) == (6, 2)
+    assert (whole.analyses["long"].random, look.analyses["long"].random) == (6, 2)
+    assert set(look.analyses) == {"decode", "push", "long"}
+    # What is kept of it is a protocol like any other, and says the same.
+    again = load_study(written(tmp_path, look.text))
+    assert again.protocol == look.protocol
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "quick", "message"),
+    [
+        ("quick: ", "# ", True, "does not say what a quick look is content with; add a line such"),
+        ("[a/2], items", "[a/3], items", False, "quick.subjects.0: there is no 'a/3'; did you"),
+        ("twins: 0}", "without: [decod]}", False, "quick.without.0: there is no 'decod'; did you"),
+        ("twins: 0}", "without: [decode]}", True, "quick: leaves out all that is claimed"),
+        ("twins: 0}", "twins: 0}", True, "line 26: .*no twin is scanned; set `twins`"),
+        ("items: 4, twins", "itms: 4, twins", False, "quick.itms: unknown key"),
+    ],
+)
+def test_mistakes_about_a_quick_look_are_named(
+    tmp_path: Path, was: str, now: str, quick: bool, message: str
+) -> None:
+    with pytest.raises(ProtocolError, match=message):
+        load_study(written(tmp_path, QUICK.replace(was, now)), quick=quick)
+
+
+def test_quick_looks_of_shipped_protocols_are_good() -> None:
+    quick = [path for path in sorted(Path("protocols").glob("*.yaml"))
+             if "\nquick: " in path.read_text()]  # fmt: skip
+    assert Path("protocols/direction_not_region.yaml") in quick
+    for path in quick:
+        look, whole = load_study(path, quick=True), load_study(path)
+        assert look.protocol.exploratory
+        assert len(look.stimuli) < len(whole.stimuli)

@@ -362,6 +362,27 @@ def test_a_ladder_of_subjects_is_one_claim(tmp_path, finished, tiny_source, capf
     capfd.readouterr()
 
 
+def test_a_quick_look_has_results_of_its_own_and_no_findings(study: Path, capfd) -> None:
+    protocol, results = study / "protocol.yaml", study / "results"
+    look = "quick: {frames: 2, twins: 1, without: [prefer]}\n"
+    protocol.write_text(protocol.read_text() + look)
+    whole = (results / "toy/verdicts.json").read_bytes()
+    run(protocol, "--results", results, "--quick")
+    assert "exploratory" in capfd.readouterr().out
+    (verdict,) = json.loads((results / "toy_quick/verdicts.json").read_text())["verdicts"]
+    assert verdict["exploratory"]
+    assert verdict["items"] == 18 and len(verdict["volumes"]) == 2
+    assert (results / "toy/verdicts.json").read_bytes() == whole
+    page = unescape((results / "toy_quick/report.html").read_text())
+    assert "A quick look: toy" in page and "no verdict is a finding" in page
+    assert "not registered before all of" not in page
+    run("verify", results / "toy_quick")
+    assert "exploratory: true" in (results / "toy_quick/protocol.yaml").read_text()
+    # The whole is none of it, and what it claims stands as it was registered.
+    run(protocol, "--results", results)
+    assert not verdict_of(study)["exploratory"]
+
+
 def test_features_of_a_dictionary_are_a_site_that_others_read(study: Path, capfd) -> None:
     protocol, results = study / "protocol.yaml", study / "results"
     small = "width: 64, active: 6, tokens: 4000, text: agreement"
