@@ -22,12 +22,14 @@ from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache, partial
 from importlib.util import find_spec
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 import yaml
-from transformers import GenerationConfig
+from transformers import DynamicCache, GenerationConfig
 
 from scanner.generation import PICTURES
 from scanner.interventions import Edit
@@ -37,6 +39,8 @@ from scanner.reading import Chat, conversations
 TASKS = Path(__file__).parent / "tasks"
 # Texts of one pass.
 TOGETHER = 16
+# Tokens that texts must begin with in common for these to be read once for all of them.
+BEGINNING = 64
 
 
 class HarnessError(ValueError):
@@ -148,6 +152,8 @@ def replies(
     engine = _engine(model, special=chat is None)
     for text in put:
         _check_room(model, text, len(engine.tok_encode(text)) + tokens)
+    if not edits:  # which are of places in the whole text
+        engine.begin(put)
     task = _task("reply")
     task["generation_kwargs"] = {**task["generation_kwargs"], "max_gen_toks": tokens}
     rows = [{"asked": text, "right": ""} for text in put]
@@ -233,6 +239,20 @@ def _engine_class() -> type[Any]:
         def __init__(self, **settings: Any) -> None:
             super().__init__(**settings)
             self.stopped: dict[str, bool] = {}
+            self._begun: Any = None
+
+        @torch.inference_mode()
+        def begin(self, texts: Sequence[str]) -> None:
+            """Read what all texts begin with once: instructions are longer than questions are."""
+            ids = [self.tok_encode(text) for text in dict.fromkeys(texts)]
+            shared = commonprefix([*ids, min(ids, key=len)[:-1]])  # something is left to be read
+            if len(ids) < 2 or len(shared) < BEGINNING:
+                return
+            read = torch.tensor([shared], device=self.device)
+            found = self.model(input_ids=read, use_cache=True).get("past_key_values")
+            # Of a recurrent network a state is kept, which cannot be put beside others so.
+            if type(found) is DynamicCache:
+                self._begun = found
 
         def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:
             return super().loglikelihood(requests, disable_tqdm=True)
@@ -253,6 +273,10 @@ def _engine_class() -> type[Any]:
             return super().tok_batch_encode(strings, *args, **settings)
 
         def _model_generate(self, context: Any, max_length: int, stop: Any, **settings: Any) -> Any:
+            if self._begun is not None:
+                begun = deepcopy(self._begun)
+                begun.batch_repeat_interleave(len(context))
+                settings["past_key_values"] = begun
             made = super()._model_generate(context, max_length, stop, **settings)
             ends = set(self.model.generation_config.eos_token_id or ())
             for text, row in zip(self._read, made[:, context.shape[1] :].tolist(), strict=True):
