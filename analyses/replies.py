@@ -157,13 +157,14 @@ class Replies(Acting):
         are dealt out, by their numbers, with the words that tell it dealt out as well.
         """
         chat = live.recording.chat
-        form, bare = Form(self.prompt, chat), Form("plain", chat)
+        form = Form(self.prompt, chat)
         forms = {"own": form}
         if len(plan) > 1:
-            forms |= {"known": form, "bare": bare}
-        dealings = sum(world.kind == "shuffled" for world in plan)
-        if self.prompt != "plain":  # which tells nothing
+            forms["known"] = form
+        if len(plan) > 1 and self.prompt != "plain":  # which tells nothing
+            dealings = sum(world.kind == "shuffled" for world in plan)
             seeds = rng.integers(2**32, size=dealings).tolist()
+            forms["bare"] = Form("plain", chat)
             forms |= {str(one): replace(form, dealt=seed) for one, seed in enumerate(seeds)}
         found = {}
         for name, told in forms.items():
@@ -176,7 +177,7 @@ class Replies(Acting):
                 )  # fmt: skip
             except HarnessError as error:
                 raise AnalysisError(f"replies: {error}") from None
-        return found
+        return {"bare": found["own"], **found}
 
     def _scored(
         self,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from scanner import Chat, Edit, continued
+from scanner import Chat, Edit, continued, harness
 from scanner.harness import Asked, HarnessError, Reply, likelihoods, replies
 from stimuli import StimulusError
 
@@ -70,6 +70,20 @@ def test_options_are_weighed_in_what_is_done_to_the_model(proved) -> None:
         for one, values in zip(ASKED, found, strict=True):
             expected = [by_hand(model, one.text, option, edits=[edit]) for option in one.options]
             np.testing.assert_allclose(values, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text", "mamba"])
+def test_what_texts_begin_with_is_read_once_and_changes_no_reply(proved, family) -> None:
+    model = proved(family, max_position_embeddings=256)
+    begun = "The word was bread and we saw the cat today. " * 8
+    texts = [begun + one.text for one in ASKED]
+    engine = harness._engine(model, special=True)
+    with torch.inference_mode():
+        engine.begin(texts)
+    assert (engine._begun is None) == (family == "mamba")  # which keeps a state
+    # A text alone begins with nothing that others begin with.
+    alone = [replies(model, [text], tokens=5)[0] for text in texts]
+    assert replies(model, texts, tokens=5) == alone
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "mamba"])
