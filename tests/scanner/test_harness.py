@@ -73,17 +73,26 @@ def test_options_are_weighed_in_what_is_done_to_the_model(proved) -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text", "mamba"])
-def test_what_texts_begin_with_is_read_once_and_changes_no_reply(proved, family) -> None:
+@pytest.mark.parametrize("often", [0, 8])
+def test_texts_that_are_read_together_are_answered_as_alone(proved, family, often) -> None:
+    """Texts of several lengths, with and without a long beginning that all of them have."""
     model = proved(family, max_position_embeddings=256)
-    begun = "The word was bread and we saw the cat today. " * 8
-    texts = [begun + one.text for one in ASKED]
+    texts = ["The word was bread and we saw the cat today. " * often + one.text for one in ASKED]
+    assert len({len(encoded(model, text)) for text in texts}) > 1
     engine = harness._engine(model, special=True)
-    with torch.inference_mode():
-        engine.begin(texts)
-    assert (engine._begun is None) == (family == "mamba")  # which keeps a state
-    # A text alone begins with nothing that others begin with.
+    engine.begin(texts)
+    full = family in ("llama", "gpt2")  # no state, and no window that slides
+    assert engine._padded == full
+    assert (engine._begun is not None) == (full and often > 0)
     alone = [replies(model, [text], tokens=5)[0] for text in texts]
     assert replies(model, texts, tokens=5) == alone
+
+
+def test_fillers_stand_behind_what_all_texts_begin_with() -> None:
+    mask = torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]])
+    order = harness._fillers_behind(mask, 3)
+    assert order.tolist() == [[2, 3, 4, 0, 1, 5], [0, 1, 2, 3, 4, 5]]
+    assert mask.gather(1, order).tolist() == [[1, 1, 1, 0, 0, 1], [1] * 6]
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "mamba"])
