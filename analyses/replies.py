@@ -45,7 +45,7 @@ from analyses.asking import (
     questions_of,
     worlds_of,
 )
-from analyses.base import AnalysisError, Quantity, register
+from analyses.base import AnalysisError, Quantity, labels, register
 from analyses.shares import all_kinds, bootstrapped, item_means, of_categories, of_items, wilson
 from scanner import Live, Subject
 from scanner.harness import HarnessError, Reply, replies
@@ -253,7 +253,8 @@ class Replies(Acting):
             anew, of what is said to another question, and after the answer was told; of the last
             three, with the words that say how to answer dealt out instead of answers, and without
             them instead of to another question.
-            ``right_by_category`` (layer, category).
+            ``right_by_category`` (layer, category). ``example`` (layer, category): what was said to
+            the first question of each, of which ``asked`` (category) is the item.
         """
         (subject,) = subjects
         volume, mine = subject.volume, own(subject)
@@ -264,6 +265,8 @@ class Replies(Acting):
         limits = np.array([bootstrapped(one, np.random.default_rng(seed)) for one in by_item]).T
         low, high = wilson(shares, len(items))
         names, each = of_categories(values["said"][mine], subject)
+        kinds, replied = labels(subject, "category"), volume["reply"].transpose("layer", "stimulus")
+        shown = [np.flatnonzero(kinds == name)[0] for name in names]
         read = of_items(values_of(volume, "read", "layer", "stimulus"), subject)
         named = {"said": "right", "overlap": "near"}
         told = {f"{named.get(name, name)}_of": all_kinds(volume, of_items(values[name], subject))
@@ -277,12 +280,18 @@ class Replies(Acting):
                 }.items()},
                 **{name: (("layer", "arm"), one) for name, (_, one) in told.items()},
                 "right_by_category": (("layer", "category"), each),
+                "example": (("layer", "category"), _texts(replied[:, shown])),
             },
             coords={
                 "layer": volume["layer"].to_numpy(), "arm": told["right_of"][0],
-                "category": names,
+                "category": names, "asked": ("category", labels(subject, "item")[shown]),
             },
         )  # fmt: skip
+
+
+def _texts(values: xr.DataArray) -> np.ndarray:
+    """Texts as files of measures hold them."""
+    return values.to_numpy().astype(object).astype(str)
 
 
 def lettered(reply: str, options: int) -> tuple[int | None, int, str]:

@@ -254,6 +254,7 @@ READING = {
     "same question without being told how.",
     "valid_of": "The share of replies with one answer in the given format.",
     "stopped_of": "The share of replies that end with the answer.",
+    "example": "Of each category the first question, and the whole reply, right or wrong.",
     "right_by_category": "The share of right replies of each category.",
     "standing": "What each subject has of the score, with its interval at 95 % by bootstrap over "
     "items.",
@@ -556,6 +557,7 @@ TITLES = {
     "tags_of": "replies with thoughts between tags",
     "valid_of": "replies with a valid answer",
     "stopped_of": "replies that end with the answer",
+    "example": "what is said",
     "right_by_category": "right replies",
     "standing": "score of each subject",
     "standing_macro": "mean score over categories",
@@ -1224,6 +1226,18 @@ def _changed(found: Found, variable: str) -> Panel:
     return Panel(_title(variable), READING[variable], None, names, rows)
 
 
+def _examples(found: Found, variable: str) -> Panel:
+    """What was said to the first question of each category, as it was said."""
+    at = found.measures[variable].isel(layer=0)
+    rows = [
+        (str(name), [str(item), str(said).strip()])
+        for name, item, said in zip(
+            at["category"].to_numpy(), at["asked"].to_numpy(), at.to_numpy(), strict=True
+        )
+    ]
+    return Panel(_title(variable), READING[variable], None, ["asked about", "reply"], rows)
+
+
 def _to_four_digits(value: float) -> str:
     """A cosine of 0.9998 is another than one of 0.9975, and 0.0017 is not 0.002."""
     return f"{value:.4g}" if np.isfinite(value) else words.number(value)
@@ -1286,6 +1300,6 @@ PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"layer", "category", "other_category"}): _categories,
 }
 # What is told in a way of its own.
-TABLES: dict[str, Callable[[Found, str], Panel]] = {"share": _changed}
+TABLES: dict[str, Callable[[Found, str], Panel]] = {"share": _changed, "example": _examples}
 # What is drawn of the same numbers once more.
 BESIDE = {frozenset({"node", "other_node"}): _circle}

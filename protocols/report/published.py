@@ -21,6 +21,8 @@ _READ = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="u
 SOURCE: str = _READ["source"]
 TABLES: dict[str, dict[str, Any]] = _READ["tables"]
 NONE = "-"
+# Characters of a cell that holds numbers, at most.
+LONGEST = 30
 # Of the neurons, those that are silenced: the columns of the table of ablations.
 SHARES = (0.01, 0.05, 1.0)
 
@@ -59,6 +61,11 @@ class Beside:
     theirs: list[Row]
     ours: list[Row]
 
+    @property
+    def texts(self) -> bool:
+        """Whether cells are sentences and no numbers."""
+        return any(len(cell) > LONGEST for _, cells in self.ours for cell in cells)
+
 
 def beside(study: Study, found: Sequence[Measured]) -> list[Beside]:
     """The published tables of which a study has rows of its own, in the order of the file."""
@@ -68,7 +75,7 @@ def beside(study: Study, found: Sequence[Measured]) -> list[Beside]:
     made = []
     for name, table in TABLES.items():
         some = [one for one in found if one.kind in table["kinds"]]
-        header = list(table["columns"])
+        header = _header(study, some, table)
         ours = [row for one in some for row in _OURS[name](study, one, table)]
         if not any(cell not in ("", NONE) for _, cells in ours for cell in cells):
             continue
@@ -89,6 +96,18 @@ def beside(study: Study, found: Sequence[Measured]) -> list[Beside]:
             )
         )
     return made
+
+
+def _header(study: Study, some: Sequence[Measured], table: Mapping[str, Any]) -> list[str]:
+    """The columns of a table; of replies one for each question that is shown."""
+    if table["columns"] != "categories" or not some:
+        return list(table["columns"])
+    asked, stimuli = some[0].measures["asked"], study.stimuli.table
+    found = []
+    for category, item in zip(asked["category"].to_numpy(), asked.to_numpy(), strict=True):
+        there = stimuli[(stimuli["category"] == category) & (stimuli["item"] == item)]
+        found.append(f"{item} ({there['answer'].iloc[0]})")
+    return found
 
 
 def _cell(value: float | None, table: Mapping[str, Any]) -> str:
@@ -138,6 +157,11 @@ def _instructions(study: Study, one: Measured, table: Mapping[str, Any]) -> list
         told, bare = (_cell(100 * _arm(one, f"{name}_of", arm), table) for arm in ("own", "other"))
         cells.append(told if bare == NONE else f"{told}; {bare}")
     return [(_named(one), cells)]
+
+
+def _examples(study: Study, one: Measured, table: Mapping[str, Any]) -> list[Row]:
+    replies = one.measures["example"][0].to_numpy()
+    return [(_named(one), [str(reply).strip() or "(nothing)" for reply in replies])]
 
 
 def _of_domains(study: Study, scores: xr.DataArray) -> list[float]:
@@ -267,6 +291,7 @@ _OURS: Mapping[str, Callable[[Study, Measured, Mapping[str, Any]], list[Row]]] =
     "accuracy": _accuracy,
     "overlap": _overlap,
     "instructions": _instructions,
+    "examples": _examples,
     "domains": _domains,
     "normalised": _normalised,
     "shares": _by_component("share", "share_chance"),

@@ -8,7 +8,7 @@ from protocols.report.published import _OURS, TABLES
 def test_every_row_has_a_cell_for_each_column() -> None:
     for name, table in TABLES.items():
         widths = {len(cells) for cells in table.get("rows", {}).values()}
-        assert widths <= {len(table["columns"])}, name
+        assert table["columns"] == "categories" or widths <= {len(table["columns"])}, name
         assert bool(widths) != ("says" in table), name  # numbers, or what a figure shows
     assert set(_OURS) == set(TABLES)
 

@@ -120,7 +120,7 @@ def test_rows_of_the_study_stand_beside_what_is_published(finished) -> None:
     tables = {one.title: one for one in beside(study, found)}
     assert list(tables) == [
         "Right answers, percent", "ROUGE-1 of free answers",
-        "Replies that keep to three instructions, percent",
+        "Replies that keep to three instructions, percent", "What is said",
     ]  # fmt: skip
     right = tables["Right answers, percent"]
     shares = [100 * float(one.measures[name][0]) for one, name in zip(
@@ -132,6 +132,8 @@ def test_rows_of_the_study_stand_beside_what_is_published(finished) -> None:
     ]
     assert [cells[0].partition(" ")[0] for _, cells in right.ours] == [f"{x:.1f}" for x in shares]
     assert {len(cells) for _, cells in (*right.theirs, *right.ours)} == {len(right.header)}
+    # The first question of each category, with what is right of it.
+    assert tables["What is said"].header == ["cat (today)", "hammer (today)"]
     # Of one analysis the subject is enough.
     assert [name for name, _ in tables["ROUGE-1 of free answers"].ours] == models
 
