@@ -254,7 +254,7 @@ class Replies(Acting):
             three, with the words that say how to answer dealt out instead of answers, and without
             them instead of to another question.
             ``right_by_category`` (layer, category). ``example`` (layer, category): what was said to
-            the first question of each, of which ``asked`` (category) is the item.
+            the first question of each by name, of which ``asked`` (category) is the item.
         """
         (subject,) = subjects
         volume, mine = subject.volume, own(subject)
@@ -265,8 +265,10 @@ class Replies(Acting):
         limits = np.array([bootstrapped(one, np.random.default_rng(seed)) for one in by_item]).T
         low, high = wilson(shares, len(items))
         names, each = of_categories(values["said"][mine], subject)
-        kinds, replied = labels(subject, "category"), volume["reply"].transpose("layer", "stimulus")
-        shown = [np.flatnonzero(kinds == name)[0] for name in names]
+        kinds, asked, frames = (labels(subject, one) for one in ("category", "item", "frame"))
+        order = np.lexsort((frames, asked))
+        shown = [order[kinds[order] == name][0] for name in names]
+        replied = volume["reply"].transpose("layer", "stimulus")
         read = of_items(values_of(volume, "read", "layer", "stimulus"), subject)
         named = {"said": "right", "overlap": "near"}
         told = {f"{named.get(name, name)}_of": all_kinds(volume, of_items(values[name], subject))
@@ -284,7 +286,7 @@ class Replies(Acting):
             },
             coords={
                 "layer": volume["layer"].to_numpy(), "arm": told["right_of"][0],
-                "category": names, "asked": ("category", labels(subject, "item")[shown]),
+                "category": names, "asked": ("category", asked[shown]),
             },
         )  # fmt: skip
 

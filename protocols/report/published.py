@@ -106,7 +106,7 @@ def _header(study: Study, some: Sequence[Measured], table: Mapping[str, Any]) ->
     found = []
     for category, item in zip(asked["category"].to_numpy(), asked.to_numpy(), strict=True):
         there = stimuli[(stimuli["category"] == category) & (stimuli["item"] == item)]
-        found.append(f"{item} ({there['answer'].iloc[0]})")
+        found.append(f"{item} ({there.sort_values('frame')['answer'].iloc[0]})")
     return found
 
 

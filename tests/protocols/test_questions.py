@@ -133,7 +133,7 @@ def test_rows_of_the_study_stand_beside_what_is_published(finished) -> None:
     assert [cells[0].partition(" ")[0] for _, cells in right.ours] == [f"{x:.1f}" for x in shares]
     assert {len(cells) for _, cells in (*right.theirs, *right.ours)} == {len(right.header)}
     # The first question of each category, with what is right of it.
-    assert tables["What is said"].header == ["cat (today)", "hammer (today)"]
+    assert tables["What is said"].header == ["beaver (the bread)", "chisel (a word)"]
     # Of one analysis the subject is enough.
     assert [name for name, _ in tables["ROUGE-1 of free answers"].ours] == models
 
