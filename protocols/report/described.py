@@ -757,6 +757,8 @@ class Panel:
         Of the table's columns, but that of the rows' names.
     rows : list of (str, list of str)
         Name and cells of each.
+    wide : bool
+        Whether it takes the whole width of the page, as tables do.
     """
 
     name: str
@@ -764,6 +766,7 @@ class Panel:
     figure: go.Figure | None
     header: list[str] = field(default_factory=list)
     rows: list[tuple[str, list[str]]] = field(default_factory=list)
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -1113,7 +1116,8 @@ def _of_models(found: Found, variable: str) -> Panel:
 
 def _beside(found: Found, variable: str) -> Panel:
     """Maps of several models, layer by layer."""
-    return Panel(_title(variable), READING[variable], side_by_side(found.measures[variable]))
+    figure = side_by_side(found.measures[variable])
+    return Panel(_title(variable), READING[variable], figure, wide=True)
 
 
 def _agreement(found: Found, variable: str) -> Panel:
