@@ -14,6 +14,7 @@ import xarray as xr
 import yaml
 
 from analyses.neurons import Neurons
+from analyses.replies import Replies
 from protocols.report import words
 from protocols.schema import Study
 
@@ -79,7 +80,7 @@ def beside(study: Study, found: Sequence[Measured]) -> list[Beside]:
         ours = [row for one in some for row in _OURS[name](study, one, table)]
         if not any(cell not in ("", NONE) for _, cells in ours for cell in cells):
             continue
-        several = len({one.analysis for one in some}) > 1
+        several = len({who.partition(": ")[0] for who, _ in ours}) > 1
         theirs = [
             (who, [_cell(value, table) for value in values])
             for who, values in table.get("rows", {}).items()
@@ -144,7 +145,17 @@ def _accuracy(study: Study, one: Measured, table: Mapping[str, Any]) -> list[Row
     return [(_named(one), [told, *[""] * (len(table["columns"]) - 1)])]
 
 
+def _told(study: Study, one: Measured) -> bool:
+    """Whether replies were told how to answer."""
+    analysis = study.analyses[one.analysis]
+    assert isinstance(analysis, Replies)
+    return analysis.prompt != "plain"
+
+
 def _overlap(study: Study, one: Measured, table: Mapping[str, Any]) -> list[Row]:
+    """Of answers in words of their own."""
+    if _told(study, one):
+        return []
     told = _with_interval(one, "near", 1, 2)
     other = _cell(_arm(one, "near_of", "other"), table)
     told += "" if other == NONE else f"; {other}"
@@ -152,10 +163,15 @@ def _overlap(study: Study, one: Measured, table: Mapping[str, Any]) -> list[Row]
 
 
 def _instructions(study: Study, one: Measured, table: Mapping[str, Any]) -> list[Row]:
+    if not _told(study, one):
+        return []
     cells = []
     for name in ("tags", "valid", "stopped"):
-        told, bare = (_cell(100 * _arm(one, f"{name}_of", arm), table) for arm in ("own", "other"))
-        cells.append(told if bare == NONE else f"{told}; {bare}")
+        told, *random = (
+            words.number(100 * _arm(one, f"{name}_of", arm), 1)
+            for arm in ("own", "shuffled", "other")
+        )
+        cells.append(f"{told}; {words.listed(random)}")
     return [(_named(one), cells)]
 
 

@@ -149,3 +149,15 @@ def test_a_claim_of_alignment_needs_another_tuning_vector(live) -> None:
 def test_settings_that_mean_nothing_are_refused(settings, message) -> None:
     with pytest.raises(ValueError, match=message):
         TuningVectors("base", **settings)
+
+
+def test_squares_inside_and_outside_are_all_that_has_changed(live) -> None:
+    subject = acted(live)
+    found = ANALYSIS(subject, rng=np.random.default_rng(0)).isel(layer=0)
+    both = found["energy_inside"] + found["energy_outside"]
+    volume = subject.volume
+    for name in found["category"].to_numpy():
+        changed = volume["changed"].to_numpy()[volume["category"].to_numpy() == name]
+        assert float(both.sel(category=name)) == pytest.approx(changed.mean(), rel=1e-6)
+    pooled = found["energy_inside"] / both
+    np.testing.assert_allclose(pooled, found["share_pooled"], rtol=1e-6)
