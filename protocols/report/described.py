@@ -250,11 +250,12 @@ READING = {
     "replies to the question about another item (other), and where each question is asked after it "
     "was answered (known).",
     "near_of": "ROUGE-1 of the same.",
-    "tags_of": "The share of replies with thoughts between tags; held against what is said to the "
-    "same question without being told how.",
+    "tags_of": "The share of replies with thoughts between tags; held against what is said where "
+    "the words that say how to answer are in another order (shuffled), and to the same question "
+    "without them (other).",
     "valid_of": "The share of replies with one answer in the given format.",
     "stopped_of": "The share of replies that end with the answer.",
-    "example": "Of each category the first question, and the whole reply, right or wrong.",
+    "example": "Of each category the first question by name, and the whole reply, right or wrong.",
     "right_by_category": "The share of right replies of each category.",
     "standing": "What each subject has of the score, with its interval at 95 % by bootstrap over "
     "items.",
