@@ -9,6 +9,7 @@ one (``other``): what frequent words and the wording of options give away is the
 nothing is answered, it is held against questions that were answered in the text before (``known``).
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
@@ -117,17 +118,33 @@ class Form:
         et al. (2025), which asks for thoughts in tags and the letter in a given format.
     chat : Chat or None
         Of the recording.
+    dealt : int or None
+        A seed, by which the words that say how to answer are dealt out anew among their places: as
+        many and the same, which say nothing. None leaves them as they are.
     """
 
     prompt: Prompt
     chat: Chat | None
+    dealt: int | None = None
 
     @property
     def conversation(self) -> Chat | None:
         """The conversation that texts are set in."""
         if self.chat is None or self.prompt != "reasoned":
             return self.chat
-        return Chat(SYSTEM)
+        return Chat(self.system)
+
+    @property
+    def system(self) -> str:
+        """What the model is told, where it is asked to reason."""
+        return self._as_told(SYSTEM)
+
+    def _as_told(self, words: str) -> str:
+        if self.dealt is None:
+            return words
+        every = re.findall(r"\S+", words)
+        drawn = iter(np.random.default_rng(self.dealt).permutation(len(every)))
+        return re.sub(r"\S+", lambda _: every[next(drawn)], words)
 
     def put(self, question: Question, order: Sequence[int]) -> str:
         """A question, its options in some order."""
@@ -139,9 +156,9 @@ class Form:
             for letter, one in zip(LETTERS, order, strict=False)
         )
         if self.prompt == "letters":
-            return f"{stem}\n{listed}\n{ENDING}"
+            return f"{stem}\n{self._as_told(listed)}\n{ENDING}"
         asked = f"{stem}\n\nOptions:\n\n{listed}"
-        return asked if self.chat is not None else f"{SYSTEM}\n\n{asked}\n\n"
+        return asked if self.chat is not None else f"{self.system}\n\n{asked}\n\n"
 
     def spoken(self, question: Question, order: Sequence[int]) -> tuple[str, ...]:
         """Its options, the right one first, as they would be said after it."""
@@ -157,15 +174,15 @@ class Form:
         """A question with its answer, in the format that is asked for."""
         right = self.spoken(question, order)[0].strip()
         thought = f"<think>{question.options[0]}</think>\n\n" if self.prompt == "reasoned" else ""
-        asked = self.put(question, order).removeprefix(SYSTEM).lstrip()
+        asked = self.put(question, order).removeprefix(self.system).lstrip()
         between = "\n\n" if self.prompt == "reasoned" else " "
         return f"{asked.rstrip()}{between}{thought}{right}\n\n"
 
     def put_again(self, question: Question, order: Sequence[int]) -> str:
         """A question after it was answered."""
         asked, before = self.put(question, order), self.answered(question, order)
-        if asked.startswith(SYSTEM):
-            return f"{SYSTEM}\n\n{before}{asked.removeprefix(SYSTEM).lstrip()}"
+        if self.prompt == "reasoned" and self.chat is None:
+            return f"{self.system}\n\n{before}{asked.removeprefix(self.system).lstrip()}"
         return before + asked
 
 

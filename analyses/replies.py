@@ -23,7 +23,7 @@ and a letter that begins a word is none.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ClassVar
 
@@ -45,7 +45,7 @@ from analyses.asking import (
     questions_of,
     worlds_of,
 )
-from analyses.base import AnalysisError, Quantity, register
+from analyses.base import AnalysisError, Quantity, labels, register
 from analyses.shares import all_kinds, bootstrapped, item_means, of_categories, of_items, wilson
 from scanner import Live, Subject
 from scanner.harness import HarnessError, Reply, replies
@@ -103,8 +103,14 @@ class Replies(Acting):
         questions = questions_of(live, fewest=self._fewest)
         orders = orders_of(len(questions), len(questions[0].options), rng)
         plan = self._worlds(live, subject, rng)
-        said = self._said(live, questions, orders, plan, run)
-        scores = [self._scored(questions, orders, world, said) for world in plan]
+        said = self._said(live, questions, orders, plan, run, rng)
+        dealt = iter(map(str, range(len(plan))))
+        scores = [
+            self._scored(
+                questions, orders, world, said, next(dealt) if world.kind == "shuffled" else ""
+            )
+            for world in plan
+        ]
         shape = "stimulus", "layer", "target"
         told = {
             name: (shape, np.stack([one[name] for one in scores], axis=1)[:, None], ANSWERS)
@@ -143,16 +149,27 @@ class Replies(Acting):
         orders: np.ndarray,
         plan: Sequence[World],
         layer: int,
+        rng: np.random.Generator,
     ) -> dict[str, list[Reply]]:
-        """What is said to each question, after it was answered, and without being told how."""
-        form, bare = Form(self.prompt, live.recording.chat), Form("plain", live.recording.chat)
-        asked = {"own": [form.put(*one) for one in zip(questions, orders, strict=True)]}
+        """What is said to each question, by how it is put.
+
+        As it is; after it was answered; without being told how to answer; and as often as answers
+        are dealt out, by their numbers, with the words that tell it dealt out as well.
+        """
+        chat = live.recording.chat
+        form = Form(self.prompt, chat)
+        forms = {"own": form}
         if len(plan) > 1:
-            asked["known"] = [form.put_again(*one) for one in zip(questions, orders, strict=True)]
-            asked["bare"] = [bare.put(*one) for one in zip(questions, orders, strict=True)]
+            forms["known"] = form
+        if len(plan) > 1 and self.prompt != "plain":  # which tells nothing
+            dealings = sum(world.kind == "shuffled" for world in plan)
+            seeds = rng.integers(2**32, size=dealings).tolist()
+            forms["bare"] = Form("plain", chat)
+            forms |= {str(one): replace(form, dealt=seed) for one, seed in enumerate(seeds)}
         found = {}
-        for name, texts in asked.items():
-            told = bare if name == "bare" else form
+        for name, told in forms.items():
+            put = told.put_again if name == "known" else told.put
+            texts = [put(*one) for one in zip(questions, orders, strict=True)]
             try:
                 found[name] = replies(
                     live.model, texts, tokens=self.tokens, chat=told.conversation,
@@ -160,7 +177,7 @@ class Replies(Acting):
                 )  # fmt: skip
             except HarnessError as error:
                 raise AnalysisError(f"replies: {error}") from None
-        return found
+        return {"bare": found["own"], **found}
 
     def _scored(
         self,
@@ -168,10 +185,21 @@ class Replies(Acting):
         orders: np.ndarray,
         world: World,
         said: Mapping[str, Sequence[Reply]],
+        dealing: str = "",
     ) -> dict[str, np.ndarray]:
-        """What each reply is worth in a world: stimulus."""
+        """What each reply is worth in a world: stimulus.
+
+        Parameters
+        ----------
+        questions, orders, world, said
+        dealing : str
+            Which of `said` had the words dealt out that say how to answer; if there is none, it was
+            not told.
+        """
         told = said["known" if world.kind == "known" else "own"]
-        free = told if world.kind in ("own", "known") else said["bare"]
+        free = told
+        if world.kind not in ("own", "known"):
+            free = said[dealing if dealing in said else "bare"]
         rows = []
         for row, (question, order) in enumerate(zip(questions, orders, strict=True)):
             reply, key = told[world.donor[row]], int(world.key[row])
@@ -223,8 +251,10 @@ class Replies(Acting):
             and ``near_high``, by bootstrap over items. ``right_of``, ``near_of``, ``tags_of``,
             ``valid_of`` and ``stopped_of`` (layer, arm): of the questions, of answers dealt out
             anew, of what is said to another question, and after the answer was told; of the last
-            three, without being told how to answer instead of both former.
-            ``right_by_category`` (layer, category).
+            three, with the words that say how to answer dealt out instead of answers, and without
+            them instead of to another question.
+            ``right_by_category`` (layer, category). ``example`` (layer, category): what was said to
+            the first question of each by name, of which ``asked`` (category) is the item.
         """
         (subject,) = subjects
         volume, mine = subject.volume, own(subject)
@@ -235,6 +265,10 @@ class Replies(Acting):
         limits = np.array([bootstrapped(one, np.random.default_rng(seed)) for one in by_item]).T
         low, high = wilson(shares, len(items))
         names, each = of_categories(values["said"][mine], subject)
+        kinds, asked, frames = (labels(subject, one) for one in ("category", "item", "frame"))
+        order = np.lexsort((frames, asked))
+        shown = [order[kinds[order] == name][0] for name in names]
+        replied = volume["reply"].transpose("layer", "stimulus")
         read = of_items(values_of(volume, "read", "layer", "stimulus"), subject)
         named = {"said": "right", "overlap": "near"}
         told = {f"{named.get(name, name)}_of": all_kinds(volume, of_items(values[name], subject))
@@ -248,12 +282,18 @@ class Replies(Acting):
                 }.items()},
                 **{name: (("layer", "arm"), one) for name, (_, one) in told.items()},
                 "right_by_category": (("layer", "category"), each),
+                "example": (("layer", "category"), _texts(replied[:, shown])),
             },
             coords={
                 "layer": volume["layer"].to_numpy(), "arm": told["right_of"][0],
-                "category": names,
+                "category": names, "asked": ("category", asked[shown]),
             },
         )  # fmt: skip
+
+
+def _texts(values: xr.DataArray) -> np.ndarray:
+    """Texts as files of measures hold them."""
+    return values.to_numpy().astype(object).astype(str)
 
 
 def lettered(reply: str, options: int) -> tuple[int | None, int, str]:

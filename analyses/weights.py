@@ -253,11 +253,11 @@ class TuningVectors(Acting):
             ``whole_cosine``, ``whole_size``, ``whole_aligned``: of all matrices as one; and how
             far the last is from chance, in spreads of rows that are dealt out, ``whole_aligned_z``.
             ``share``, ``share_chance``, ``share_noise``, ``share_excess``, ``share_z`` (in spreads
-            of a change that is turned at random) and those of the right side, ``size``, ``floor``,
-            ``cosine``, ``zeros``, ``effective_rank``, ``directions``, ``kept`` and the largest
-            singular values inside and outside (layer, category): by component, on average over its
-            layers; ``share_pooled`` (layer, category): the share of the squares of all layers
-            together.
+            of a change that is turned at random) and those of the right side, ``energy_inside`` and
+            ``energy_outside`` (its squares there, on the left), ``size``, ``floor``, ``cosine``,
+            ``zeros``, ``effective_rank``, ``directions``, ``kept`` and the largest singular values
+            inside and outside (layer, category): by component, on average over its layers;
+            ``share_pooled`` (layer, category): the share of the squares of all layers together.
             ``profile``, ``profile_right``, ``profile_cosine``, ``profile_aligned``
             (layer, category, depth): the excess of each matrix, the cosine of its weights before
             and after, and of two tuning vectors.
@@ -293,6 +293,8 @@ class TuningVectors(Acting):
             "share_noise": volume["noise"].to_numpy(),
             "share_excess": _each(share[mine], chance),
             "share_z": _ratio(share[mine] - chance, volume["spread"].to_numpy()),
+            "energy_inside": share[mine] * volume["changed"].to_numpy(),
+            "energy_outside": (1 - share[mine]) * volume["changed"].to_numpy(),
             "share_right": right[mine],
             "share_right_chance": chance_right,
             "share_right_excess": _each(right[mine], chance_right),

@@ -9,7 +9,8 @@ for anyone. Where its defaults would be wrong without a word, they are set or re
   two or one that the template leaves out: here a template's text is taken as it stands;
 - a system prompt that a template has no place for is left out: here it is an error;
 - replies are generated from texts that are filled up on the left, where an intervention that leaves
-  out the first token leaves out a filler: here texts of one length go together;
+  out the first token leaves out a filler, and a recurrent network reads it: there texts of one
+  length go together;
 - replies follow the settings that the publisher left with the model, a penalty on repetition among
   them, and are cut at an empty line: here the likeliest token is taken, to the end of the text;
 - the tokenizer is given a filler of its own: here that is done to a copy;
@@ -22,12 +23,15 @@ from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache, partial
 from importlib.util import find_spec
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 import yaml
-from transformers import GenerationConfig
+from transformers import DynamicCache, GenerationConfig
+from transformers.cache_utils import DynamicLayer
 
 from scanner.generation import PICTURES
 from scanner.interventions import Edit
@@ -37,6 +41,8 @@ from scanner.reading import Chat, conversations
 TASKS = Path(__file__).parent / "tasks"
 # Texts of one pass.
 TOGETHER = 16
+# Tokens that texts must begin with in common for these to be read once for all of them.
+BEGINNING = 64
 
 
 class HarnessError(ValueError):
@@ -148,6 +154,8 @@ def replies(
     engine = _engine(model, special=chat is None)
     for text in put:
         _check_room(model, text, len(engine.tok_encode(text)) + tokens)
+    if not edits:  # which are of places in the whole text
+        engine.begin(put)
     task = _task("reply")
     task["generation_kwargs"] = {**task["generation_kwargs"], "max_gen_toks": tokens}
     rows = [{"asked": text, "right": ""} for text in put]
@@ -233,11 +241,33 @@ def _engine_class() -> type[Any]:
         def __init__(self, **settings: Any) -> None:
             super().__init__(**settings)
             self.stopped: dict[str, bool] = {}
+            self._begun: Any = None
+            self._padded = False
+
+        @torch.inference_mode()
+        def begin(self, texts: Sequence[str]) -> None:
+            """Find out whether texts can be read together, and read once what all begin with.
+
+            Instructions are longer than questions are. Of a recurrent network a state is kept,
+            which fillers would change; a window that slides counts them.
+            """
+            ids = [self.tok_encode(text) for text in dict.fromkeys(texts)]
+            shared = commonprefix([*ids, min(ids, key=len)[:-1]])  # something is left to be read
+            shares = len(ids) > 1 and len(shared) >= BEGINNING
+            read = torch.tensor([shared if shares else ids[0][:1]], device=self.device)
+            found = self.model(input_ids=read, use_cache=True).get("past_key_values")
+            self._padded = type(found) is DynamicCache and all(
+                type(one) is DynamicLayer for one in found.layers
+            )
+            if shares and self._padded:
+                self._begun = found
 
         def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:
             return super().loglikelihood(requests, disable_tqdm=True)
 
         def generate_until(self, requests: Any, disable_tqdm: bool = True) -> Any:
+            if self._padded:
+                return super().generate_until(requests, True)
             by_length: dict[int, list[int]] = {}
             for place, one in enumerate(requests):
                 by_length.setdefault(len(self.tok_encode(one.args[0])), []).append(place)
@@ -253,6 +283,13 @@ def _engine_class() -> type[Any]:
             return super().tok_batch_encode(strings, *args, **settings)
 
         def _model_generate(self, context: Any, max_length: int, stop: Any, **settings: Any) -> Any:
+            if self._begun is not None:
+                begun = deepcopy(self._begun)
+                begun.batch_repeat_interleave(len(context))
+                mask = settings["attention_mask"]
+                order = _fillers_behind(mask, begun.get_seq_length())
+                context = context.gather(1, order)
+                settings |= {"past_key_values": begun, "attention_mask": mask.gather(1, order)}
             made = super()._model_generate(context, max_length, stop, **settings)
             ends = set(self.model.generation_config.eos_token_id or ())
             for text, row in zip(self._read, made[:, context.shape[1] :].tolist(), strict=True):
@@ -260,6 +297,22 @@ def _engine_class() -> type[Any]:
             return made
 
     return Engine
+
+
+def _fillers_behind(mask: torch.Tensor, size: int) -> torch.Tensor:
+    """An order of columns in which fillers stand behind the first tokens of each row.
+
+    Parameters
+    ----------
+    mask : torch.Tensor
+        row x column: 0 for a filler, all of which stand on the left.
+    size : int
+        How many tokens those are.
+    """
+    column = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
+    fillers = (mask == 0).sum(1, keepdim=True)
+    filled = torch.where(column < size + fillers, column - size, column)
+    return torch.where(column < size, column + fillers, filled)
 
 
 def _ends(model: Model) -> set[int]:

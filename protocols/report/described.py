@@ -16,7 +16,7 @@ import xarray as xr
 from analyses import Analysis
 from analyses.base import groups
 from analyses.knowledge_map import LAID
-from protocols.report import doses, published, words
+from protocols.report import doses, words
 from protocols.report.figures import (
     apart,
     bars,
@@ -33,6 +33,7 @@ from protocols.report.figures import (
 )
 from protocols.report.layer_maps import centres, lens_maps, side_by_side, subject_maps
 from protocols.report.prose import summary_line
+from protocols.report.published import Measured
 from protocols.schema import Study
 
 # How to read what an analysis gives beside its measures.
@@ -244,26 +245,20 @@ READING = {
     "one is likelier.",
     "answered_by_category": "The same of each category.",
     "right": "The share of questions whose reply names the right option, with its interval at 95 % "
-    "over items (Wilson 1927). Published, in percent of ten medical benchmarks (Tanwar et al. "
-    "2025, table 7; base, instruct, medical): Llama-3-8B 69.45, 69.48, 72.44; Qwen2.5-7B 75.24, "
-    "78.33, 80.18; Phi-3.5 instruct 78.85, medical 79.34. Some of their subsets have 11 or 14 "
-    "questions.",
+    "over items (Wilson 1927).",
     "unread": "The share of replies that name no option. They count as wrong.",
     "near": "ROUGE-1 of what is said and the answer, with its interval at 95 % by bootstrap over "
-    "items. Published, of free answers to six sets (table 8): Llama-3-8B .24, .32, .24; Qwen2.5-7B "
-    ".26, .31, .32; Phi-3.5 .33, .33.",
+    "items.",
     "right_of": "The share of right replies where right answers are dealt out anew (shuffled), of "
     "replies to the question about another item (other), and where each question is asked after it "
     "was answered (known).",
     "near_of": "ROUGE-1 of the same.",
-    "tags_of": "The share of replies with thoughts between tags; held against what is said to the "
-    "same question without being told how. Published, in percent (table 9; base, instruct, "
-    "medical): Llama-3-8B 0, 28.89, 89.03; Qwen2.5-7B 1.72, 99.26, .55; Phi-3.5 instruct 61.98, "
-    "medical 39.49.",
-    "valid_of": "The share of replies with one answer in the given format. Published: Llama-3-8B "
-    "94.70, 96.73, 99.63; Qwen2.5-7B 99.13, 99.75, 100; Phi-3.5 98.4, 98.27.",
-    "stopped_of": "The share of replies that end with the answer. Published: Llama-3-8B 1.04, "
-    "45.90, 41.03; Qwen2.5-7B 10.47, 97.41, 97.90; Phi-3.5 64.07, 83.17.",
+    "tags_of": "The share of replies with thoughts between tags; held against what is said where "
+    "the words that say how to answer are in another order (shuffled), and to the same question "
+    "without them (other).",
+    "valid_of": "The share of replies with one answer in the given format.",
+    "stopped_of": "The share of replies that end with the answer.",
+    "example": "Of each category the first question by name, and the whole reply, right or wrong.",
     "right_by_category": "The share of right replies of each category.",
     "standing": "What each subject has of the score, with its interval at 95 % by bootstrap over "
     "items.",
@@ -476,9 +471,6 @@ READING = {
     "may be compared between components only by what is beyond chance: noise has a large share "
     "inside of a matrix with few rows and a small one inside of one with many. A relative size "
     "near the floor is that of rounding to bfloat16.",
-    "share_published": "Published of other models, as shares of squares (Tanwar et al. 2025, table "
-    "4). How many dimensions their subspaces had is not published. Of a gate or of what goes up, "
-    "noise has {room} at most. Published cosines of weights, times 100: {cosines}.",
     "modularity_of": "The modularity of the graphs of matrices (own), and of the same weights "
     "dealt out among all places (equal) or within rows (matched), on average over matrices.",
     "modularity_in": "The modularity of the graphs of matrices, by what they are.",
@@ -508,7 +500,6 @@ TITLES = {
     "profile_cosine": "cosine of weights before and after",
     "profile_aligned": "cosine of two tuning vectors",
     "share": "what has changed, by component",
-    "share_published": "shares inside that were published",
     "whole_cosine": "cosine before and after of all matrices as one",
     "whole_size": "relative size of the change of all",
     "whole_aligned": "cosine of both tuning vectors as one",
@@ -592,6 +583,7 @@ TITLES = {
     "tags_of": "replies with thoughts between tags",
     "valid_of": "replies with a valid answer",
     "stopped_of": "replies that end with the answer",
+    "example": "what is said",
     "right_by_category": "right replies",
     "standing": "score of each subject",
     "standing_macro": "mean score over categories",
@@ -724,6 +716,8 @@ CHANGED = {
     "share_excess": "beyond chance, left",
     "share_z": "the same in spreads of a change turned at random",
     "share_pooled": "share of all layers' squares, left",
+    "energy_inside": "squares of the change inside, left",
+    "energy_outside": "squares of the change outside, left",
     "share_right": "share inside, right",
     "share_right_chance": "of it by chance, right",
     "share_right_excess": "beyond chance, right",
@@ -749,6 +743,7 @@ NAMED = {
     "patch": str,
     "item": str,
     "harmed": str,
+    "held": str,
     "head": lambda head: f"head {head}",
     "size": lambda size: f"{size:g} of the stream",
     "factor": lambda factor: f"times {factor:g}",
@@ -774,7 +769,7 @@ NAMED = {
 BY = {
     "arm": "what was done", "harmed": "what was done", "patch": "what was set in",
     "later": "blocks", "chosen": "how they are chosen", "read": "layer read",
-    "against": "what it is held against",
+    "against": "what it is held against", "held": "what is compared",
 }  # fmt: skip
 
 
@@ -790,6 +785,8 @@ class Panel:
         Of the table's columns, but that of the rows' names.
     rows : list of (str, list of str)
         Name and cells of each.
+    wide : bool
+        Whether it takes the whole width of the page, as tables do.
     """
 
     name: str
@@ -797,6 +794,7 @@ class Panel:
     figure: go.Figure | None
     header: list[str] = field(default_factory=list)
     rows: list[tuple[str, list[str]]] = field(default_factory=list)
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -850,11 +848,11 @@ def described(study: Study, summary: Mapping[str, Any], home: Path) -> list[Desc
     for name, analysis in study.analyses.items():
         for group in groups(analysis, trained):
             names = [one["subject"] for one in group]
-            measures = _measures(home, name, names)
+            measures = measures_of(home, name, names)
             if measures is None:
                 continue
             of_twins = [
-                _measures(home, name, [twins[one["model"], seed] for one in group])
+                measures_of(home, name, [twins[one["model"], seed] for one in group])
                 for seed in seeds
             ]
             known = [one for one in of_twins if one is not None]
@@ -882,7 +880,7 @@ def _of_charges(
         (one, one[0].partition(".")) for one in (asked if pairs else ())
     ):
         (kind,) = study.protocol.analyses[name]
-        known = {one["model"]: _measures(home, name, [one["subject"]]) for one in trained}
+        known = {one["model"]: measures_of(home, name, [one["subject"]]) for one in trained}
         measures = {model: one for model, one in known.items() if one is not None}
         found = doses.arms(pairs, doses.valued(measures, variable, layer))
         if not found:
@@ -899,6 +897,20 @@ def _of_charges(
         yield Described(name, kind, "pairs of networks", line, levels, panels)
 
 
+def found_of(study: Study, summary: Mapping[str, Any], home: Path) -> list[Measured]:
+    """What each analysis found in the trained subjects, alone or together."""
+    trained = [one for one in summary["recordings"] if one["seed"] is None]
+    found = []
+    for name, analysis in study.analyses.items():
+        (kind,) = study.protocol.analyses[name]
+        for group in groups(analysis, trained):
+            names = [one["subject"] for one in group]
+            measures = measures_of(home, name, names)
+            if measures is not None:
+                found.append(Measured(name, kind, names, measures))
+    return found
+
+
 def _of_subjects(name: str, study: Study, agreed: Mapping[str, xr.DataArray]) -> Described:
     """The maps of all subjects along the same depth."""
     (kind,) = study.protocol.analyses[name]
@@ -910,7 +922,8 @@ def _of_subjects(name: str, study: Study, agreed: Mapping[str, xr.DataArray]) ->
     return Described(name, kind, words.listed(list(agreed)), line, "", [panel])
 
 
-def _measures(home: Path, name: str, subjects: list[str]) -> xr.Dataset | None:
+def measures_of(home: Path, name: str, subjects: list[str]) -> xr.Dataset | None:
+    """What an analysis gave of a subject, or of several at once; None if it did not act on them."""
     path = home / "measures" / f"{'--'.join((name, *subjects))}.nc"
     if not path.is_file():
         return None
@@ -964,7 +977,7 @@ def panels(found: Found, analysis: Analysis) -> list[Panel]:
         if drawn or variable in {*analysis.measures, *WITHIN} or variable.endswith(BOUNDS):
             continue
         if variable in TABLES:
-            made += [table(found, variable) for table in TABLES[variable]]
+            made.append(TABLES[variable](found, variable))
             continue
         panel = PANELS.get(dims)
         if panel is not None:
@@ -1163,7 +1176,8 @@ def _of_models(found: Found, variable: str) -> Panel:
 
 def _beside(found: Found, variable: str) -> Panel:
     """Maps of several models, layer by layer."""
-    return Panel(_title(variable), READING[variable], side_by_side(found.measures[variable]))
+    figure = side_by_side(found.measures[variable])
+    return Panel(_title(variable), READING[variable], figure, wide=True)
 
 
 def _agreement(found: Found, variable: str) -> Panel:
@@ -1276,20 +1290,21 @@ def _changed(found: Found, variable: str) -> Panel:
     return Panel(_title(variable), READING[variable], None, names, rows)
 
 
+def _examples(found: Found, variable: str) -> Panel:
+    """What was said to the first question of each category, as it was said."""
+    at = found.measures[variable].isel(layer=0)
+    rows = [
+        (str(name), [str(item), str(said).strip()])
+        for name, item, said in zip(
+            at["category"].to_numpy(), at["asked"].to_numpy(), at.to_numpy(), strict=True
+        )
+    ]
+    return Panel(_title(variable), READING[variable], None, ["asked about", "reply"], rows)
+
+
 def _to_four_digits(value: float) -> str:
     """A cosine of 0.9998 is another than one of 0.9975, and 0.0017 is not 0.002."""
     return f"{value:.4g}" if np.isfinite(value) else words.number(value)
-
-
-def _published(found: Found, variable: str) -> Panel:
-    """The published shares of other models."""
-    name = f"{variable}_published"
-    reading = READING[name].format(
-        room=words.listed([f"{one:.3f} ({model})" for model, one in published.ROOM.items()]),
-        cosines=words.listed([f"{value} ({pair})" for pair, value in published.COSINES.items()]),
-    )
-    rows = [(model, [f"{one:.3f}" for one in shares]) for model, shares in published.SHARES.items()]
-    return Panel(_title(name), reading, None, [*published.COMPONENTS], rows)
 
 
 # Of what happens between neighbouring values: what chooses the layer, a limit and its name.
@@ -1348,7 +1363,7 @@ PANELS: dict[frozenset[str], Callable[[Found, str], Panel]] = {
     frozenset({"layer", "other_layer"}): _layers,
     frozenset({"layer", "category", "other_category"}): _categories,
 }
-# What is told in a way of its own, and what beside it.
-TABLES: dict[str, tuple[Callable[[Found, str], Panel], ...]] = {"share": (_changed, _published)}
+# What is told in a way of its own.
+TABLES: dict[str, Callable[[Found, str], Panel]] = {"share": _changed, "example": _examples}
 # What is drawn of the same numbers once more.
 BESIDE = {frozenset({"node", "other_node"}): _circle}

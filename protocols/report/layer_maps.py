@@ -1,6 +1,7 @@
 """Figures of what several lenses see of domains in the layers: a map each, and where they lie."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 
 import numpy as np
 import plotly.graph_objects as go
@@ -20,6 +21,8 @@ from protocols.report.figures import (
 )
 
 ROW, HEAD = 20, 34
+# Characters of a line over one of several maps, and how high it is.
+TITLE, LINE = 16, 17
 # A contrast of so many standard errors is drawn darkest.
 DARKEST = 5.0
 MORE = [[0, "#ffffff"], [0.35, "#b9d0e4"], [0.7, "#3d7fb3"], [1, "#0a2f51"]]
@@ -147,27 +150,29 @@ def side_by_side(values: xr.DataArray) -> go.Figure:
     """
     subjects, patches = (values[dim].to_numpy().astype(str).tolist() for dim in values.dims[:2])
     layers = values["block"].to_numpy().tolist()
+    titles = [wrap(subject, TITLE) for subject in subjects]
     figure = make_subplots(1, len(subjects), shared_yaxes=True, horizontal_spacing=0.02,
-                           subplot_titles=subjects)  # fmt: skip
+                           subplot_titles=["<br>".join(lines) for lines in titles])  # fmt: skip
     for column, subject in enumerate(subjects, 1):
         figure.add_heatmap(
             row=1, col=column, x=layers, y=patches[::-1],
-            z=_plain(values[column - 1].to_numpy()[::-1]), coloraxis="coloraxis", xgap=1, ygap=1,
+            z=_plain(values[column - 1].to_numpy()[::-1]), coloraxis="coloraxis", ygap=1,
             hovertemplate=f"{subject}, %{{y}}, layer %{{x}}: %{{z:.3f}}<extra></extra>",
         )  # fmt: skip
     largest = float(np.nanmax(np.abs(values.to_numpy()), initial=0)) or 1.0
     bar = {"title": {"text": "share of the way", "side": "right", "font": {"size": 12}},
            "thickness": 10, "outlinewidth": 0, "ticks": "outside", "ticklen": 3}  # fmt: skip
+    head = HEAD + LINE * (max(map(len, titles)) - 1)
     figure.update_layout(
         template=TEMPLATE,
-        height=HEAD + BOTTOM + ROW * max(6, len(patches)),
-        margin={"t": HEAD, "b": BOTTOM, "l": 12, "r": 12},
+        height=head + BOTTOM + ROW * max(6, len(patches)),
+        margin={"t": head, "b": BOTTOM, "l": 12, "r": 12},
         dragmode=False,
         coloraxis={"cmin": -largest, "cmax": largest, "colorscale": EITHER_SIGN, "colorbar": bar},
     )  # fmt: skip
     figure.update_yaxes(automargin=True, fixedrange=True, ticks="", showgrid=False)
-    axis = bare_axis("layer", None) | {"tick0": layers[0], "dtick": layer_step(len(layers))}
-    figure.update_xaxes(axis)
+    step = layer_step(len(layers) * len(subjects))  # of each there is a part of the width
+    figure.update_xaxes(bare_axis("layer", None) | {"tick0": layers[0], "dtick": step})
     figure.update_annotations(font={"size": 13, "color": INK})
     return figure
 

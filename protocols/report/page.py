@@ -23,8 +23,9 @@ from plotly.offline import get_plotlyjs
 from protocols.report import words
 from protocols.report.calibrated import calibrated
 from protocols.report.cards import cards
-from protocols.report.described import described
+from protocols.report.described import described, found_of
 from protocols.report.methods import paragraphs, references
+from protocols.report.published import beside
 from protocols.report.words import Table
 from protocols.schema import Study
 from scanner.phantom import in_words
@@ -119,6 +120,7 @@ def gather(study: Study, summary: Mapping[str, Any], home: Path, root: Path) -> 
         "lead": lead(study, summary),
         "cards": cards(study, summary, home),
         "described": described(study, summary, home),
+        "tables": beside(study, found_of(study, summary, home)),
         "stimuli": stimuli(study, summary, volumes),
         "methods": paragraphs(study, summary, volumes),
         "references": references(study, summary),

@@ -673,7 +673,8 @@ def _replies(name: str, settings: Mapping[str, Any]) -> str:
         "Three instructions were checked: thoughts between tags, once; one answer in the given "
         "format; an end behind it. Beside it stand right answers dealt out anew and replies to the "
         f"question about another item ({settings['random']} draws each), and, for the "
-        f"instructions, what is said without them.{_left_out(settings)}"
+        "instructions, what is said where their words are in another order, and without them."
+        f"{_left_out(settings)}"
     )
 
 

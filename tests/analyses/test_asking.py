@@ -1,11 +1,22 @@
 """Questions are put as they are said to be, and answers are read as they were given."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from analyses import AnalysisError
-from analyses.asking import SYSTEM, Form, Question, left_out, orders_of, questions_of, worlds_of
+from analyses.asking import (
+    SYSTEM,
+    Form,
+    Question,
+    World,
+    left_out,
+    orders_of,
+    questions_of,
+    worlds_of,
+)
 from analyses.choices import Choices, answered
 from analyses.replies import Replies, beginning, lettered, rouge, tagged
 from scanner import Chat, Edit, Live, Recording, Subject, open_volume, record
@@ -251,6 +262,45 @@ def test_replies_are_scored_in_each_world(toy) -> None:
     )
 
 
+@pytest.mark.parametrize("prompt", ["letters", "reasoned"])
+@pytest.mark.parametrize("chat", [None, Chat()])
+def test_what_tells_how_to_answer_is_dealt_out_and_nothing_else(prompt, chat) -> None:
+    question, order = Question("Question: What is it?\nAnswer:", ("a cat", "a dog")), [1, 0]
+    told = Form(prompt, chat)
+    first, again, other = (replace(told, dealt=seed) for seed in (1, 1, 2))
+
+    def whole(form: Form) -> str:
+        said = form.conversation
+        before = "" if said is None or said.system is None else said.system
+        return f"{before}\n{form.put(question, order)}"
+
+    assert sorted(whole(first).split()) == sorted(whole(told).split())
+    assert whole(first) == whole(again)
+    assert len({whole(told), whole(first), whole(other)}) == 3
+    assert "Question: What is it?" in first.put(question, order)
+    if prompt == "letters":
+        assert first.put(question, order).endswith("\nAnswer:")
+    else:  # the options are part of what is asked
+        assert "A. a dog\nB. a cat" in first.put(question, order)
+    assert first.put_again(question, order).count("What is it?") == 2
+
+
+def test_each_dealing_has_replies_of_its_own(toy) -> None:
+    live, subject = toy
+    volume = done(live, subject, Replies(prompt="letters", tokens=3, random=2)).volume.isel(layer=0)
+    questions, rng = questions_of(live, fewest=2), generator()
+    orders = orders_of(len(questions), 3, rng)
+    worlds_of(subject, 3, trained=True, random=2, rng=rng)
+    seeds = rng.integers(2**32, size=2).tolist()
+    kinds = volume["target_kind"].values.astype(str)
+    for target, seed in zip(np.flatnonzero(kinds == "shuffled"), seeds, strict=True):
+        form = Form("letters", None, seed)
+        texts = [form.put(*one) for one in zip(questions, orders, strict=True)]
+        ended = [one.stopped and not lettered(f"Answer:{one.text}", 3)[2]
+                 for one in replies(live.model, texts, tokens=3)]  # fmt: skip
+        np.testing.assert_array_equal(volume["stopped"][:, target], ended)
+
+
 def test_a_reply_is_right_in_its_own_world_alone() -> None:
     """Of a model that says the right letter, and is told how to."""
     analysis = Replies(prompt="letters", tokens=3)
@@ -262,8 +312,6 @@ def test_a_reply_is_right_in_its_own_world_alone() -> None:
     }  # fmt: skip
 
     def scored(kind: str, key: list[int], donor: list[int]) -> dict[str, list[float]]:
-        from analyses.asking import World
-
         made = analysis._scored(
             questions, orders, World(kind, np.array(key), np.array(donor)), said
         )
@@ -274,6 +322,11 @@ def test_a_reply_is_right_in_its_own_world_alone() -> None:
     assert scored("own", [0, 0], [0, 1])["stopped"] == [1, 1]
     assert scored("shuffled", [1, 2], [0, 1])["said"] == [0, 0]
     assert scored("shuffled", [1, 2], [0, 1])["valid"] == [0, 0]  # nobody told it how
+    said["1"] = [_reply(" C"), _reply(" what")]  # told in words that say nothing
+    dealt = analysis._scored(
+        questions, orders, World("shuffled", np.array([1, 2]), np.array([0, 1])), said, "1"
+    )
+    assert dealt["valid"].tolist() == [1, 0] and dealt["said"].tolist() == [0, 0]
     assert scored("other", [0, 0], [1, 0])["said"] == [0, 0]
     assert scored("known", [0, 0], [0, 1])["stopped"] == [1, 0]  # more stands behind the second
 

@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 from analyses import AnalysisError
 from analyses.subspaces import agreement, moved
 from analyses.weights import TuningVectors
-from protocols.report.published import COMPONENTS, ROOM, SHARES
 from scanner import Live, Recording, Subject, find_source
 from scanner.components import MATRICES
 from scanner.weights import Folder, by_component, changes
@@ -152,19 +151,13 @@ def test_settings_that_mean_nothing_are_refused(settings, message) -> None:
         TuningVectors("base", **settings)
 
 
-# Tanwar et al. 2025, tables 5 and 6, of the first two rows: E-parallel and E-perpendicular.
-@pytest.mark.parametrize(
-    ("model", "inside", "outside"),
-    [
-        ("Llama3-Aloe-8B-Alpha", (7.661, 2.408, 3.128, 7.998, 11.486, 11.090, 78.352),
-         (2.456, 0.223, 0.096, 1.953, 29.907, 28.285, 1.829)),
-        ("Qwen2.5-Aloe-Beta-7B", (1.095, 0.167, 0.145, 0.852, 1.500, 1.396, 6.870),
-         (0.266, 0.012, 0.002, 0.191, 6.471, 5.537, 0.117)),
-    ],
-)  # fmt: skip
-def test_the_published_table_is_of_shares_of_squares(model, inside, outside) -> None:
-    for name, share, one, other in zip(COMPONENTS, SHARES[model], inside, outside, strict=True):
-        assert share == pytest.approx(one / (one + other), abs=0.011), name
-    # Which of a gate is no more than noise has, or hardly.
-    width = ROOM["Qwen2.5-7B" if "Qwen" in model else "Llama-3-8B"]
-    assert SHARES[model][COMPONENTS.index("gate")] < width + 0.01
+def test_squares_inside_and_outside_are_all_that_has_changed(live) -> None:
+    subject = acted(live)
+    found = ANALYSIS(subject, rng=np.random.default_rng(0)).isel(layer=0)
+    both = found["energy_inside"] + found["energy_outside"]
+    volume = subject.volume
+    for name in found["category"].to_numpy():
+        changed = volume["changed"].to_numpy()[volume["category"].to_numpy() == name]
+        assert float(both.sel(category=name)) == pytest.approx(changed.mean(), rel=1e-6)
+    pooled = found["energy_inside"] / both
+    np.testing.assert_allclose(pooled, found["share_pooled"], rtol=1e-6)

@@ -1,6 +1,7 @@
 """A whole study of questions, on two toy models: asked, judged, held against each other."""
 
 import json
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from protocols.report.published import Measured, beside
+from protocols.schema import load_study
 from tests.conftest import run
 
 ITEMS = {
@@ -32,6 +35,7 @@ hypotheses:
     subject: {one}
     claim: The right option is likelier than by luck.
     rationale: A model that was never trained should not know it.
+    published: {{found: 69.45 % of ten benchmarks, by: "Tanwar et al. 2025, table 7"}}
     measure: know.accuracy
     at: {{layer: 0}}
     expect: greater
@@ -99,9 +103,52 @@ def test_the_report_tells_how_they_were_asked_and_what_was_published(finished) -
     page = unescape((results / "toy/report.html").read_text())
     for told in (
         "by lm-evaluation-harness (Gao et al. 2024) around the model in the scanner",
-        "Llama-3-8B 69.45, 69.48, 72.44", "McNemar's exact test", "normalised score",
+        "McNemar's exact test", "normalised score", "Beside what is published", ">69.45<",
+        "Replies that keep to three instructions, percent",
     ):  # fmt: skip
         assert told in page
+
+
+def test_rows_of_the_study_stand_beside_what_is_published(finished) -> None:
+    results, models = finished
+    study = load_study(results.parent / "protocol.yaml")
+    found = [
+        Measured(name, kind, [one], xr.load_dataset(results / f"toy/measures/{name}--{one}.nc"))
+        for name, kind in (("know", "choices"), ("say", "replies"))
+        for one in models
+    ]
+    tables = {one.title: one for one in beside(study, found)}
+    # Behind letters nothing is answered in words of its own.
+    assert list(tables) == [
+        "Right answers, percent", "Replies that keep to three instructions, percent",
+        "What is said",
+    ]  # fmt: skip
+    right = tables["Right answers, percent"]
+    shares = [100 * float(one.measures[name][0]) for one, name in zip(
+        found, ("answered", "answered", "right", "right"), strict=True
+    )]  # fmt: skip
+    # Two analyses are told apart by their names.
+    assert [name for name, _ in right.ours] == [
+        f"{asked}: {one}" for asked in ("know", "say") for one in models
+    ]
+    assert [cells[0].partition(" ")[0] for _, cells in right.ours] == [f"{x:.1f}" for x in shares]
+    assert {len(cells) for _, cells in (*right.theirs, *right.ours)} == {len(right.header)}
+    # The first question of each category, with what is right of it.
+    assert tables["What is said"].header == ["beaver (the bread)", "chisel (a word)"]
+    # Of one analysis the subject is enough.
+    assert [name for name, _ in tables["What is said"].ours] == models
+
+
+def test_nothing_published_is_shown_where_nothing_is_cited(finished) -> None:
+    results, models = finished
+    study = load_study(results.parent / "protocol.yaml")
+    (claim,) = study.protocol.hypotheses
+    silent = study.protocol.model_copy(
+        update={"hypotheses": [claim.model_copy(update={"published": None})]}
+    )
+    path = results / f"toy/measures/know--{models[0]}.nc"
+    found = [Measured("know", "choices", models[:1], xr.load_dataset(path))]
+    assert beside(study, found) and not beside(replace(study, protocol=silent), found)
 
 
 def test_a_finished_study_is_verified(finished) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from scanner import Chat, Edit, continued
+from scanner import Chat, Edit, continued, harness
 from scanner.harness import Asked, HarnessError, Reply, likelihoods, replies
 from stimuli import StimulusError
 
@@ -70,6 +70,29 @@ def test_options_are_weighed_in_what_is_done_to_the_model(proved) -> None:
         for one, values in zip(ASKED, found, strict=True):
             expected = [by_hand(model, one.text, option, edits=[edit]) for option in one.options]
             np.testing.assert_allclose(values, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text", "mamba"])
+@pytest.mark.parametrize("often", [0, 8])
+def test_texts_that_are_read_together_are_answered_as_alone(proved, family, often) -> None:
+    """Texts of several lengths, with and without a long beginning that all of them have."""
+    model = proved(family, max_position_embeddings=256)
+    texts = ["The word was bread and we saw the cat today. " * often + one.text for one in ASKED]
+    assert len({len(encoded(model, text)) for text in texts}) > 1
+    engine = harness._engine(model, special=True)
+    engine.begin(texts)
+    full = family in ("llama", "gpt2")  # no state, and no window that slides
+    assert engine._padded == full
+    assert (engine._begun is not None) == (full and often > 0)
+    alone = [replies(model, [text], tokens=5)[0] for text in texts]
+    assert replies(model, texts, tokens=5) == alone
+
+
+def test_fillers_stand_behind_what_all_texts_begin_with() -> None:
+    mask = torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]])
+    order = harness._fillers_behind(mask, 3)
+    assert order.tolist() == [[2, 3, 4, 0, 1, 5], [0, 1, 2, 3, 4, 5]]
+    assert mask.gather(1, order).tolist() == [[1, 1, 1, 0, 0, 1], [1] * 6]
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "mamba"])
