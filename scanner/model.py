@@ -260,7 +260,7 @@ class Model:
     def vocabulary(self) -> int:
         return self.network.config.get_text_config().vocab_size
 
-    @property
+    @cached_property  # asked for each text
     def context(self) -> int | None:
         """Tokens that the model was built for; None where there is no limit."""
         return getattr(self.network.config.get_text_config(), "max_position_embeddings", None)

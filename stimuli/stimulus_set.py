@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ class StimulusSet:
     def __len__(self) -> int:
         return len(self.table)
 
-    @property
+    @cached_property  # a recording asks for it again and again
     def digest(self) -> str:
         """sha256 of `csv`."""
         return hashlib.sha256(self.csv.encode()).hexdigest()
