@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
-from filelock import FileLock, Timeout
 from joblib import cpu_count
 from threadpoolctl import threadpool_limits
 
 from analyses.acting import Acting
 from analyses.base import groups
+from protocols.folders import Folders, RunError
 from protocols.preregistration import Registered
 from protocols.progress import noted, step
 from protocols.report import render
@@ -66,55 +66,6 @@ WAYS = {type(None): "putting together", Lesson: "teaching", Training: "training"
 
 
 @dataclass(frozen=True)
-class Folders:
-    """Where a study leaves what it makes.
-
-    Attributes
-    ----------
-    root : pathlib.Path
-        The folder of results, shared by all studies.
-    study : str
-    """
-
-    root: Path
-    study: str
-
-    @property
-    def ledger(self) -> Path:
-        return self.root / "ledger.jsonl"
-
-    @property
-    def volumes(self) -> Path:
-        return self.root / "volumes"
-
-    @property
-    def home(self) -> Path:
-        return self.root / self.study
-
-    @property
-    def protocol(self) -> Path:
-        return self.home / "protocol.yaml"
-
-    @property
-    def stimuli(self) -> Path:
-        return self.home / "stimuli.csv"
-
-    @property
-    def verdicts(self) -> Path:
-        return self.home / "verdicts.json"
-
-    @property
-    def report(self) -> Path:
-        return self.home / "report.html"
-
-    def measures(self, analysis: str, *subjects: str) -> Path:
-        return self.home / "measures" / f"{'--'.join((analysis, *subjects))}.nc"
-
-    def evidence(self, hypothesis: str) -> Path:
-        return self.home / "evidence" / f"{hypothesis}.nc"
-
-
-@dataclass(frozen=True)
 class Planned:
     """One recording of the plan, and the subject of the protocol that it belongs to."""
 
@@ -147,10 +98,6 @@ class Recorded:
     path: str
     sha256: str
     analysis: str | None = None
-
-
-class RunError(ValueError):
-    """A step that finds what an earlier one should have left missing."""
 
 
 @dataclass(frozen=True)
@@ -274,23 +221,20 @@ class Run:
 
         Raises
         ------
-        RunError
-            If another run is in it.
+        RunError, StoreError
+            If another run is in it, or it cannot be reached.
         """
-        self.folders.root.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self.folders.root / ".lock", timeout=0):
-                yield
-        except Timeout:
-            raise RunError(
-                f"another run is writing to {self.folders.root}; wait for it to end, or choose "
-                "another folder with --results"
-            ) from None
+        with self.folders.alone():
+            yield
+
+    def _ledger(self) -> Ledger:
+        """To be written to."""
+        return Ledger(self.folders.ledger, written=self.folders.keep_ledger)
 
     def register(self) -> dict[str, str]:
         """Freeze the hypotheses. Returns the sha256 of each by its id."""
         _ = self.plan  # finds subjects and checks layers: what cannot be judged is not frozen
-        ledger = Ledger(self.folders.ledger)
+        ledger = self._ledger()
         return {one.hypothesis.id: ledger.register(one) for one in self.registrations()}
 
     def registered(self) -> Registered:
@@ -376,7 +320,8 @@ class Run:
 
     def record(self) -> None:
         """Record what is missing, and note in the ledger what was recorded."""
-        ledger = Ledger(self.folders.ledger)
+        ledger = self._ledger()
+        self.folders.take([path for _, _, path in self._paths()])
         loaded: dict[str, Model] = {}
         if self.cluster is not None:
             self._record_on(self.cluster, ledger)
@@ -405,8 +350,7 @@ class Run:
                 accept_phantom=self.accept_phantom,
                 advance=done,
             )
-        if not there:
-            _noted(ledger, path)
+        self._keep(path, ledger, new=not there)
 
     def _record_on(self, cluster: str, ledger: Ledger) -> None:
         """Record all subjects on a cluster."""
@@ -422,8 +366,13 @@ class Run:
                 accept_phantom=self.accept_phantom,
                 advance=done,
             ):
-                if new:
-                    _noted(ledger, recording.path(self.folders.volumes))
+                self._keep(recording.path(self.folders.volumes), ledger, new=new)
+
+    def _keep(self, path: Path, ledger: Ledger, *, new: bool) -> None:
+        """Keep a volume where results lie, and note in the ledger that it was recorded."""
+        self.folders.keep_volume(path)
+        if new:
+            ledger.recorded(path.name, digest_file(path).read_text().strip())
 
     def acts(self, planned: Planned) -> Iterator[tuple[str, Acts]]:
         """What analyses are going to do to a subject, by their names in the protocol.
@@ -502,8 +451,7 @@ class Run:
                 phantom=phantom,
                 advance=done,
             )
-        if not there:
-            _noted(ledger, path)
+        self._keep(path, ledger, new=not there)
 
     def _phantom(self, model: Model) -> Check:
         """What is known of the device of a model; one that fails is refused."""
@@ -520,8 +468,9 @@ class Run:
         RunError
             If one is missing.
         """
-        found = []
-        for planned, name, path in self._paths():
+        found, paths = [], list(self._paths())
+        self.folders.take(path for _, _, path in paths)
+        for planned, name, path in paths:
             if not digest_file(path).is_file():
                 what = f"{name} of " if name else ""
                 raise RunError(
@@ -709,10 +658,11 @@ class Run:
                     f"{self.folders.verdicts} judges another version of this protocol; "
                     "run `scan judge` again"
                 )
-            ledger = Ledger(self.folders.ledger)
+            ledger = self._ledger()
             page = render(self.study, summary, self.folders.home, self.folders.root)
             save_text(page, self.folders.report)
             done(1)
+        self.folders.keep_study()
         ledger.judged(
             self.study.protocol.study,
             study_files(self.folders.home),
@@ -846,11 +796,6 @@ def save_dataset(dataset: xr.Dataset, path: Path) -> None:
     staging = path.with_name(f".{path.name}.writing")
     dataset.to_netcdf(staging, engine="h5netcdf")
     os.replace(staging, path)
-
-
-def _noted(ledger: Ledger, path: Path) -> None:
-    """Note in the ledger that a volume was recorded, with its digest."""
-    ledger.recorded(path.name, digest_file(path).read_text().strip())
 
 
 def _load(planned: Planned, loaded: dict[str, Model]) -> Model:
