@@ -75,7 +75,7 @@ AcceptPhantom = Annotated[
 ]
 Cluster = Annotated[
     str | None,
-    Parameter(help="Who records: local:4, four processes here; tcp://host:port, others."),
+    Parameter(help="Who works: local:4, four processes here; tcp://host:port, others."),
 ]
 Results = Annotated[
     str,
@@ -131,7 +131,7 @@ def scan(
     if dry_run:
         _show_plan(run)
         return
-    with run.alone():
+    with run.alone(), run.workers():
         run.register()
         run.record()
         if run.stands():
@@ -336,17 +336,17 @@ def record(
 
 
 @app.command
-def analyse(protocol: Protocol, /, *, results: Results = RESULTS) -> None:
+def analyse(protocol: Protocol, /, *, results: Results = RESULTS, cluster: Cluster = None) -> None:
     """Run the analyses on the recordings."""
-    run = _open(protocol, results)
+    run = _open(protocol, results, cluster=cluster)
     with run.alone():
         run.analyse()
 
 
 @app.command
-def judge(protocol: Protocol, /, *, results: Results = RESULTS) -> None:
+def judge(protocol: Protocol, /, *, results: Results = RESULTS, cluster: Cluster = None) -> None:
     """Let the gate judge the hypotheses."""
-    run = _open(protocol, results)
+    run = _open(protocol, results, cluster=cluster)
     with run.alone():
         run.judge()
     _show_verdicts(run)

@@ -51,7 +51,7 @@ from scanner import (
     verify_volume,
 )
 from scanner import record as record_volume
-from scanner.cluster import Wanted, connected, record_on
+from scanner.cluster import Wanted, connected, record_on, spread
 from scanner.phantom import Check, phantom_of
 from scanner.provenance import code_version, digest, environment, file_digest
 from scanner.volume import check_finite, digest_file
@@ -59,6 +59,7 @@ from verification import Case, Hypothesis, Ledger, Population, Registration, Ver
 from verification import evidence as gather_evidence
 from verification import judge as pass_judgement
 from verification.base import EVERY
+from verification.gate import in_parallel
 from verification.statistics import stream
 
 # What is done while a subject is made.
@@ -111,7 +112,7 @@ class Run:
     accept_phantom : bool
         Whether a device is recorded on that fails its phantom.
     cluster : str or None
-        Who records (`scanner.cluster.connected`); this process by default.
+        Who records, analyses and judges (`scanner.cluster.connected`); this machine by default.
     """
 
     study: Study
@@ -227,6 +228,39 @@ class Run:
         with self.folders.alone():
             yield
 
+    @contextmanager
+    def workers(self) -> Iterator[Any]:
+        """The cluster that was asked for, the same one in steps that are taken in the body.
+
+        Yields
+        ------
+        distributed.Client or None
+        """
+        if self.cluster is None or self._clients:
+            yield self._clients[0] if self._clients else None
+            return
+        with connected(self.cluster) as client:
+            self._clients.append(client)
+            try:
+                yield client
+            finally:
+                self._clients.clear()
+
+    @cached_property
+    def _clients(self) -> list[Any]:
+        """That which is connected."""
+        return []
+
+    @contextmanager
+    def _spread(self) -> Iterator[int]:
+        """The workers for what is independent; tells how many `in_parallel` is to be told of."""
+        with self.workers() as client:
+            if client is None:
+                yield cpu_count()
+                return
+            with spread(client) as processes:
+                yield processes
+
     def _ledger(self) -> Ledger:
         """To be written to."""
         return Ledger(self.folders.ledger, written=self.folders.keep_ledger)
@@ -324,7 +358,7 @@ class Run:
         self.folders.take([path for _, _, path in self._paths()])
         loaded: dict[str, Model] = {}
         if self.cluster is not None:
-            self._record_on(self.cluster, ledger)
+            self._record_on(ledger)
         for planned in self.plan:
             load = cache(lambda planned=planned: _load(planned, loaded))
             if self.cluster is None:
@@ -352,12 +386,12 @@ class Run:
             )
         self._keep(path, ledger, new=not there)
 
-    def _record_on(self, cluster: str, ledger: Ledger) -> None:
+    def _record_on(self, ledger: Ledger) -> None:
         """Record all subjects on a cluster."""
         wanted = [Wanted(one.recording, one.spec.placement) for one in self.plan]
         stimuli = sum(len(one.recording.stimuli) for one in wanted)
-        what = f"recording {', '.join(one.recording.subject for one in wanted)} on {cluster}"
-        with connected(cluster) as client, step(what, stimuli, "stimuli") as done:
+        what = f"recording {', '.join(one.recording.subject for one in wanted)} on {self.cluster}"
+        with self.workers() as client, step(what, stimuli, "stimuli") as done:
             for recording, new in record_on(
                 client,
                 wanted,
@@ -526,16 +560,14 @@ class Run:
             for seed in seeds
         ]
         written = []
-        # The matrices are small: on a busy machine two threads that wait for each other were four
-        # times slower than one.
-        with (
-            step("analysing", len(tasks), "analyses") as done,
-            threadpool_limits(limits=1),
-        ):
+        work = [(analysis, group, protocol.seed, name) for name, analysis, group in tasks]
+        with self._spread() as processes, step("analysing", len(tasks), "analyses") as done:
+            # Without a cluster one after the other: each may fill the memory.
+            found = in_parallel(1 if self.cluster is None else processes, _measured, work)
             for name, analysis, group in tasks:
                 names = [one.name for one in group]
                 done(0, f"{name} of {' and '.join(names)}")
-                measures = analysis(*group, rng=stream(protocol.seed, name))
+                measures = next(found)
                 (kind,) = protocol.analyses[name]
                 measures.attrs.update(
                     analysis=json.dumps({kind: asdict(analysis)}),
@@ -553,12 +585,15 @@ class Run:
         cases = self.cases(ledger, recorded)
         verdicts = self.judged(cases)
         layered = [case for case in cases if isinstance(case, Case)]
-        with step("gathering evidence", sum(c.worlds for c in layered), "steps") as done:
+        with (
+            self._spread() as processes,
+            step("gathering evidence", sum(c.worlds for c in layered), "steps") as done,
+        ):
             shown = gather_evidence(
                 layered,
                 seed=self.study.protocol.seed,
                 step=lambda what: done(1, what),
-                workers=cpu_count(),
+                workers=processes,
             )
         written = [self.folders.evidence(case.hypothesis.id) for case in layered]
         for path, dataset in zip(written, shown, strict=True):
@@ -639,12 +674,15 @@ class Run:
 
     def judged(self, cases: list[Case | Population]) -> list[Verdict]:
         """The verdicts of the gate, with progress."""
-        with step("judging", sum(case.steps for case in cases), "steps") as done:
+        with (
+            self._spread() as processes,
+            step("judging", sum(case.steps for case in cases), "steps") as done,
+        ):
             return pass_judgement(
                 cases,
                 seed=self.study.protocol.seed,
                 step=lambda what: done(1, what),
-                workers=cpu_count(),
+                workers=processes,
             )
 
     def report(self) -> Path:
@@ -708,6 +746,16 @@ class Run:
         }
 
 
+def _measured(analysis: Any, group: Sequence[Subject], seed: int, name: str) -> xr.Dataset:
+    """What an analysis measures.
+
+    The matrices are small: on a busy machine two threads that wait for each other were four times
+    slower than one.
+    """
+    with threadpool_limits(limits=1):
+        return analysis(*group, rng=stream(seed, name))
+
+
 def subjects_from(
     recorded: list[Recorded], root: Path, sites: Collection[str]
 ) -> dict[str | None, dict[str, Subject]]:
@@ -719,7 +767,7 @@ def subjects_from(
     opened = []
     with step("checking recordings", len(recorded), "volumes") as done:
         for one in recorded:
-            path = root / one.path
+            path = (root / one.path).absolute()  # workers of a cluster may be in other folders
             verify_volume(path)
             volume = open_volume(path)
             read = volume.data_vars if one.analysis else sites

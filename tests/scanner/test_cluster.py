@@ -16,9 +16,11 @@ import pytest
 
 from scanner import Recording, VolumeError, cluster, parts, record, recording
 from scanner.cluster import ClusterError, Wanted, connected, record_on
+from scanner.cluster import spread as spread_analyses
 from scanner.recording import partial_of
 from stimuli import StimulusSet
 from tests.conftest import run
+from verification.gate import in_parallel
 
 WORKER = Path(__file__).with_name("slow_worker.py")
 SITES = ("embeddings", "resid_post", "attn_probs", "logits")
@@ -215,6 +217,21 @@ def test_a_mistake_on_a_worker_is_the_same_mistake_here(client, plan, tmp_path, 
     monkeypatch.setattr(cluster, "_code", lambda: "other code")
     with pytest.raises(ClusterError, match="and `scan` other code; install the same on all"):
         spread(client, [replace(plan, seed=5)], tmp_path)
+
+
+def test_a_worker_with_other_code_is_given_no_analysis(client, monkeypatch):
+    monkeypatch.setattr(cluster, "_code", lambda: "other code")
+    with pytest.raises(ClusterError, match=r"the worker at tcp://.* and `scan` other code; in"):
+        with spread_analyses(client):
+            pass
+
+
+def test_analyses_that_end_worker_after_worker_end_with_one_line(client, monkeypatch):
+    monkeypatch.setattr(client.cluster.scheduler, "allowed_failures", 0)  # of three
+    with pytest.raises(ClusterError, match="several workers ended one after the other over the sa"):
+        with spread_analyses(client) as processes:
+            list(in_parallel(processes, os.abort, [()]))
+    client.wait_for_workers(2)  # for the tests that come
 
 
 def test_a_damaged_volume_is_refused_before_any_work(client, plan, tiny_model, tmp_path):

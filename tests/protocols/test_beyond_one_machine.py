@@ -1,4 +1,4 @@
-"""Studies whose results lie in object storage: the same as in a folder, and never two at once."""
+"""Studies on a cluster and with results in object storage: as by one process in a folder."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from pathlib import Path
 import obstore
 import pytest
 
+from analyses.probe import Probe
 from protocols import run as study
 from protocols.folders import RemoteFolders, folders_at
 from scanner import object_store, open_volume, verify_volume
@@ -127,6 +128,28 @@ def test_a_study_in_a_bucket_is_byte_for_byte_that_in_a_folder(
     obstore.put(Store(url).objects, "toy/report.html", b"changed")
     run("verify", f"{url}/toy", code=1)
     assert "report.html was changed after the verdicts were written" in error_of(capfd)
+
+
+def test_a_study_on_a_cluster_is_byte_for_byte_that_of_one_machine(
+    protocol, local, machine, monkeypatch, tmp_path, capfd
+):
+    def here(*_arguments, **_settings):
+        pytest.fail("computed in this process, not on the cluster")
+
+    monkeypatch.setattr(Probe, "__call__", here)
+    capfd.readouterr()
+    run(protocol, "--results", tmp_path / "results", "--cluster", "local:2")
+    found, expected = files(tmp_path / "results"), files(local)
+    told = [json.loads(one.pop("toy/verdicts.json")) for one in (found, expected)]
+    # Recordings are noted in the order in which they are finished: the chain is another, and what
+    # names its head.
+    for one in (found, expected, *told):
+        for name in ("ledger.jsonl", "toy/report.html", "ledger_head"):
+            one.pop(name, None)
+    assert found == expected and sum(name.endswith(".nc") for name in found) == 4
+    assert told[0] == told[1]
+    said = capfd.readouterr().err
+    assert "on local:2: " in said and "analysing: 3 analyses" in said and "judging: " in said
 
 
 def begun(protocol: Path, url: str) -> subprocess.Popen:
