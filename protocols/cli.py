@@ -412,8 +412,9 @@ def calibrate(
     seeds: Annotated[int, Parameter(help="How often each fault is planted.")] = 50,
 ) -> None:
     """Measure how often the gate errs, in worlds whose truth is known."""
-    calibration = Calibration(folder_at(results) / "calibration", studies, planted, seeds, names)
-    written = calibration.run()
+    folder = folder_at(results) / "calibration"
+    with folders_at(folder, "").alone():  # two would each write the rows that it knows
+        written = Calibration(folder, studies, planted, seeds, names).run()
     print(f"calibrated: {written}")
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from protocols import run as study
 from protocols.folders import RemoteFolders, folders_at
 from scanner import object_store, open_volume, verify_volume
 from scanner.object_store import Store
+from scanner.passes import Passes
 from tests.conftest import FRAMES, WORDS, run
 
 PROTOCOL = """\
@@ -150,6 +152,42 @@ def test_a_study_on_a_cluster_is_byte_for_byte_that_of_one_machine(
     assert told[0] == told[1]
     said = capfd.readouterr().err
     assert "on local:2: " in said and "analysing: 3 analyses" in said and "judging: " in said
+
+
+def test_a_study_that_was_interrupted_goes_on_where_it_is_seen_under_another_path(
+    protocol, local, machine, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("scanner.passes.batch_tokens", lambda _device: 16)
+    monkeypatch.setattr("scanner.batches.ROW_TOKENS", 16)
+    monkeypatch.setattr("scanner.streaming.COMMIT_SECONDS", 0.0)
+    passes, forward = [], Passes._forward
+
+    def counted(self, rows, stream):
+        passes.append(rows)
+        if len(passes) == stop:
+            raise KeyboardInterrupt
+        forward(self, rows, stream)
+
+    monkeypatch.setattr(Passes, "_forward", counted)
+    stop = 0
+    run("record", protocol, "--results", tmp_path / "whole")
+    each, rest = divmod(len(passes), 3)
+    assert each > 3 and rest == 0
+    passes, stop = [], each + 4  # in the second of three recordings
+    run("record", protocol, "--results", tmp_path / "one", code=130)
+    volumes = tmp_path / "one/volumes"
+    assert len([*volumes.glob("*.zarr")]) == 1
+    (journal,) = volumes.glob("*.partial/journal")
+    kept = len(journal.read_text().splitlines())
+    assert kept > 0
+    shutil.move(tmp_path / "one", tmp_path / "other")
+    machine("second")
+    passes, stop = [], 0
+    run(protocol, "--results", tmp_path / "other")
+    assert len(passes) == 2 * each - kept
+    assert files(tmp_path / "other/volumes") == files(tmp_path / "whole/volumes")
+    (verdict,) = json.loads((tmp_path / "other/toy/verdicts.json").read_text())["verdicts"]
+    assert not verdict["exploratory"]
 
 
 def begun(protocol: Path, url: str) -> subprocess.Popen:
