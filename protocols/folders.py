@@ -108,7 +108,7 @@ class Folders:
 class RemoteFolders(Folders):
     """Results in object storage. What is done is done in a working folder, and kept there.
 
-    A volume is pushed when it is finished and noted in the ledger then; a line of the ledger is
+    A volume is noted in the ledger when it is finished, and pushed then; a line of the ledger is
     there before anything is done that rests on it. What is only in the working folder was never
     said: it is what was being done when a run ended.
 

@@ -403,10 +403,14 @@ class Run:
                 self._keep(recording.path(self.folders.volumes), ledger, new=new)
 
     def _keep(self, path: Path, ledger: Ledger, *, new: bool) -> None:
-        """Keep a volume where results lie, and note in the ledger that it was recorded."""
-        self.folders.keep_volume(path)
+        """Note in the ledger that a volume was recorded, and keep it where results lie.
+
+        In this order: to push one may take long, and who is killed meanwhile shall not forget when
+        it was recorded.
+        """
         if new:
             ledger.recorded(path.name, digest_file(path).read_text().strip())
+        self.folders.keep_volume(path)
 
     def acts(self, planned: Planned) -> Iterator[tuple[str, Acts]]:
         """What analyses are going to do to a subject, by their names in the protocol.

@@ -266,13 +266,26 @@ def test_another_machine_goes_on_with_what_was_kept(
     run(protocol, "--results", url)
     assert [one for one in computed if any(one == name.rpartition("--")[0] for name in kept)] == []
     assert len(computed) == 1
-    # The second was not noted in the ledger when its machine went: when it was made is not known.
-    there = objects(url)
-    kinds = [json.loads(line)["kind"] for line in there["ledger.jsonl"].splitlines()]
-    assert kinds == ["registration", "recording", "recording", "verdicts"]
-    volumes = {name: content for name, content in files(local).items() if "volumes/" in name}
-    assert {name: there[name] for name in volumes} == volumes
-    assert json.loads(there["toy/verdicts.json"])["verdicts"][0]["exploratory"]
+    assert objects(url) == files(local)
+
+
+def test_who_is_killed_while_a_volume_is_pushed_does_not_forget_when_it_was_recorded(
+    protocol, local, bucket, machine, monkeypatch
+):
+    url = f"{bucket}/lab"
+
+    class GoneError(Exception):
+        pass
+
+    def gone(path, store, *, check):
+        raise GoneError
+
+    with monkeypatch.context() as patch, pytest.raises(GoneError):
+        patch.setattr("protocols.folders.push", gone)
+        run("record", protocol, "--results", url)
+    assert [name for name in objects(url) if "volumes/" in name] == []
+    run(protocol, "--results", url)
+    assert objects(url) == files(local)
 
 
 def test_a_line_of_the_ledger_is_not_written_over_another(local, bucket, machine, tmp_path):

@@ -51,7 +51,9 @@ def many():
 def client(many, tmp_path_factory):
     """A cluster of two processes."""
     import dask
+    import distributed  # its defaults stand before one is set, else they would go with that one
 
+    assert distributed
     log = tmp_path_factory.mktemp("log")
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -250,7 +252,9 @@ def test_a_scheduler_that_runs_is_used_by_its_address(client, plan, tiny_model, 
 
 def begun(protocol, results, log):
     """`scan record` in processes of its own, as a terminal starts it."""
-    called = [sys.executable, "-c", "from protocols.cli import main; main()", "record"]
+    # Who runs tests in the background may not hear of Ctrl-C; a terminal's programs do.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    called = [sys.executable, "-c", f"{heard}; from protocols.cli import main; main()", "record"]
     return subprocess.Popen(
         [*called, str(protocol), "--results", str(results), "--cluster", "local:2"],
         env={**os.environ, "OMP_NUM_THREADS": "1", "SCAN_LOG": str(log),
