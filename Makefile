@@ -32,7 +32,7 @@ scan: .venv/.installed
 	.venv/bin/scan protocols/quickstart.yaml $(ARGS)
 
 # Two at a time, a file by one: each may hold a model, and two fit into the memory of a laptop.
-test: .venv/.installed-test
+test: .venv/.installed-test .venv-s3/.installed
 	.venv/bin/pytest -n 2 --dist loadfile $(ARGS)
 
 lint: .venv/.installed-lint
@@ -63,6 +63,14 @@ bench: .venv/.installed .venv-peers/.installed
 	$(call say,installing the peers into .venv-peers (heavy))
 	@"$(PYTHON)" -m venv --clear .venv-peers
 	@.venv-peers/bin/python -m pip install --disable-pip-version-check $(PIP_QUIET) -r benchmarks/peers.txt
+	@touch $@
+
+# A server of S3 that tests start; what it needs does not go with what lmfmri needs.
+.venv-s3/.installed: tests/s3.txt
+	@$(NEW_ENOUGH)
+	$(call say,installing a server of S3 for the tests into .venv-s3)
+	@"$(PYTHON)" -m venv --clear .venv-s3
+	@.venv-s3/bin/python -m pip install --disable-pip-version-check --no-input $(PIP_QUIET) -r tests/s3.txt
 	@touch $@
 
 format: .venv/.installed-lint
@@ -112,5 +120,5 @@ lock:
 	@rm -rf .venv-lock
 
 clean:
-	rm -rf .venv .venv-lock .venv-peers requirements.lock.new build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-lock .venv-peers .venv-s3 requirements.lock.new build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

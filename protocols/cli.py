@@ -24,13 +24,14 @@ from protocols.doctor import examined
 from protocols.doctor import told as machine_told
 from protocols.examples import EXAMPLES, shown
 from protocols.export import export as export_study
+from protocols.folders import RunError, finished_at, folder_at, folders_at, ledger_at
 from protocols.marked_yaml import ProtocolError
 from protocols.new import SUBJECT, begin
 from protocols.output import Json, print_columns, print_json
 from protocols.parts import Kind, parts
 from protocols.preregistration import Form, export
 from protocols.progress import CONSOLE, noted
-from protocols.run import Folders, Run, RunError, save_text
+from protocols.run import Run, save_text
 from protocols.schema import load_study
 from protocols.suggest import by_hand, suggestions, write_tests
 from protocols.trace import trace
@@ -50,16 +51,17 @@ from scanner.benchmarks import questions_in
 from scanner.cluster import ClusterError, check_cluster
 from scanner.device import DeviceError, DeviceName, DtypeName, best_device, check_device
 from scanner.harness import HarnessError
+from scanner.object_store import StoreError
 from scanner.phantom import PhantomError, scan_phantom
 from scanner.plan import estimate
 from scanner.provenance import version
 from stimuli import StimulusError
-from verification import Ledger, LedgerError
+from verification import LedgerError
 
 MISTAKES = (
     ProtocolError, StimulusError, SourceError, SiteError, VolumeError, AnalysisError, LedgerError,
     RunError, VerifyError, DictionaryError, HarnessError,
-    DeviceError, PhantomError, ClusterError,
+    DeviceError, PhantomError, ClusterError, StoreError,
 )  # fmt: skip
 # From a first run on two cores, one thread each: 135 million weights.
 SECONDS_PER_TOKEN_AND_WEIGHT = 2e-11
@@ -81,12 +83,17 @@ Quick = Annotated[
 ]
 Cluster = Annotated[
     str | None,
-    Parameter(help="Who records: local:4, four processes here; tcp://host:port, others."),
+    Parameter(help="Who works: local:4, four processes here; tcp://host:port, others."),
 ]
 Results = Annotated[
-    Path, Parameter(name=["--results", "-r"], help="Where results go; shared by all studies.")
+    str,
+    Parameter(
+        name=["--results", "-r"],
+        help="Where results go, a folder or s3://bucket/folder; shared by all studies.",
+    ),
 ]
-RESULTS = Path("results")
+Finished = Annotated[str, Parameter(help="Its folder, results/NAME, or s3://bucket/folder/NAME.")]
+RESULTS = "results"
 
 app = App(
     name="scan",
@@ -104,7 +111,7 @@ app.register_install_completion_command(
 
 def _open(
     protocol: Path,
-    results: Path,
+    results: str,
     *,
     accept_phantom: bool = False,
     cluster: str | None = None,
@@ -113,7 +120,7 @@ def _open(
     if cluster is not None:
         check_cluster(cluster)
     study = load_study(protocol, quick=quick)
-    return Run(study, Folders(results, study.protocol.study), accept_phantom, cluster)
+    return Run(study, folders_at(results, study.protocol.study), accept_phantom, cluster)
 
 
 @app.default
@@ -138,7 +145,7 @@ def scan(
     if dry_run:
         _show_plan(run)
         return
-    with run.alone():
+    with run.alone(), run.workers():
         run.register()
         run.record()
         if run.stands():
@@ -224,14 +231,16 @@ def compare(
 
     Writes a protocol and runs it. It claims nothing: add hypotheses to it to have them judged.
     """
-    written = comparison(models, results, stimuli=stimuli, frames=frames, site=site, twins=twins)
+    written = comparison(
+        models, folder_at(results), stimuli=stimuli, frames=frames, site=site, twins=twins
+    )
     print(f"protocol: {written}")
     scan(written, results=results)
 
 
 @app.command
 def suggest(
-    study: Annotated[Path, Parameter(help="The folder of a finished study, results/NAME.")],
+    study: Annotated[str, Parameter(help="The folder of a finished study, results/NAME.")],
     /,
     *,
     category: Annotated[str | None, Parameter(help="One domain alone.")] = None,
@@ -246,13 +255,14 @@ def suggest(
 
     They are for fine-tuning, editing or unlearning. The protocol is not run: look at it first.
     """
-    found = suggestions(study, category=category, subject=subject)
+    home = folder_at(study)
+    found = suggestions(home, category=category, subject=subject)
     if layers:
         found = by_hand(found, layers)
     else:
         for line in (line for one in found for line in one.lines):
             _say(line)
-    written = write_tests(study, found, out)
+    written = write_tests(home, found, out)
     for caution in dict.fromkeys(one.caution for one in found if any(one.domains.values())):
         _say(caution)
     for path in written:
@@ -303,13 +313,13 @@ def register(
 @app.command
 def ledger(*, results: Results = RESULTS, as_json: Json = False) -> None:
     """Show the file drawer: everything that was registered, and what became of it."""
-    chain = Ledger(Folders(results, "").ledger)
+    chain, path = ledger_at(results), f"{results.rstrip('/')}/ledger.jsonl"
     if as_json:
         filed = [asdict(one) for one in chain.drawer()]
-        told = {"path": str(chain.path), "lines": len(chain.entries), "head": chain.head}
+        told = {"path": path, "lines": len(chain.entries), "head": chain.head}
         print_json("ledger", {**told, "registered": filed})
         return
-    table = Table(title=f"{chain.path}: the file drawer", title_justify="left")
+    table = Table(title=f"{path}: the file drawer", title_justify="left")
     for column in ("study", "hypothesis", "registered", "verdict"):
         table.add_column(column, overflow="fold")
     for one in chain.drawer():
@@ -341,17 +351,17 @@ def record(
 
 
 @app.command
-def analyse(protocol: Protocol, /, *, results: Results = RESULTS) -> None:
+def analyse(protocol: Protocol, /, *, results: Results = RESULTS, cluster: Cluster = None) -> None:
     """Run the analyses on the recordings."""
-    run = _open(protocol, results)
+    run = _open(protocol, results, cluster=cluster)
     with run.alone():
         run.analyse()
 
 
 @app.command
-def judge(protocol: Protocol, /, *, results: Results = RESULTS) -> None:
+def judge(protocol: Protocol, /, *, results: Results = RESULTS, cluster: Cluster = None) -> None:
     """Let the gate judge the hypotheses."""
-    run = _open(protocol, results)
+    run = _open(protocol, results, cluster=cluster)
     with run.alone():
         run.judge()
     _show_verdicts(run)
@@ -368,7 +378,7 @@ def report(protocol: Protocol, /, *, results: Results = RESULTS) -> None:
 
 @app.command
 def verify(
-    study: Annotated[Path, Parameter(help="Its folder, results/NAME.")],
+    study: Finished,
     /,
     *,
     rerun: Annotated[
@@ -376,14 +386,15 @@ def verify(
     ] = False,
 ) -> None:
     """Check every digest of a finished study and compute its verdicts again."""
-    print(f"verified: {verify_study(study)}")
-    if rerun:
-        print(f"replicated: {record_anew(study)}")
+    with finished_at(study) as home:
+        print(f"verified: {verify_study(home)}")
+        if rerun:
+            print(f"replicated: {record_anew(home)}")
 
 
 @app.command(name="export")
 def export_finished(
-    study: Annotated[Path, Parameter(help="Its folder, results/NAME.")],
+    study: Finished,
     /,
     *,
     to: Annotated[Path, Parameter(help="A folder that is not there yet.")],
@@ -395,8 +406,9 @@ def export_finished(
 
     Beside each table stands what its columns are and where its numbers are from.
     """
-    for line in export_study(study, to, licence=licence):
-        print(line)
+    with finished_at(study) as home:
+        for line in export_study(home, to, licence=licence):
+            print(line)
     print(f"exported: {to}")
 
 
@@ -415,20 +427,22 @@ def calibrate(
     seeds: Annotated[int, Parameter(help="How often each fault is planted.")] = 50,
 ) -> None:
     """Measure how often the gate errs, in worlds whose truth is known."""
-    calibration = Calibration(results / "calibration", studies, planted, seeds, names)
-    written = calibration.run()
+    folder = folder_at(results) / "calibration"
+    with folders_at(folder, "").alone():  # two would each write the rows that it knows
+        written = Calibration(folder, studies, planted, seeds, names).run()
     print(f"calibrated: {written}")
 
 
 @app.command(name="trace")
 def trace_number(
-    study: Annotated[Path, Parameter(help="Its folder, results/NAME.")],
+    study: Finished,
     hypothesis: Annotated[str, Parameter(help="The id of a hypothesis.")],
     /,
 ) -> None:
     """Print the way of a number back to its registration, stimuli and weights."""
     # As wide as it is: a digest that is broken into lines cannot be searched for.
-    Console(width=1000).print(trace(study, hypothesis), highlight=False)
+    with finished_at(study) as home:
+        Console(width=1000).print(trace(home, hypothesis), highlight=False)
 
 
 @app.command
@@ -470,7 +484,7 @@ def doctor(*, results: Results = RESULTS, as_json: Json = False) -> None:
     Nothing is written or downloaded; the package index is asked for subjects that are not here.
     The exit status is 1 if nothing can be scanned.
     """
-    machine = examined(results)
+    machine = examined(folder_at(results))
     if as_json:
         print_json("doctor", machine.as_json())
     else:

@@ -16,7 +16,8 @@ import xarray as xr
 
 from analyses.acting import Acting
 from analyses.rsa import item_rdms
-from protocols.run import Folders, Recorded, RunError, subjects_from
+from protocols.folders import Folders, RunError
+from protocols.run import Recorded, subjects_from
 from protocols.schema import Study, load_study
 from protocols.verify import check_files, check_volumes, folders_of
 from scanner import Subject

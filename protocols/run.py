@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
-from filelock import FileLock, Timeout
 from joblib import cpu_count
 from threadpoolctl import threadpool_limits
 
 from analyses.acting import Acting
 from analyses.base import groups
+from protocols.folders import Folders, RunError
 from protocols.preregistration import Registered
 from protocols.progress import noted, step
 from protocols.report import render
@@ -51,7 +51,7 @@ from scanner import (
     verify_volume,
 )
 from scanner import record as record_volume
-from scanner.cluster import Wanted, connected, record_on
+from scanner.cluster import Wanted, connected, record_on, spread
 from scanner.phantom import Check, phantom_of
 from scanner.provenance import code_version, digest, environment, file_digest
 from scanner.trained import told_loss
@@ -60,60 +60,12 @@ from verification import Case, Hypothesis, Ledger, Population, Registration, Ver
 from verification import evidence as gather_evidence
 from verification import judge as pass_judgement
 from verification.base import EVERY
+from verification.gate import in_parallel
 from verification.population import Side
 from verification.statistics import stream
 
 # What is done while a subject is made.
 WAYS = {type(None): "putting together", Lesson: "teaching", Training: "training"}
-
-
-@dataclass(frozen=True)
-class Folders:
-    """Where a study leaves what it makes.
-
-    Attributes
-    ----------
-    root : pathlib.Path
-        The folder of results, shared by all studies.
-    study : str
-    """
-
-    root: Path
-    study: str
-
-    @property
-    def ledger(self) -> Path:
-        return self.root / "ledger.jsonl"
-
-    @property
-    def volumes(self) -> Path:
-        return self.root / "volumes"
-
-    @property
-    def home(self) -> Path:
-        return self.root / self.study
-
-    @property
-    def protocol(self) -> Path:
-        return self.home / "protocol.yaml"
-
-    @property
-    def stimuli(self) -> Path:
-        return self.home / "stimuli.csv"
-
-    @property
-    def verdicts(self) -> Path:
-        return self.home / "verdicts.json"
-
-    @property
-    def report(self) -> Path:
-        return self.home / "report.html"
-
-    def measures(self, analysis: str, *subjects: str) -> Path:
-        return self.home / "measures" / f"{'--'.join((analysis, *subjects))}.nc"
-
-    def evidence(self, hypothesis: str) -> Path:
-        return self.home / "evidence" / f"{hypothesis}.nc"
 
 
 @dataclass(frozen=True)
@@ -151,10 +103,6 @@ class Recorded:
     analysis: str | None = None
 
 
-class RunError(ValueError):
-    """A step that finds what an earlier one should have left missing."""
-
-
 @dataclass(frozen=True)
 class Run:
     """A study and the folders that it writes to.
@@ -166,7 +114,7 @@ class Run:
     accept_phantom : bool
         Whether a device is recorded on that fails its phantom.
     cluster : str or None
-        Who records (`scanner.cluster.connected`); this process by default.
+        Who records, analyses and judges (`scanner.cluster.connected`); this machine by default.
     """
 
     study: Study
@@ -276,23 +224,53 @@ class Run:
 
         Raises
         ------
-        RunError
-            If another run is in it.
+        RunError, StoreError
+            If another run is in it, or it cannot be reached.
         """
-        self.folders.root.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self.folders.root / ".lock", timeout=0):
-                yield
-        except Timeout:
-            raise RunError(
-                f"another run is writing to {self.folders.root}; wait for it to end, or choose "
-                "another folder with --results"
-            ) from None
+        with self.folders.alone():
+            yield
+
+    @contextmanager
+    def workers(self) -> Iterator[Any]:
+        """The cluster that was asked for, the same one in steps that are taken in the body.
+
+        Yields
+        ------
+        distributed.Client or None
+        """
+        if self.cluster is None or self._clients:
+            yield self._clients[0] if self._clients else None
+            return
+        with connected(self.cluster) as client:
+            self._clients.append(client)
+            try:
+                yield client
+            finally:
+                self._clients.clear()
+
+    @cached_property
+    def _clients(self) -> list[Any]:
+        """That which is connected."""
+        return []
+
+    @contextmanager
+    def _spread(self) -> Iterator[int]:
+        """The workers for what is independent; tells how many `in_parallel` is to be told of."""
+        with self.workers() as client:
+            if client is None:
+                yield cpu_count()
+                return
+            with spread(client) as processes:
+                yield processes
+
+    def _ledger(self) -> Ledger:
+        """To be written to."""
+        return Ledger(self.folders.ledger, written=self.folders.keep_ledger)
 
     def register(self) -> dict[str, str]:
         """Freeze the hypotheses. Returns the sha256 of each by its id."""
         _ = self.plan  # finds subjects and checks layers: what cannot be judged is not frozen
-        ledger = Ledger(self.folders.ledger)
+        ledger = self._ledger()
         return {one.hypothesis.id: ledger.register(one) for one in self.registrations()}
 
     def registered(self) -> Registered:
@@ -378,10 +356,11 @@ class Run:
 
     def record(self) -> None:
         """Record what is missing, and note in the ledger what was recorded."""
-        ledger = Ledger(self.folders.ledger)
+        ledger = self._ledger()
+        self.folders.take([path for _, _, path in self._paths()])
         loaded: dict[str, Model] = {}
         if self.cluster is not None:
-            self._record_on(self.cluster, ledger)
+            self._record_on(ledger)
         for planned in self.plan:
             load = cache(lambda planned=planned: _load(planned, loaded))
             if self.cluster is None:
@@ -407,15 +386,14 @@ class Run:
                 accept_phantom=self.accept_phantom,
                 advance=done,
             )
-        if not there:
-            _noted(ledger, path)
+        self._keep(path, ledger, new=not there)
 
-    def _record_on(self, cluster: str, ledger: Ledger) -> None:
+    def _record_on(self, ledger: Ledger) -> None:
         """Record all subjects on a cluster."""
         wanted = [Wanted(one.recording, one.spec.placement) for one in self.plan]
         stimuli = sum(len(one.recording.stimuli) for one in wanted)
-        what = f"recording {', '.join(one.recording.subject for one in wanted)} on {cluster}"
-        with connected(cluster) as client, step(what, stimuli, "stimuli") as done:
+        what = f"recording {', '.join(one.recording.subject for one in wanted)} on {self.cluster}"
+        with self.workers() as client, step(what, stimuli, "stimuli") as done:
             for recording, new in record_on(
                 client,
                 wanted,
@@ -424,8 +402,17 @@ class Run:
                 accept_phantom=self.accept_phantom,
                 advance=done,
             ):
-                if new:
-                    _noted(ledger, recording.path(self.folders.volumes))
+                self._keep(recording.path(self.folders.volumes), ledger, new=new)
+
+    def _keep(self, path: Path, ledger: Ledger, *, new: bool) -> None:
+        """Note in the ledger that a volume was recorded, and keep it where results lie.
+
+        In this order: to push one may take long, and who is killed meanwhile shall not forget when
+        it was recorded.
+        """
+        if new:
+            ledger.recorded(path.name, digest_file(path).read_text().strip())
+        self.folders.keep_volume(path)
 
     def acts(self, planned: Planned) -> Iterator[tuple[str, Acts]]:
         """What analyses are going to do to a subject, by their names in the protocol.
@@ -504,8 +491,7 @@ class Run:
                 phantom=phantom,
                 advance=done,
             )
-        if not there:
-            _noted(ledger, path)
+        self._keep(path, ledger, new=not there)
 
     def _phantom(self, model: Model) -> Check:
         """What is known of the device of a model; one that fails is refused."""
@@ -522,8 +508,9 @@ class Run:
         RunError
             If one is missing.
         """
-        found = []
-        for planned, name, path in self._paths():
+        found, paths = [], list(self._paths())
+        self.folders.take(path for _, _, path in paths)
+        for planned, name, path in paths:
             if not digest_file(path).is_file():
                 what = f"{name} of " if name else ""
                 raise RunError(
@@ -579,16 +566,14 @@ class Run:
             for seed in seeds
         ]
         written = []
-        # The matrices are small: on a busy machine two threads that wait for each other were four
-        # times slower than one.
-        with (
-            step("analysing", len(tasks), "analyses") as done,
-            threadpool_limits(limits=1),
-        ):
+        work = [(analysis, group, protocol.seed, name) for name, analysis, group in tasks]
+        with self._spread() as processes, step("analysing", len(tasks), "analyses") as done:
+            # Without a cluster one after the other: each may fill the memory.
+            found = in_parallel(1 if self.cluster is None else processes, _measured, work)
             for name, analysis, group in tasks:
                 names = [one.name for one in group]
                 done(0, f"{name} of {' and '.join(names)}")
-                measures = analysis(*group, rng=stream(protocol.seed, name))
+                measures = next(found)
                 (kind,) = protocol.analyses[name]
                 measures.attrs.update(
                     analysis=json.dumps({kind: asdict(analysis)}),
@@ -606,12 +591,15 @@ class Run:
         cases = self.cases(ledger, recorded)
         verdicts = self.judged(cases)
         layered = [case for case in cases if isinstance(case, Case)]
-        with step("gathering evidence", sum(c.worlds for c in layered), "steps") as done:
+        with (
+            self._spread() as processes,
+            step("gathering evidence", sum(c.worlds for c in layered), "steps") as done,
+        ):
             shown = gather_evidence(
                 layered,
                 seed=self.study.protocol.seed,
                 step=lambda what: done(1, what),
-                workers=cpu_count(),
+                workers=processes,
             )
         written = [self.folders.evidence(case.hypothesis.id) for case in layered]
         for path, dataset in zip(written, shown, strict=True):
@@ -702,12 +690,15 @@ class Run:
 
     def judged(self, cases: list[Case | Population]) -> list[Verdict]:
         """The verdicts of the gate, with progress."""
-        with step("judging", sum(case.steps for case in cases), "steps") as done:
+        with (
+            self._spread() as processes,
+            step("judging", sum(case.steps for case in cases), "steps") as done,
+        ):
             return pass_judgement(
                 cases,
                 seed=self.study.protocol.seed,
                 step=lambda what: done(1, what),
-                workers=cpu_count(),
+                workers=processes,
             )
 
     def report(self) -> Path:
@@ -721,10 +712,11 @@ class Run:
                     f"{self.folders.verdicts} judges another version of this protocol; "
                     "run `scan judge` again"
                 )
-            ledger = Ledger(self.folders.ledger)
+            ledger = self._ledger()
             page = render(self.study, summary, self.folders.home, self.folders.root)
             save_text(page, self.folders.report)
             done(1)
+        self.folders.keep_study()
         ledger.judged(
             self.study.protocol.study,
             study_files(self.folders.home),
@@ -770,6 +762,16 @@ class Run:
         }
 
 
+def _measured(analysis: Any, group: Sequence[Subject], seed: int, name: str) -> xr.Dataset:
+    """What an analysis measures.
+
+    The matrices are small: on a busy machine two threads that wait for each other were four times
+    slower than one.
+    """
+    with threadpool_limits(limits=1):
+        return analysis(*group, rng=stream(seed, name))
+
+
 def subjects_from(
     recorded: list[Recorded], root: Path, sites: Collection[str]
 ) -> dict[str | None, dict[str, Subject]]:
@@ -781,7 +783,7 @@ def subjects_from(
     opened = []
     with step("checking recordings", len(recorded), "volumes") as done:
         for one in recorded:
-            path = root / one.path
+            path = (root / one.path).absolute()  # workers of a cluster may be in other folders
             verify_volume(path)
             volume = open_volume(path)
             read = volume.data_vars if one.analysis else sites
@@ -858,11 +860,6 @@ def save_dataset(dataset: xr.Dataset, path: Path) -> None:
     staging = path.with_name(f".{path.name}.writing")
     dataset.to_netcdf(staging, engine="h5netcdf")
     os.replace(staging, path)
-
-
-def _noted(ledger: Ledger, path: Path) -> None:
-    """Note in the ledger that a volume was recorded, with its digest."""
-    ledger.recorded(path.name, digest_file(path).read_text().strip())
 
 
 def _load(planned: Planned, loaded: dict[str, Model]) -> Model:

@@ -19,8 +19,9 @@ import yaml
 
 from analyses.knowledge_map import LAID
 from analyses.tuning import Tuning
+from protocols.folders import Folders, RunError
 from protocols.report.words import listed, spelled
-from protocols.run import Folders, RunError, save_text
+from protocols.run import save_text
 from protocols.schema import Protocol, load_study
 from protocols.verify import folders_of
 from stimuli import StimulusSet, shipped

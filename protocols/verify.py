@@ -6,7 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from protocols.run import Folders, Recorded, Run, study_files
+from protocols.folders import Folders
+from protocols.run import Recorded, Run, study_files
 from protocols.schema import load_study
 from scanner.volume import digest_file
 from stimuli import StimulusSet

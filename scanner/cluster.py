@@ -1,9 +1,10 @@
-"""Recordings made by many processes, on this machine or on others, through dask.distributed.
+"""Recordings, analyses and the gate on many processes or machines, through dask.distributed.
 
 Each worker holds one subject and is handed what is left of its recording: parts, then shards
 (`scanner.parts`). A worker without work helps where most is left. What a worker was at when it died
 is done again by another. All of them write into one folder of volumes, which they must see under
-the same path. Nothing but what is to be done and what came of it goes through dask.
+the same path. Nothing but what is to be done and what came of it goes through dask. What joblib
+would hand to processes of this machine, analyses and the gate, goes to the same workers (`spread`).
 
 dask comes with ``lmfmri[cluster]``, and is imported when a cluster is asked for.
 """
@@ -24,6 +25,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
+from joblib import parallel_config
+from joblib.parallel import ThreadingBackend
 
 from scanner import parts
 from scanner.device import DtypeName
@@ -161,6 +164,79 @@ def _not_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def spread(client: Any) -> Iterator[int]:
+    """Have what joblib does in the body done by the workers of a cluster, one thread each.
+
+    Volumes are read by each worker where they lie, not sent.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Of `connected`.
+
+    Yields
+    ------
+    int
+        What joblib is to be told as the number of processes; how many there are is for dask to say.
+
+    Raises
+    ------
+    ClusterError
+        If a worker runs other code, or a task has ended several of them one after the other.
+    """
+    from distributed import KilledWorker
+
+    client.wait_for_workers(1)
+    for worker, code in client.run(_ready).items():
+        if code != _code():
+            raise ClusterError(_other_code(f"the worker at {worker}", code, _code()))
+    try:
+        with parallel_config(_OnWorkers(client)):
+            yield 2  # one would be this process
+    except KilledWorker:
+        raise ClusterError(
+            "several workers ended one after the other over the same analysis. Too little memory? "
+            "Take fewer workers on a machine."
+        ) from None
+
+
+class _OnWorkers(ThreadingBackend):
+    """What joblib computes by: threads that each hand a task to a cluster and wait for it.
+
+    joblib has a backend for dask, which waits for ever where a task has ended its workers.
+    """
+
+    def __init__(self, client: Any) -> None:
+        super().__init__()
+        self._client = client
+
+    def effective_n_jobs(self, n_jobs: int | None) -> int:
+        """Tasks that are handed out at once: two for each worker, so that none waits for its next.
+
+        Parameters
+        ----------
+        n_jobs : int or None
+            What was asked for; who is there decides.
+        """
+        return 2 * max(1, len(self._client.nthreads()))
+
+    def submit(self, func: Any, callback: Any = None) -> Any:
+        """Hand out a batch of calls.
+
+        Parameters
+        ----------
+        func : callable
+        callback : callable, optional
+            Told when it is done.
+        """
+
+        def computed() -> Any:
+            return self._client.submit(func, pure=False).result()
+
+        return super().submit(computed, callback)
 
 
 def record_on(
@@ -360,6 +436,21 @@ def _code() -> str:
     return f"{code_version()} {dict(environment())}"
 
 
+def _other_code(who: str, code: str, wanted: str) -> str:
+    return (
+        f"{who} runs {code}, and `scan` {wanted}; install the same on all machines, from "
+        "requirements.lock"
+    )
+
+
+def _ready() -> str:
+    """Let go of what was recorded, for analyses; tells which code this worker runs."""
+    _SCANS.clear()
+    _LOADED.clear()
+    torch.set_num_threads(1)
+    return _code()
+
+
 def _begin(job: _Job) -> _Begun:
     """Lay down a volume, unless it was begun; tells what is left of it."""
     scan = _scan(job)
@@ -425,10 +516,7 @@ def _check(job: _Job) -> None:
         If this worker runs other code, or does not see the folder of the model.
     """
     if _code() != job.code:
-        raise ClusterError(
-            f"{_me()} runs {_code()}, and `scan` {job.code}; install the same on all machines, "
-            "from requirements.lock"
-        )
+        raise ClusterError(_other_code(_me(), _code(), job.code))
     folder = job.recording.source.folder
     if not folder.is_dir():
         raise ClusterError(

@@ -49,7 +49,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from scanner.provenance import folder_digest
+from scanner.object_store import Store, is_url
+from scanner.provenance import digest, folder_digest
 from scanner.shard_reader import open_shards
 from scanner.shards import VolumeError, damaged
 
@@ -119,8 +120,10 @@ def check_content(path: Path, content: Mapping[str, object]) -> None:
         )
 
 
-def open_volume(path: Path) -> xr.Dataset:
+def open_volume(path: Path | str) -> xr.Dataset:
     """Open a finished volume lazily: what plain `xarray.open_zarr` gives, and read faster.
+
+    One in object storage (``"s3://bucket/results/volumes/NAME.zarr"``) is read by zarr itself.
 
     Nothing but labels is read. Each chunk carries a checksum, which it is held to when it is read,
     unless only a few of its rows are; `verify_volume` checks all of them.
@@ -131,14 +134,58 @@ def open_volume(path: Path) -> xr.Dataset:
         If there is none, or it breaks the contract. Reading values raises it where they are
         damaged.
     """
-    if not path.is_dir() or not digest_file(path).is_file():
-        raise VolumeError(f"no finished volume at {path}; run `scan record` on the protocol")
-    volume = open_shards(path)
+    if isinstance(path, str) and is_url(path):
+        volume = _open_remote(path)
+    elif not Path(path).is_dir() or not digest_file(Path(path)).is_file():
+        raise VolumeError(absent(path))
+    else:
+        volume = open_shards(Path(path))
     _check_structure(volume, str(path))
     return volume
 
 
-def verify_volume(path: Path) -> None:
+def _open_remote(url: str) -> xr.Dataset:
+    """A volume in object storage."""
+    from zarr.storage import ObjectStore
+
+    _remote_digest(url)
+    store = Store(url)
+    objects = ObjectStore(store.objects, read_only=True)
+    with store.told():  # without chunks: where dask is installed, xarray would have it read them
+        volume = xr.open_zarr(objects, chunks=None, consolidated=False)
+    volume.encoding["source"] = url
+    return volume
+
+
+def _remote_digest(url: str) -> str:
+    """The digest of a finished volume in object storage."""
+    folder, _, name = url.rstrip("/").rpartition("/")
+    there = stored_digest(Store(folder), name)
+    if there is None:
+        raise VolumeError(absent(url))
+    return there
+
+
+def stored_digest(volumes: Store, name: str) -> str | None:
+    """The digest of a volume in object storage; None if it is not there, or not wholly."""
+    there = volumes.get(digest_file(Path(name)).name)
+    return None if there is None else there.content.decode().strip()
+
+
+def absent(path: Path | str) -> str:
+    """What is said of a volume that is not there."""
+    return f"no finished volume at {path}; run `scan record` on the protocol"
+
+
+def damaged_volume(path: Path | str, where: str = "") -> str:
+    """What is said of a volume that is not what was recorded."""
+    return (
+        f"volume {path}: its bytes are not those that were recorded{where}. "
+        f"Remove it and {digest_file(Path(path)).name}, and record again."
+    )
+
+
+def verify_volume(path: Path | str) -> None:
     """Read all bytes of a finished volume and hold them against what was recorded.
 
     Raises
@@ -146,14 +193,15 @@ def verify_volume(path: Path) -> None:
     VolumeError
         If they differ; the message names the first chunk that does.
     """
-    if not digest_file(path).is_file():
-        raise VolumeError(f"no finished volume at {path}; run `scan record` on the protocol")
-    if volume_digest(path) == digest_file(path).read_text().strip():
+    if isinstance(path, str) and is_url(path):
+        if digest(Store(path).sha256()) != _remote_digest(path):
+            raise VolumeError(damaged_volume(path))
         return
-    raise VolumeError(
-        f"volume {path}: its bytes are not those that were recorded{_first_damage(path)}. "
-        f"Remove it and {digest_file(path).name}, and record again."
-    )
+    path = Path(path)
+    if not digest_file(path).is_file():
+        raise VolumeError(absent(path))
+    if volume_digest(path) != digest_file(path).read_text().strip():
+        raise VolumeError(damaged_volume(path, _first_damage(path)))
 
 
 def _first_damage(path: Path) -> str:

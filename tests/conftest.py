@@ -7,7 +7,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import itertools
-from collections.abc import Callable
+import re
+import subprocess
+import threading
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -303,3 +308,35 @@ def run(*arguments: object, code: int = 0) -> None:
     except SystemExit as stop:
         status = stop.code or 0
     assert status == code
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of a server that speaks S3, with a process and an environment of its own."""
+    python = Path(__file__).parent.parent / ".venv-s3/bin/python"
+    assert python.is_file(), "no server of S3; `make test` installs it"
+    called = [python, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+    with subprocess.Popen(called, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        found = (re.search(r"Running on (http://\S+)", line) for line in server.stderr)
+        address = next(one[1] for one in found if one)
+        threading.Thread(target=server.stderr.read, daemon=True).start()  # else its pipe is full
+        yield address
+        server.kill()
+
+
+@pytest.fixture
+def bucket(s3_server, monkeypatch, tmp_path) -> str:
+    """The URL of an empty bucket, and an environment in which it is reached."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_server,
+        "AWS_ACCESS_KEY_ID": "someone",
+        "AWS_SECRET_ACCESS_KEY": "something",
+        "AWS_REGION": "us-east-1",
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    name = f"lab-{uuid.uuid4().hex[:12]}"
+    request = urllib.request.Request(f"{s3_server}/{name}", method="PUT")
+    with urllib.request.urlopen(request):
+        return f"s3://{name}"

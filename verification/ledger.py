@@ -7,7 +7,7 @@ whether a hypothesis was there before its data.
 
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,8 @@ class Ledger:
     Parameters
     ----------
     path : pathlib.Path
+    written : callable
+        Called when a line was written, before anything is done that rests on it.
 
     Raises
     ------
@@ -108,8 +110,8 @@ class Ledger:
         If a line is not what was written.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, written: Callable[[], None] = lambda: None) -> None:
+        self.path, self._written = path, written
         self.entries: list[dict[str, Any]] = []
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         lines = text.splitlines()
@@ -308,6 +310,7 @@ class Ledger:
             file.flush()
             os.fsync(file.fileno())
         self.entries.append(entry)
+        self._written()
 
 
 def _name(registration: Mapping[str, Any]) -> tuple[str, str]:

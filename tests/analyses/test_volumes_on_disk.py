@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import scanner.subject
 from analyses.base import Analysis, vectors
 from analyses.cka import Cka
 from analyses.dimensionality import Dimensionality
@@ -19,6 +20,7 @@ from analyses.selectivity import Selectivity
 from analyses.span import Span
 from analyses.universality import Universality
 from scanner import Subject
+from scanner.cluster import connected, spread
 from verification.cases import Case
 from verification.gate import judge
 from verification.red_team.fault import claim
@@ -85,17 +87,26 @@ def test_all_layers_at_once_are_what_they_are_one_by_one(on_disk: Subject) -> No
         x[40]
 
 
-def test_a_verdict_needs_no_volume_in_memory(
+def hold_nothing() -> None:
+    """Here, or on a worker of a cluster."""
+    scanner.subject.HELD_BYTES = 1000
+
+
+CONTROLS = {"shuffled_labels": {"permutations": 19}, "split_half": {"margin": 0.0, "splits": 2}}
+CLAIM = claim(at={"layer": "selected"}, selection=0.34, controls=CONTROLS)
+
+
+def case(subject: Subject) -> Case:
+    return Case(CLAIM, Probe(SITE, item_folds=2), subject.set_beside(), "", False, ())
+
+
+def test_a_verdict_needs_no_volume_in_memory_here_or_on_a_cluster(
     in_memory: Subject, on_disk: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    expected = judge([case(in_memory)], seed=0)
     monkeypatch.setattr("scanner.subject.HELD_BYTES", 1000)
-    controls = {"shuffled_labels": {"permutations": 19}, "split_half": {"margin": 0.0, "splits": 2}}
-    hypothesis = claim(at={"layer": "selected"}, selection=0.34, controls=controls)
-    one, other = (
-        judge(
-            [Case(hypothesis, Probe(SITE, item_folds=2), subject.set_beside(), "", False, ())],
-            seed=0,
-        )[0]
-        for subject in (in_memory, on_disk)
-    )
-    assert one == other
+    assert judge([case(on_disk)], seed=0) == expected
+    with connected("local:2") as client, spread(client) as workers:
+        client.run(hold_nothing)
+        monkeypatch.setattr(Probe, "__call__", lambda *_, **__: pytest.fail("computed here"))
+        assert judge([case(on_disk)], seed=0, workers=workers) == expected

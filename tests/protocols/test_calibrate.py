@@ -10,7 +10,9 @@ import pytest
 from protocols import calibrate
 from protocols.calibrate import Calibration, Row, shortfalls
 from protocols.cli import app
+from protocols.folders import folders_at
 from protocols.run import RunError
+from tests.conftest import run
 from verification.calibration import Caught, FalseFindings, Planted, kinds
 from verification.red_team import FAULTS
 
@@ -46,6 +48,13 @@ def test_a_calibration_is_written_and_goes_on_where_it_was_interrupted(
     (folder / "calibration.md").unlink()
     Calibration(folder, 3, 1, 1).run()
     assert (folder / "calibration.md").read_text() == written
+
+
+def test_two_calibrations_do_not_write_over_each_other(few, tmp_path: Path, capfd) -> None:
+    folder = tmp_path / "calibration"
+    with folders_at(folder, "").alone():
+        run("calibrate", "-r", tmp_path, code=1)
+    assert f"another run is writing to {folder}; wait" in " ".join(capfd.readouterr().err.split())
 
 
 def refuse(*_given, **_named):

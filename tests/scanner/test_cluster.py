@@ -1,8 +1,11 @@
 """A volume that a cluster of real processes records is that of one process, byte by byte."""
 
 import importlib.util
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -13,8 +16,11 @@ import pytest
 
 from scanner import Recording, VolumeError, cluster, parts, record, recording
 from scanner.cluster import ClusterError, Wanted, connected, record_on
+from scanner.cluster import spread as spread_analyses
 from scanner.recording import partial_of
 from stimuli import StimulusSet
+from tests.conftest import run
+from verification.gate import in_parallel
 
 WORKER = Path(__file__).with_name("slow_worker.py")
 SITES = ("embeddings", "resid_post", "attn_probs", "logits")
@@ -45,7 +51,9 @@ def many():
 def client(many, tmp_path_factory):
     """A cluster of two processes."""
     import dask
+    import distributed  # its defaults stand before one is set, else they would go with that one
 
+    assert distributed
     log = tmp_path_factory.mktemp("log")
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -213,6 +221,21 @@ def test_a_mistake_on_a_worker_is_the_same_mistake_here(client, plan, tmp_path, 
         spread(client, [replace(plan, seed=5)], tmp_path)
 
 
+def test_a_worker_with_other_code_is_given_no_analysis(client, monkeypatch):
+    monkeypatch.setattr(cluster, "_code", lambda: "other code")
+    with pytest.raises(ClusterError, match=r"the worker at tcp://.* and `scan` other code; in"):
+        with spread_analyses(client):
+            pass
+
+
+def test_analyses_that_end_worker_after_worker_end_with_one_line(client, monkeypatch):
+    monkeypatch.setattr(client.cluster.scheduler, "allowed_failures", 0)  # of three
+    with pytest.raises(ClusterError, match="several workers ended one after the other over the sa"):
+        with spread_analyses(client) as processes:
+            list(in_parallel(processes, os.abort, [()]))
+    client.wait_for_workers(2)  # for the tests that come
+
+
 def test_a_damaged_volume_is_refused_before_any_work(client, plan, tiny_model, tmp_path):
     alone(plan, tiny_model, tmp_path)
     (plan.path(tmp_path) / "resid_post/c/0/0/0").unlink()
@@ -225,6 +248,70 @@ def test_a_scheduler_that_runs_is_used_by_its_address(client, plan, tiny_model, 
         spread(other, [plan], tmp_path / "s")
     assert files(tmp_path / "s") == alone(plan, tiny_model, tmp_path / "alone")
     assert len(client.nthreads()) == 2  # it goes on
+
+
+def begun(protocol, results, log):
+    """`scan record` in processes of its own, as a terminal starts it."""
+    # Who runs tests in the background may not hear of Ctrl-C; a terminal's programs do.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    called = [sys.executable, "-c", f"{heard}; from protocols.cli import main; main()", "record"]
+    return subprocess.Popen(
+        [*called, str(protocol), "--results", str(results), "--cluster", "local:2"],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "SCAN_LOG": str(log),
+             "DASK_DISTRIBUTED__WORKER__PRELOAD": json.dumps([str(WORKER)])},
+        cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True,
+        process_group=0,
+    )  # fmt: skip
+
+
+def ended(scan):
+    """What a process said, when it and all that it started are gone."""
+    said = scan.communicate(timeout=60)[1]
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        try:
+            os.killpg(scan.pid, 0)
+        except ProcessLookupError:
+            return said
+        time.sleep(0.1)
+    raise AssertionError("processes of the cluster outlive it")
+
+
+def test_ctrl_c_keeps_what_was_recorded_and_leaves_no_process(
+    tiny_source, texts, tmp_path, monkeypatch
+):
+    (tmp_path / "words.csv").write_text(texts.table.to_csv(index=False))
+    protocol, log = tmp_path / "protocol.yaml", tmp_path / "log"
+    model = tiny_source("llama").folder
+    protocol.write_text(
+        f"study: toy\nsubjects: [{model}]\nstimuli: words.csv\n"
+        "scan: {sites: [resid_post, z], tokens: target, twins: 1}\n"
+        "analyses: {prefer: {selectivity: {site: resid_post}}}\n"
+    )
+    log.mkdir()
+    results = tmp_path / "spread"
+    scan = begun(protocol, results, log)
+    while not (there := [*results.glob("volumes/*.partial/parts/[0-9]*")]):
+        assert scan.poll() is None, scan.stderr.read()
+        time.sleep(0.01)
+    os.killpg(scan.pid, signal.SIGINT)  # a terminal tells all processes
+    said = ended(scan)
+    assert scan.returncode == 130 and "interrupted; run the same command to go on" in said
+    assert "Traceback" not in said
+    assert all(part.is_dir() for part in there)
+    kept = [part for one in results.glob("volumes/*.partial") for part in parts.parts_of(one)]
+    before = len((log / "passes").read_text().splitlines())
+    scan = begun(protocol, results, log)
+    said = ended(scan)
+    assert scan.returncode == 0, said
+    computed, forward = [], recording.Passes._forward
+    monkeypatch.setattr(
+        recording.Passes, "_forward", lambda *a: (computed.append(a[1]), forward(*a))[1]
+    )
+    run("record", protocol, "--results", tmp_path / "alone")
+    assert files(results / "volumes") == files(tmp_path / "alone/volumes")
+    again = len((log / "passes").read_text().splitlines()) - before
+    assert again == len(computed) - sum(len(part.batches) for part in kept)
 
 
 @pytest.mark.parametrize("where", ["local", "local:0", "local:x", "slurm", "tcp://here"])

@@ -1,6 +1,9 @@
 """Subjects that are made of others: taught, resumed bit by bit, added and taken away."""
 
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,6 +93,24 @@ def test_it_is_made_once_whatever_it_is_called_and_anew_for_any_other_setting(
     recipes.append(Recipe("other", base, LESSON, dtype="bfloat16"))
     folders = {recipe.folder for recipe in recipes}
     assert len(folders) == len(recipes) and taught.folder not in folders
+
+
+def test_two_who_want_one_subject_at_once_make_it_once(base, monkeypatch) -> None:
+    begun, made, going = [], module._make, threading.Event()
+
+    def slow(*given) -> None:
+        begun.append(1)
+        going.set()
+        time.sleep(0.5)  # the other has come by now
+        made(*given)
+
+    monkeypatch.setattr(module, "_make", slow)
+    with ThreadPoolExecutor() as pool:
+        one = pool.submit(make, Recipe("one", base, LESSON))
+        assert going.wait(60)
+        other = pool.submit(make, Recipe("other", base, LESSON))
+        assert one.result().folder == other.result().folder
+    assert len(begun) == 1
 
 
 class Killed(BaseException):
