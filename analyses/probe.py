@@ -201,7 +201,7 @@ class Probe(Analysis):
             places = [_places(right) for right in truth]
             shares = [worth[now][:, fold.test] for now in some]
             for layer, one in enumerate(x):
-                hat = smoother(one, fold, penalty=self.penalty) @ together
+                hat = smoother(one, fold, penalty=self.penalty, sums=together)
                 hat = np.concatenate([hat.T, 1 - hat.sum(1)[None]], dtype=np.float32)
                 for part, now in enumerate(some):
                     scores = (known[part] @ hat).reshape(len(names), len(now), -1)
@@ -304,22 +304,33 @@ def decode_logistic(
     return scores
 
 
-def smoother(x: np.ndarray, fold: Fold, *, penalty: float) -> np.ndarray:
-    """The matrix that turns centred training targets into scores: test stimulus x training one.
+def smoother(x: np.ndarray, fold: Fold, *, penalty: float, sums: np.ndarray) -> np.ndarray:
+    """The matrix that turns centred training targets into scores: test stimulus x sum.
 
-    Of ridge regression in its dual form (Hastie, Tibshirani & Friedman 2009, 18.3); parameters as
-    for `decode_path`. In single precision where the penalty is large enough that its error stays
-    below `EXACT`, in parts of the largest eigenvalue.
+    Of ridge regression in the space of patterns or in that of units, whichever is smaller (Hastie,
+    Tibshirani & Friedman 2009, 18.3). In that of patterns in single precision where the penalty is
+    large enough that its error stays below `EXACT`, in parts of the largest eigenvalue.
+
+    Parameters
+    ----------
+    x, fold, penalty
+        As for `decode_path`.
+    sums : numpy.ndarray
+        training stimulus x sum; what has one target together.
     """
+    if len(fold.train) > x.shape[1]:
+        fitted, judged = standardised(x, fold)
+        factor = penalised(fitted.T @ fitted, penalty, patterns=len(fitted))
+        return judged @ cho_solve(factor, fitted.T @ sums, check_finite=False)
     if len(fold.train) <= EXACT / np.finfo(np.float32).eps * penalty:
         fitted, judged = standardised(x, fold, np.float32)
         size = penalty * np.vdot(fitted, fitted) / len(fitted) or 1.0
         factorised = _factorised(fitted, size)
         if factorised is not None:
-            return factorised(fitted @ judged.T).T
+            return factorised(fitted @ judged.T).T @ sums
     fitted, judged = standardised(x, fold)
     factor = penalised(fitted @ fitted.T, penalty, patterns=len(fitted))
-    return cho_solve(factor, fitted @ judged.T, check_finite=False).T
+    return cho_solve(factor, fitted @ judged.T, check_finite=False).T @ sums
 
 
 def ridge(fitted: np.ndarray, wanted: np.ndarray, *, penalties: Sequence[float]) -> np.ndarray:

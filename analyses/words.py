@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from analyses.base import AnalysisError, labels, one_value, vectors
 from analyses.splits import dealt, item_groups
@@ -165,10 +166,15 @@ def word_means(
     """
     names, first, which = np.unique(items, return_index=True, return_inverse=True)
     frame = np.unique(frames, return_inverse=True)[1]
-    average, mean_of_frame = averages(which), averages(frame)[frame]
-    # Both at once: one product with what can be large, and no copy of it.
-    centred = average - average @ mean_of_frame
-    words = np.array([_without_rounding(centred @ layer, layer) for layer in x])
+    average, mean_of_frame = _averaging(which), _averaging(frame)
+    in_frame = average @ (frame[:, None] == np.arange(1 + frame.max())).astype(float)
+    # Products with what can be large, and no copy of it.
+    words = np.array(
+        [
+            _without_rounding(average @ layer - in_frame @ (mean_of_frame @ layer), layer)
+            for layer in x
+        ]
+    )
     return words, codes[first], names
 
 
@@ -181,8 +187,13 @@ def _without_rounding(words: np.ndarray, layer: np.ndarray) -> np.ndarray:
 
 def averages(which: np.ndarray) -> np.ndarray:
     """The matrix that averages the rows of each group: group x row."""
-    member = (np.arange(which.max() + 1)[:, None] == which).astype(float)
-    return member / member.sum(1, keepdims=True)
+    return _averaging(which).toarray()
+
+
+def _averaging(which: np.ndarray) -> csr_array:
+    """The same, of which nearly all is zero."""
+    counts = np.bincount(which)
+    return csr_array((1 / counts[which], (which, np.arange(len(which)))))
 
 
 def over_items(values: np.ndarray, items: np.ndarray) -> np.ndarray:

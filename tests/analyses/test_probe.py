@@ -158,9 +158,12 @@ def test_unequal_categories_are_averaged_not_pooled() -> None:
     assert accuracy(subject.take(kept)) == pytest.approx(0.5, abs=0.15)
 
 
+@pytest.mark.parametrize("units", [20, 200], ids=["fewer-than-patterns", "more"])
 @pytest.mark.parametrize("missing", [False, True])
-def test_all_permutations_at_once_are_what_decoding_each_would_give(missing: bool) -> None:
-    subject = world(np.random.default_rng(0), code="direction", size=1)
+def test_all_permutations_at_once_are_what_decoding_each_would_give(
+    missing: bool, units: int
+) -> None:
+    subject = world(np.random.default_rng(0), code="direction", size=2, units=units)
     if missing:  # items with unequal numbers of stimuli
         kept = np.random.default_rng(1).permutation(subject.volume.sizes["stimulus"])[:170]
         subject = subject.take(np.sort(kept))
