@@ -488,6 +488,7 @@ READING = {
     "0.5 if nothing.",
 }
 TITLES = {
+    "contrast": "distance of categories over items",
     "modularity_of": "modularity of weights",
     "modularity_in": "modularity of weights by component",
     "modularity_dealt": "modularity of weights in other places",
