@@ -837,7 +837,7 @@ class Found:
     def best(self, variable: str) -> int:
         """The layer at which a variable is greatest."""
         values = self.measures[variable]
-        return int(values["layer"][int(values.argmax("layer"))])
+        return int(values["layer"][int(values.fillna(-np.inf).argmax("layer"))])
 
 
 def described(study: Study, summary: Mapping[str, Any], home: Path) -> list[Described]:
@@ -946,6 +946,9 @@ def _described(
     for measure in analysis.measures:
         values = measures[measure]
         chance = f"chance {float(values.attrs['chance']):.3g}"
+        if values.isnull().all():  # too few categories for a correlation, for one
+            levels.append(f"{words.plain(measure)} cannot be told")
+            continue
         if values.size == 1:
             levels.append(f"{words.plain(measure)} {words.number(float(values[0]))} ({chance})")
             continue

@@ -177,6 +177,9 @@ class Blind(Selectivity):
             subject.replace_volume(subject.volume.assign({SITE: read_instead})), rng=rng
         )
 
+    # What the gate asks for comes from there, too.
+    measured, measured_in = Analysis.measured, Analysis.measured_in
+
 
 # Whatever the labels and whatever the weights, the number is the same: either says so, and one
 # permutation test in twenty is passed by luck.
