@@ -296,10 +296,21 @@ def read(subject: Subject, site: str, label: str) -> tuple[Layers, np.ndarray, n
         was recorded without layers or at several tokens a stimulus.
     """
     x = vectors(subject, site)
-    names, codes = np.unique(labels(subject, label), return_inverse=True)
+    return x, *coded(labels(subject, label), label)
+
+
+def coded(values: np.ndarray, label: str) -> tuple[np.ndarray, np.ndarray]:
+    """The codes of a label's values and their names, sorted.
+
+    Raises
+    ------
+    AnalysisError
+        If the label has fewer than two values.
+    """
+    names, codes = np.unique(values, return_inverse=True)
     if len(names) < 2:
         raise AnalysisError(one_value(label, names[0]))
-    return x, codes, names
+    return codes, names
 
 
 def one_value(label: str, value: str) -> str:

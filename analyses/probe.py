@@ -24,8 +24,8 @@ from analyses.base import (
     Analysis,
     AnalysisError,
     Quantity,
+    coded,
     labels,
-    one_value,
     read,
     register,
     vectors,
@@ -138,9 +138,7 @@ class Probe(Analysis):
         for rows in parts:
             rng.bit_generator.state = begun
             items, frames, values = (column[rows] for column in columns)
-            names, codes = np.unique(values, return_inverse=True)
-            if len(names) < 2:
-                raise AnalysisError(one_value(self.label, names[0]))
+            codes, names = coded(values, self.label)
             folds = self._divided(items, frames, values, rng)
             scores = [self._decoded(one[rows], codes, folds, (self.penalty,))[0] for one in x]
             if variable == "auc":

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
-from analyses.base import AnalysisError, labels, one_value, vectors
+from analyses.base import AnalysisError, coded, labels, vectors
 from analyses.splits import dealt, item_groups
 from scanner import Subject
 
@@ -116,9 +116,7 @@ def words_of(
     AnalysisError
         If the label has one value.
     """
-    names, codes = np.unique(values, return_inverse=True)
-    if len(names) < 2:
-        raise AnalysisError(one_value(label, names[0]))
+    codes, names = coded(values, label)
     return Words(*word_means(x, items, frames, codes), label, names)
 
 
